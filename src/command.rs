@@ -1,0 +1,30 @@
+//! What the API and the terminal may ask of the hub, and what it answers.
+
+use crossbeam_channel::Sender;
+
+use crate::id::{AgentId, ProcessId};
+
+#[derive(Debug, Clone)]
+pub enum Command {
+    Status { answer: Sender<StatusReport> },
+    CancelProcess { agent: AgentId, process: ProcessId, reason: String, answer: Sender<bool> },
+}
+
+/// The hub's own view of what runs now; what is stored is read from the database instead.
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+pub struct StatusReport {
+    pub conversations: usize,
+    pub waiting_turns: usize,
+    pub processes: Vec<ProcessReport>,
+    pub stopping: bool,
+}
+
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct ProcessReport {
+    pub agent: String,
+    pub process: String,
+    pub conversation: String,
+    pub what: String,
+    pub status: String,
+    pub seconds: u64,
+}

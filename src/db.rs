@@ -1,0 +1,170 @@
+//! One SQLite file: a single writing thread with group commit, and a few read-only connections.
+//!
+//! The SQL itself lives in the modules that own the tables; they hand closures in. A write returns
+//! after the fsync of the commit that holds it.
+
+mod error;
+mod migrations;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use rusqlite::{Connection, OpenFlags};
+
+pub use error::DbError;
+pub use rusqlite;
+pub use writer::CommitGate;
+
+use crate::thread;
+use writer::{Task, Work, Writer};
+
+/// Writes that wait for the writer thread; a full queue makes the sender wait.
+const WRITE_QUEUE: usize = 256;
+/// Read-only connections kept open between reads. More readers at once open more, and close them.
+const IDLE_READERS: usize = 4;
+/// How long a connection waits for a lock that another process holds (`spacebot memory …`).
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Page cache of a reading connection, in KiB. Small boards: the kernel caches the file already.
+const READER_CACHE_KIB: i64 = 256;
+
+/// Handle to one database; clones are the same database.
+#[derive(Clone)]
+pub struct Db(Arc<Inner>);
+
+struct Inner {
+    path: PathBuf,
+    mode: Mode,
+    idle_readers: (Sender<Connection>, Receiver<Connection>),
+}
+
+enum Mode {
+    /// Writes go to the thread `db:<name>`. The sender is taken by [`Db::close`].
+    Thread(Mutex<Option<Sender<Box<dyn Work>>>>),
+    /// Writes run on the caller's thread: one-shot commands and the simulation.
+    Inline(Mutex<Writer>),
+}
+
+impl Db {
+    /// Opens (or makes) the database, brings its schema up to date and starts `db:<name>`.
+    /// The thread ends after [`Db::close`].
+    ///
+    /// # Errors
+    /// The file cannot be opened, a migration fails or was changed after it had been applied.
+    pub fn open(path: &Path, name: &str) -> Result<(Self, JoinHandle<()>), DbError> {
+        let writer = Writer::open(path, None)?;
+        let (sender, receiver) = bounded(WRITE_QUEUE);
+        let handle = thread::spawn(format!("db:{name}"), move || writer.run(&receiver))
+            .map_err(|error| DbError::Open { path: path.to_owned(), reason: error.to_string() })?;
+        Ok((Self::with_mode(path, Mode::Thread(Mutex::new(Some(sender)))), handle))
+    }
+
+    /// Opens the database without a thread. `gate` is asked before and after each commit.
+    ///
+    /// # Errors
+    /// As [`Db::open`].
+    pub fn open_inline(path: &Path, gate: Option<Arc<dyn CommitGate>>) -> Result<Self, DbError> {
+        let writer = Writer::open(path, gate)?;
+        Ok(Self::with_mode(path, Mode::Inline(Mutex::new(writer))))
+    }
+
+    fn with_mode(path: &Path, mode: Mode) -> Self {
+        Self(Arc::new(Inner { path: path.to_owned(), mode, idle_readers: bounded(IDLE_READERS) }))
+    }
+
+    /// Runs `work` in a transaction and returns after it is on disk. Work of several callers may
+    /// share one commit; each has its own savepoint, so that one failure undoes only itself.
+    ///
+    /// # Errors
+    /// What `work` returned, or why the commit failed; then nothing of it is stored.
+    pub fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, DbError> + Send + 'static,
+    ) -> Result<T, DbError> {
+        self.submit(work)?.wait()
+    }
+
+    /// Queues `work` behind everything queued before and returns at once; the order of commits is
+    /// the order of calls. The ticket may be dropped.
+    ///
+    /// # Errors
+    /// The database is closed.
+    pub fn submit<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, DbError> + Send + 'static,
+    ) -> Result<Ticket<T>, DbError> {
+        let (answer, ticket) = bounded(1);
+        let task = Box::new(Task::new(work, answer));
+        match &self.0.mode {
+            Mode::Thread(sender) => {
+                let sender = thread::lock(sender).clone().ok_or(DbError::Closed)?;
+                sender.send(task).map_err(|_| DbError::Closed)?;
+            }
+            Mode::Inline(writer) => thread::lock(writer).commit_batch(vec![task]),
+        }
+        Ok(Ticket(ticket))
+    }
+
+    /// Runs `work` on a read-only connection, which sees everything committed before the call.
+    ///
+    /// # Errors
+    /// What `work` returned, or why no connection could be opened.
+    pub fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, DbError>) -> Result<T, DbError> {
+        let connection = match self.0.idle_readers.1.try_recv() {
+            Ok(connection) => connection,
+            Err(_) => self.open_reader()?,
+        };
+        let result = work(&connection);
+        // A full pool closes the connection: that is its bound.
+        self.0.idle_readers.0.try_send(connection).ok();
+        result
+    }
+
+    fn open_reader(&self) -> Result<Connection, DbError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.0.path, flags)
+            .map_err(|error| DbError::Open { path: self.0.path.clone(), reason: error.to_string() })?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
+        connection.pragma_update(None, "query_only", true)?;
+        Ok(connection)
+    }
+
+    /// Returns after everything queued so far is on disk: the proof of life for the watchdog.
+    ///
+    /// # Errors
+    /// The writer does not work any more.
+    pub fn ping(&self) -> Result<(), DbError> {
+        self.write(|_| Ok(()))
+    }
+
+    /// Takes no more writes; the thread drains its queue, checkpoints and ends.
+    pub fn close(&self) {
+        if let Mode::Thread(sender) = &self.0.mode {
+            thread::lock(sender).take();
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+}
+
+/// The promise of a queued write.
+pub struct Ticket<T>(Receiver<Result<T, DbError>>);
+
+impl<T> Ticket<T> {
+    /// Waits for the commit.
+    ///
+    /// # Errors
+    /// As [`Db::write`].
+    pub fn wait(self) -> Result<T, DbError> {
+        self.0.recv().unwrap_or(Err(DbError::Closed))
+    }
+}
+
+#[cfg(test)]
+mod tests;

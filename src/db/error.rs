@@ -1,0 +1,81 @@
+//! What can go wrong with the database.
+
+use std::path::PathBuf;
+
+use rusqlite::ErrorCode;
+
+use crate::error::{Fault, Kind};
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DbError {
+    #[error("cannot open {path}: {reason}")]
+    Open { path: PathBuf, reason: String },
+    #[error("migration {name}: {reason}")]
+    Migration { name: String, reason: String },
+    #[error("the disk is full")]
+    Full,
+    #[error("the database file is locked by another process")]
+    Busy,
+    #[error("the database file is damaged: {0}")]
+    Corrupt(String),
+    #[error("the disk does not read or write: {0}")]
+    Disk(String),
+    #[error("{0}")]
+    Sql(String),
+    #[error("no such row: {0}")]
+    NotFound(String),
+    #[error("{0}")]
+    Refused(String),
+    #[error("the database is closed")]
+    Closed,
+}
+
+impl Fault for DbError {
+    fn kind(&self) -> Kind {
+        match self {
+            DbError::Full => Kind::Full,
+            DbError::Busy | DbError::Disk(_) | DbError::Closed => Kind::Transient,
+            DbError::NotFound(_) => Kind::NotFound,
+            DbError::Open { .. } | DbError::Migration { .. } | DbError::Corrupt(_) | DbError::Refused(_) => {
+                Kind::Invalid
+            }
+            DbError::Sql(_) => Kind::Bug,
+        }
+    }
+
+    fn hint(&self) -> Option<&str> {
+        match self {
+            DbError::Open { .. } => {
+                Some("check that the folder exists and belongs to the user of the daemon")
+            }
+            DbError::Migration { .. } => {
+                Some("the file was written by another version; go back to it or restore a backup")
+            }
+            DbError::Full => {
+                Some("free some space; nothing that was accepted is lost, work goes on by itself")
+            }
+            DbError::Busy => Some("another spacebot process is writing to this data folder"),
+            DbError::Corrupt(_) => {
+                Some("stop the daemon, copy the data folder, then try `sqlite3 FILE .recover`")
+            }
+            _ => None,
+        }
+    }
+}
+
+impl From<rusqlite::Error> for DbError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => DbError::Full,
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => DbError::Busy,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => DbError::Corrupt(error.to_string()),
+            Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly) => {
+                DbError::Disk(error.to_string())
+            }
+            _ if matches!(error, rusqlite::Error::QueryReturnedNoRows) => {
+                DbError::NotFound("query".to_owned())
+            }
+            _ => DbError::Sql(error.to_string()),
+        }
+    }
+}

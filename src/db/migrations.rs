@@ -1,0 +1,65 @@
+//! The schema, as numbered files that are never edited once they have been applied anywhere.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::DbError;
+
+/// Number (a UTC time, `YYYYMMDDHHMMSS`), name and text, in order.
+const MIGRATIONS: &[(i64, &str, &str)] =
+    &[(20261121000000, "first_path", include_str!("../../migrations/20261121000000_first_path.sql"))];
+
+/// Applies what is missing, each file in its own transaction.
+pub(super) fn apply(connection: &mut Connection) -> Result<(), DbError> {
+    connection.execute_batch(
+        "CREATE TABLE IF NOT EXISTS schema_migrations (
+             version INTEGER PRIMARY KEY, name TEXT NOT NULL, checksum INTEGER NOT NULL)",
+    )?;
+    refuse_unknown(connection)?;
+    for &(version, name, sql) in MIGRATIONS {
+        let known = connection
+            .query_row("SELECT checksum FROM schema_migrations WHERE version = ?1", [version], |row| {
+                row.get::<_, i64>(0)
+            })
+            .optional()?;
+        match known {
+            Some(found) if found == checksum(sql) => {}
+            Some(_) => return Err(failed(name, "its text is not the one that was applied to this database")),
+            None => {
+                let transaction = connection.transaction()?;
+                transaction.execute_batch(sql).map_err(|error| failed(name, &error.to_string()))?;
+                transaction.execute(
+                    "INSERT INTO schema_migrations (version, name, checksum) VALUES (?1, ?2, ?3)",
+                    params![version, name, checksum(sql)],
+                )?;
+                transaction.commit()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A database of a newer version is left alone.
+fn refuse_unknown(connection: &Connection) -> Result<(), DbError> {
+    let newest = MIGRATIONS.last().map_or(0, |migration| migration.0);
+    let unknown = connection
+        .query_row("SELECT name FROM schema_migrations WHERE version > ?1", [newest], |row| {
+            row.get::<_, String>(0)
+        })
+        .optional()?;
+    match unknown {
+        Some(name) => Err(failed(&name, "this database was written by a newer version")),
+        None => Ok(()),
+    }
+}
+
+fn failed(name: &str, reason: &str) -> DbError {
+    DbError::Migration { name: name.to_owned(), reason: reason.to_owned() }
+}
+
+/// FNV-1a, 64 bits: it only has to notice an edit.
+fn checksum(text: &str) -> i64 {
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    i64::from_ne_bytes(hash.to_ne_bytes())
+}

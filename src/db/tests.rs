@@ -1,0 +1,96 @@
+//! The writer's promises: durable before the answer, one failure undoes only itself, order kept.
+
+use super::*;
+
+fn opened() -> (tempfile::TempDir, Db, JoinHandle<()>) {
+    let folder = tempfile::tempdir().expect("folder");
+    let (db, handle) = Db::open(&folder.path().join("t.db"), "t").expect("open");
+    db.write(|c| Ok(c.execute_batch("CREATE TABLE t (n INTEGER PRIMARY KEY)")?)).expect("table");
+    (folder, db, handle)
+}
+
+fn insert(n: i64) -> impl FnOnce(&Connection) -> Result<i64, DbError> + Send + 'static {
+    move |connection| {
+        connection.execute("INSERT INTO t (n) VALUES (?1)", [n])?;
+        Ok(n)
+    }
+}
+
+fn numbers(db: &Db) -> Vec<i64> {
+    db.read(|c| {
+        let mut statement = c.prepare("SELECT n FROM t ORDER BY n")?;
+        let rows = statement.query_map([], |row| row.get(0))?.collect::<Result<Vec<_>, _>>()?;
+        Ok(rows)
+    })
+    .expect("read")
+}
+
+#[test]
+fn a_failing_write_undoes_only_itself() {
+    let (_folder, db, handle) = opened();
+    let tickets: Vec<_> = [1, 2, 2, 3].into_iter().map(|n| db.submit(insert(n)).expect("submit")).collect();
+    let results: Vec<_> = tickets.into_iter().map(Ticket::wait).collect();
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 3);
+    assert!(results[2].is_err(), "the second 2 breaks the key");
+    assert_eq!(numbers(&db), [1, 2, 3]);
+    db.close();
+    handle.join().expect("join");
+}
+
+#[test]
+fn many_threads_write_and_all_is_there_after_reopening() {
+    let (folder, db, handle) = opened();
+    let threads: Vec<_> = (0..8)
+        .map(|t| {
+            let db = db.clone();
+            thread::spawn(format!("w{t}"), move || {
+                (0..50).for_each(|n| drop(db.write(insert(t * 50 + n)).expect("write")))
+            })
+            .expect("spawn")
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().expect("join"));
+    db.close();
+    handle.join().expect("join");
+    assert!(matches!(db.write(insert(9999)), Err(DbError::Closed)));
+    let again = Db::open_inline(&folder.path().join("t.db"), None).expect("open");
+    assert_eq!(numbers(&again).len(), 400);
+}
+
+#[test]
+fn a_reader_cannot_write() {
+    let (_folder, db, handle) = opened();
+    assert!(db.read(|c| Ok(c.execute("INSERT INTO t (n) VALUES (1)", [])?)).is_err());
+    db.close();
+    handle.join().expect("join");
+}
+
+#[test]
+fn an_edited_migration_is_refused() {
+    let (folder, db, handle) = opened();
+    db.write(|c| Ok(c.execute("UPDATE schema_migrations SET checksum = checksum + 1", [])?)).expect("write");
+    db.close();
+    handle.join().expect("join");
+    let error = Db::open(&folder.path().join("t.db"), "t").err().expect("refused");
+    assert!(matches!(error, DbError::Migration { .. }), "{error}");
+}
+
+struct Gate;
+impl CommitGate for Gate {
+    fn before_commit(&self) -> Result<(), DbError> {
+        Err(DbError::Full)
+    }
+    fn after_commit(&self) -> Result<(), DbError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_refused_commit_stores_nothing() {
+    let (folder, db, handle) = opened();
+    db.close();
+    handle.join().expect("join");
+    let gated = Db::open_inline(&folder.path().join("t.db"), Some(Arc::new(Gate))).expect("open");
+    assert!(matches!(gated.write(insert(1)), Err(DbError::Full)));
+    assert!(numbers(&gated).is_empty());
+}

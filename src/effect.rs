@@ -1,0 +1,35 @@
+//! What a tool may ask for. A tool never sees a channel or the hub: it tells an [`Effect`] (no
+//! answer) or asks an [`Ask`] and waits for the [`Answer`].
+
+use crate::id::ProcessId;
+
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// Say this to the person; committed with the end of the turn.
+    Reply { content: String },
+    /// Put an emoji on the last message of the person.
+    React { emoji: String },
+    /// Say nothing this time.
+    Skip { reason: String },
+    /// What a worker is doing now.
+    Status { text: String },
+    /// What a worker's work came to; opens the outcome gate.
+    Outcome { text: String },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    Branch { description: String },
+    SpawnWorker { task: String, interactive: bool },
+    Route { worker: ProcessId, message: String },
+    Cancel { process: ProcessId, reason: String },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    Started(ProcessId),
+    Done(String),
+    /// In words for the model: which limit, what to do instead.
+    Refused(String),
+}

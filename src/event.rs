@@ -1,0 +1,44 @@
+//! What a running process tells the hub.
+
+use crossbeam_channel::Sender;
+
+use crate::effect::{Answer, Ask};
+use crate::error::Kind;
+use crate::id::{AgentId, InboxId, InstanceId, ProcessId};
+
+/// Sent up by process threads; blocking, lossless.
+#[derive(Debug, Clone)]
+pub struct ProcessEvent {
+    pub agent: AgentId,
+    pub process: ProcessId,
+    pub what: What,
+}
+
+#[derive(Debug, Clone)]
+pub enum What {
+    /// A tool waits for the answer.
+    Asked { ask: Ask, answer: Sender<Answer> },
+    /// A line for the status block.
+    Status(String),
+    /// An interactive worker has a first result in the database and waits for `route`.
+    Waiting,
+    /// The last word of a process; exactly one comes, whatever happened. By then the terminal state
+    /// is in the database, except after [`How::Panicked`] and [`How::Failed`].
+    Exited(How),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum How {
+    /// A channel turn is committed up to this inbox row; these instances have new outbox rows.
+    Turned {
+        covered: Option<InboxId>,
+        more: bool,
+        outbox: Vec<InstanceId>,
+    },
+    /// A branch or worker is in its terminal state in the database, its result waits to be relayed.
+    Finished,
+    Cancelled,
+    /// Nothing was committed; the hub decides whether to try again.
+    Failed(Kind, String),
+    Panicked(String),
+}

@@ -1,0 +1,3 @@
+//! The binary: builds everything once and waits for a signal.
+
+fn main() {}

@@ -1,0 +1,143 @@
+//! What comes in from people and what goes out to them, in words that no platform owns.
+
+use crate::clock::Timestamp;
+use crate::error::{Fault, Kind};
+use crate::id::{AgentId, ConversationId, InboxId, InstanceId, OutboxId};
+
+/// One message as an adapter read it. `(instance, platform_id)` is unique: the same pair twice is
+/// the same message (P2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inbound {
+    pub instance: InstanceId,
+    /// The platform's own id, or what the adapter made unique where the platform has none.
+    pub platform_id: String,
+    pub conversation: ConversationId,
+    /// Set where the sender names the agent (webhook `agent_id`, `spacebot chat --agent`).
+    pub agent: Option<AgentId>,
+    pub sender_id: String,
+    pub sender_name: String,
+    pub content: String,
+    pub sent_at: Timestamp,
+    /// One person and the agent, nobody else.
+    pub direct: bool,
+    /// The message names the agent or answers it.
+    pub addressed: bool,
+    /// Where this is, for the prompt: `libera / #pi`.
+    pub place: String,
+}
+
+/// What became of an inbound message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Accepted {
+    /// Committed; the platform may be told now.
+    New(InboxId),
+    /// Committed before; the platform may be told now.
+    Duplicate,
+    /// Not for us, with the reason for the log; nothing was stored.
+    Refused(&'static str),
+}
+
+/// Takes messages in. Returns only after the message is on disk (P1).
+pub trait Intake: Send + Sync {
+    /// # Errors
+    /// Nothing was stored and the platform must not be told that we have it.
+    fn accept(&self, message: Inbound) -> Result<Accepted, IntakeError>;
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum IntakeError {
+    #[error("the message could not be stored: {0}")]
+    Storage(String, Kind),
+    #[error("the daemon is stopping")]
+    Stopping,
+    #[error("there is no agent named {0:?}")]
+    UnknownAgent(String),
+}
+
+impl Fault for IntakeError {
+    fn kind(&self) -> Kind {
+        match self {
+            IntakeError::Storage(_, kind) => *kind,
+            IntakeError::Stopping => Kind::Transient,
+            IntakeError::UnknownAgent(_) => Kind::NotFound,
+        }
+    }
+}
+
+/// What an answer is made of.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Content {
+    Text {
+        text: String,
+    },
+    /// `target` is the platform id of the message reacted to.
+    Reaction {
+        emoji: String,
+        target: String,
+    },
+}
+
+/// A committed answer that waits for its adapter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outbound {
+    pub id: OutboxId,
+    pub instance: InstanceId,
+    pub conversation: ConversationId,
+    pub content: Content,
+    /// Platform ids of the messages that this answers; may be empty.
+    pub answers: Vec<String>,
+    pub created_at: Timestamp,
+}
+
+/// How far an answer has come. `Sending` is written before the first byte where the platform knows
+/// no idempotency key, so that a crash leaves `Unknown` and not a second copy (P2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delivery {
+    Sending,
+    Sent {
+        platform_id: Option<String>,
+    },
+    /// The platform said no, for good.
+    Refused {
+        reason: String,
+    },
+    /// It may or may not have arrived; it is not sent again, the operator is told.
+    Unknown {
+        reason: String,
+    },
+}
+
+/// The adapter's view of the outbox.
+pub trait Outbox: Send + Sync {
+    /// Answers of this instance that were never begun, oldest first, with an id above `after`, at
+    /// most `limit`; of one conversation only if one is given.
+    fn pending(
+        &self,
+        instance: &InstanceId,
+        conversation: Option<&ConversationId>,
+        after: OutboxId,
+        limit: usize,
+    ) -> Result<Vec<Outbound>, OutboxError>;
+
+    /// Records progress for these answers in one commit. They must be of one conversation.
+    fn record(
+        &self,
+        ids: &[OutboxId],
+        conversation: &ConversationId,
+        delivery: Delivery,
+    ) -> Result<(), OutboxError>;
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the outbox could not be read or written: {reason}")]
+pub struct OutboxError {
+    pub reason: String,
+    pub kind: Kind,
+}
+
+impl Fault for OutboxError {
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+}

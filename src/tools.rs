@@ -1,0 +1,97 @@
+//! What an LLM process can do: one type per tool, built with exactly the service that it uses.
+//!
+//! A tool's description for the model is `prompts/en/tools/<name>.md`; its arguments are a struct
+//! whose field comments are the schema's descriptions.
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::effect::{Answer, Ask, Effect};
+use crate::thread::Cancel;
+
+/// Longest output that a tool hands to the model, in bytes; the rest is cut with a notice.
+pub const MAX_TOOL_OUTPUT_BYTES: usize = 50_000;
+
+pub trait Tool: Send {
+    fn name(&self) -> &'static str;
+
+    /// JSON schema of the arguments.
+    fn parameters(&self) -> Value;
+
+    /// # Errors
+    /// In words for the model, which reads them as the result of its call and can react.
+    fn call(&mut self, arguments: Value, context: &mut ToolContext<'_>) -> Result<String, ToolError>;
+
+    /// True when the call acts outside of our database, so that the journal must be on disk first.
+    fn is_external(&self) -> bool {
+        false
+    }
+}
+
+/// What every tool may use besides its own service.
+pub struct ToolContext<'a> {
+    /// Every wait of a tool ends when this is cancelled.
+    pub cancel: &'a Cancel,
+    pub desk: &'a mut dyn Desk,
+}
+
+/// The way up: a tool tells and asks here and never sees who answers.
+pub trait Desk {
+    fn tell(&mut self, effect: Effect);
+
+    /// Waits for the answer, with a deadline.
+    ///
+    /// # Errors
+    /// Cancelled, or nobody answered in time.
+    fn ask(&mut self, ask: Ask) -> Result<Answer, ToolError>;
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ToolError {
+    #[error("invalid arguments: {0}")]
+    Invalid(String),
+    #[error("not allowed: {0}")]
+    Denied(String),
+    #[error("not found: {0}")]
+    NotFound(String),
+    #[error("{0}")]
+    Failed(String),
+    #[error("not finished within {0} seconds")]
+    TimedOut(u64),
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl ToolError {
+    /// The structured result that the model reads.
+    pub fn to_result(&self) -> String {
+        let kind = match self {
+            ToolError::Invalid(_) => "invalid_arguments",
+            ToolError::Denied(_) => "denied",
+            ToolError::NotFound(_) => "not_found",
+            ToolError::Failed(_) => "failed",
+            ToolError::TimedOut(_) => "timed_out",
+            ToolError::Cancelled => "cancelled",
+        };
+        json!({ "error": kind, "message": self.to_string() }).to_string()
+    }
+}
+
+/// Schema of an argument struct, without the noise that costs tokens.
+pub fn schema_of<T: JsonSchema>() -> Value {
+    let mut schema = schemars::schema_for!(T).to_value();
+    if let Some(object) = schema.as_object_mut() {
+        object.remove("$schema");
+        object.remove("title");
+    }
+    schema
+}
+
+/// Reads arguments; the error names the field.
+///
+/// # Errors
+/// [`ToolError::Invalid`] in words for the model.
+pub fn arguments_of<T: DeserializeOwned>(arguments: Value) -> Result<T, ToolError> {
+    serde_json::from_value(arguments).map_err(|error| ToolError::Invalid(error.to_string()))
+}

@@ -64,6 +64,7 @@ CREATE TABLE branch_runs (
     conclusion   TEXT,
     status       TEXT NOT NULL DEFAULT 'running',     -- running, done, failed, cancelled
     tool_calls   INTEGER NOT NULL DEFAULT 0,
+    answers      TEXT NOT NULL DEFAULT '[]',          -- platform ids of the messages that asked for it
     relayed      INTEGER NOT NULL DEFAULT 0,
     started_at   INTEGER NOT NULL,
     completed_at INTEGER
@@ -81,6 +82,7 @@ CREATE TABLE worker_runs (
     interactive     INTEGER NOT NULL DEFAULT 0,
     transcript      TEXT,                             -- JSON
     tool_calls      INTEGER NOT NULL DEFAULT 0,
+    answers         TEXT NOT NULL DEFAULT '[]',       -- platform ids of the messages that asked for it
     relayed         INTEGER NOT NULL DEFAULT 0,
     started_at      INTEGER NOT NULL,
     completed_at    INTEGER

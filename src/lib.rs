@@ -16,6 +16,9 @@ pub mod effect;
 pub mod event;
 pub mod message;
 
+// Floor 2: the operator's file.
+pub mod config;
+
 // Floor 3: leaves.
 pub mod db;
 

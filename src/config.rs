@@ -1,0 +1,262 @@
+//! The resolved configuration: one small struct per consumer, every default in one place.
+//!
+//! The file as written is read by `config::load`, which turns it into these values or into errors
+//! that name file, line and key path. docs/CONFIG.md lists every key.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::id::{AgentId, InstanceId, ProcessKind};
+
+/// A value that must not be shown: keys, tokens, passwords. Debug and Display print `[hidden]`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+    /// The value itself, for the one call that needs it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("[hidden]")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("[hidden]")
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where everything lives: `$SPACEBOT_DIR`, else `~/.spacebot`.
+    pub data_folder: PathBuf,
+    /// The file that was read; none when the built-in defaults are in force.
+    pub file: Option<PathBuf>,
+    pub log_level: log::LevelFilter,
+    pub llm: LlmConfig,
+    pub agents: Vec<AgentConfig>,
+    pub bindings: Vec<BindingConfig>,
+    pub webhook: WebhookConfig,
+    pub irc: Vec<IrcConfig>,
+    pub api: ApiConfig,
+}
+
+/// `[llm]` and `[llm.provider.<id>]`.
+#[derive(Debug, Clone, Default)]
+pub struct LlmConfig {
+    pub providers: Vec<ProviderConfig>,
+    /// Longest silence of a provider within one answer (`llm.read_timeout_secs`, 10 to 600).
+    pub read_timeout: Option<Duration>,
+}
+
+#[derive(Debug, Clone)]
+pub struct ProviderConfig {
+    /// The part before the slash in `provider/model`.
+    pub id: String,
+    pub api: ApiType,
+    /// None: the provider's own address.
+    pub base_url: Option<String>,
+    pub api_key: Option<Secret>,
+}
+
+/// The wire format of a provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApiType {
+    Anthropic,
+    OpenAi,
+    OpenRouter,
+    Ollama,
+    /// Any server with `/chat/completions`.
+    OpenAiCompatible,
+}
+
+/// `[[agents]]`, each value resolved over `[defaults]`.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    pub id: AgentId,
+    pub is_default: bool,
+    pub display_name: String,
+    pub routing: RoutingConfig,
+    pub limits: LimitsConfig,
+    pub sandbox: SandboxConfig,
+}
+
+/// `[defaults.routing]` / `[agents.routing]`. Models are `provider/model`; `offline/responder` is built in.
+#[derive(Debug, Clone)]
+pub struct RoutingConfig {
+    pub channel: String,
+    pub branch: String,
+    pub worker: String,
+    /// Tried in this order after the model of the process; the offline responder is always last.
+    pub fallbacks: Vec<String>,
+    /// How long a model is left alone after a 429 that names no time (`rate_limit_cooldown_secs`).
+    pub rate_limit_cooldown: Duration,
+}
+
+/// The name of the built-in model.
+pub const OFFLINE_MODEL: &str = "offline/responder";
+
+impl RoutingConfig {
+    pub fn model(&self, kind: ProcessKind) -> &str {
+        match kind {
+            ProcessKind::Channel => &self.channel,
+            ProcessKind::Branch => &self.branch,
+            ProcessKind::Worker => &self.worker,
+        }
+    }
+}
+
+impl Default for RoutingConfig {
+    fn default() -> Self {
+        Self {
+            channel: OFFLINE_MODEL.to_owned(),
+            branch: OFFLINE_MODEL.to_owned(),
+            worker: OFFLINE_MODEL.to_owned(),
+            fallbacks: Vec::new(),
+            rate_limit_cooldown: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Keys of `[defaults]` that bound an agent's work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitsConfig {
+    /// Model calls in one channel turn (1 to 50).
+    pub max_turns: usize,
+    pub branch_max_turns: usize,
+    pub worker_max_turns: usize,
+    /// Running at once in one conversation (1 to 20).
+    pub max_concurrent_branches: usize,
+    pub max_concurrent_workers: usize,
+    /// Channel turns running at once in the whole agent (1 to 64).
+    pub max_concurrent_turns: usize,
+    /// Tokens of the model's window (4,096 to 4,000,000); half of it bounds the history that is sent.
+    pub context_window: usize,
+    /// Latest messages that a turn sees (10 to 1,000).
+    pub history_messages: usize,
+    /// Wall clock of one worker without waiting for input (`worker_timeout_secs`, 10 to 86,400).
+    pub worker_timeout: Duration,
+    /// Wall clock of one branch (`branch_timeout_secs`, 5 to 3,600).
+    pub branch_timeout: Duration,
+    /// How long an interactive worker waits for the next `route` (`worker_idle_timeout_secs`).
+    pub worker_idle_timeout: Duration,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            max_turns: 5,
+            branch_max_turns: 10,
+            worker_max_turns: 50,
+            max_concurrent_branches: 5,
+            max_concurrent_workers: 5,
+            max_concurrent_turns: 16,
+            context_window: 128_000,
+            history_messages: 100,
+            worker_timeout: Duration::from_secs(1800),
+            branch_timeout: Duration::from_secs(60),
+            worker_idle_timeout: Duration::from_secs(600),
+        }
+    }
+}
+
+/// `[agents.sandbox]` / `[defaults.sandbox]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SandboxConfig {
+    pub mode: SandboxMode,
+    /// Worker commands may use the network.
+    pub network: bool,
+    /// Further folders that commands may write to, absolute.
+    pub writable_paths: Vec<PathBuf>,
+    /// Names of variables of the daemon that commands get.
+    pub passthrough_env: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SandboxMode {
+    /// Bubblewrap or no shell tool at all.
+    #[default]
+    Enabled,
+    /// Commands run as the daemon's user, with only the environment cleared.
+    Disabled,
+}
+
+/// `[[bindings]]`: which agent answers where. The first match wins; without a match it is the default agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BindingConfig {
+    pub agent: AgentId,
+    /// The platform: `irc`, `webhook` or `portal`.
+    pub channel: String,
+    /// The named instance; none means every instance of the platform.
+    pub adapter: Option<String>,
+    /// Channels of the platform, such as `#pi`; empty means all.
+    pub channel_ids: Vec<String>,
+    /// In company, only messages that name the agent reach it.
+    pub require_mention: Option<bool>,
+}
+
+/// `[messaging.webhook]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookConfig {
+    pub enabled: bool,
+    pub bind: IpAddr,
+    pub port: u16,
+    pub auth_token: Option<Secret>,
+}
+
+impl Default for WebhookConfig {
+    fn default() -> Self {
+        Self { enabled: true, bind: IpAddr::from([127, 0, 0, 1]), port: 18789, auth_token: None }
+    }
+}
+
+/// `[api]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiConfig {
+    pub enabled: bool,
+    pub bind: IpAddr,
+    pub port: u16,
+    pub auth_token: Option<Secret>,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self { enabled: true, bind: IpAddr::from([127, 0, 0, 1]), port: 19898, auth_token: None }
+    }
+}
+
+/// `[[messaging.irc.instances]]`, or `[messaging.irc]` itself as the one instance `irc`.
+#[derive(Debug, Clone)]
+pub struct IrcConfig {
+    /// `irc` or `irc:<name>`.
+    pub instance: InstanceId,
+    pub server: String,
+    pub port: u16,
+    pub tls: bool,
+    /// PEM file with certificates to trust besides the public ones.
+    pub tls_ca_file: Option<PathBuf>,
+    pub nick: String,
+    pub realname: String,
+    /// Server password (`PASS`).
+    pub password: Option<Secret>,
+    /// SASL PLAIN account and password; both or none.
+    pub sasl_username: Option<String>,
+    pub sasl_password: Option<Secret>,
+    /// Joined after registration.
+    pub channels: Vec<String>,
+    /// Who may write directly: a services account, a mask `nick!user@host` with `*`, or `*`.
+    /// Empty refuses everybody (P7).
+    pub dm_allowed_users: Vec<String>,
+    /// In channels, answer only messages that name the bot (default true).
+    pub require_mention: bool,
+}

@@ -5,6 +5,14 @@ use crossbeam_channel::Sender;
 use crate::effect::{Answer, Ask};
 use crate::error::Kind;
 use crate::id::{AgentId, InboxId, InstanceId, ProcessId};
+use crate::message::Inbound;
+
+/// An inbound message with its place in the inbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    pub id: InboxId,
+    pub message: Inbound,
+}
 
 /// Sent up by process threads; blocking, lossless.
 #[derive(Debug, Clone)]

@@ -71,7 +71,7 @@ impl Conversations {
         Self { db, clock }
     }
 
-    fn now(&self) -> Timestamp {
+    pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
@@ -284,7 +284,15 @@ impl Conversations {
         } else {
             0
         };
-        Ok((self.db.read(inbox::unfinished)?, unknown))
+        Ok((self.unfinished()?, unknown))
+    }
+
+    /// Conversations with unanswered messages or results that wait.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn unfinished(&self) -> Result<Vec<Unfinished>, DbError> {
+        self.db.read(inbox::unfinished)
     }
 
     pub fn db(&self) -> &Db {

@@ -320,10 +320,9 @@ fn start_server(
     if listeners.is_empty() {
         return Ok(None);
     }
-    let options = ServerOptions { clock: ground.clock.clone(), cancel: Cancel::new(), limits: Limits::default() };
-    Server::start(listeners, options)
-        .map(Some)
-        .map_err(|error| StartError::of("http server", &error))
+    let options =
+        ServerOptions { clock: ground.clock.clone(), cancel: Cancel::new(), limits: Limits::default() };
+    Server::start(listeners, options).map(Some).map_err(|error| StartError::of("http server", &error))
 }
 
 fn facts(config: &Config) -> Facts {
@@ -343,9 +342,12 @@ fn bells(
     for adapter in adapters {
         let bell = adapter.irc.bell.clone();
         // A bell that is ringing already is enough.
-        bells.insert(adapter.instance.clone(), Arc::new(move |_: &ConversationId| {
+        bells.insert(
+            adapter.instance.clone(),
+            Arc::new(move |_: &ConversationId| {
                 bell.try_send(()).ok();
-            }));
+            }),
+        );
     }
     if let Some((server, _)) = server {
         for name in ["webhook", "portal"] {

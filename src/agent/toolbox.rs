@@ -18,11 +18,11 @@ pub(super) struct Toolbox {
 impl Toolbox {
     /// The order of `tools` is the order in the prompt; it must not change between turns (P9).
     pub(super) fn new(tools: Vec<Box<dyn Tool>>) -> Self {
-        let definition = |tool: &Box<dyn Tool>| {
+        let definition = |tool: &dyn Tool| {
             let name = ToolName::new(tool.name()).ok()?;
             Some(ToolDefinition::new(name, prompts::tool_description(tool.name()), tool.parameters()))
         };
-        let definitions = tools.iter().filter_map(definition).collect();
+        let definitions = tools.iter().filter_map(|tool| definition(tool.as_ref())).collect();
         Self { tools, definitions }
     }
 

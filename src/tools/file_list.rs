@@ -39,11 +39,12 @@ impl Tool for FileList {
 
     fn call(&mut self, arguments: Value, _context: &mut ToolContext<'_>) -> Result<String, ToolError> {
         let Arguments { path } = arguments_of(arguments)?;
-        let (entries, more) = self.0.list(&path, MAX_ENTRIES)?;
-        let entries: Vec<_> = entries
+        let listing = self.0.list(&path, MAX_ENTRIES)?;
+        let entries: Vec<_> = listing
+            .entries
             .iter()
             .map(|(name, kind, size)| json!({ "name": name, "kind": kind, "size": size }))
             .collect();
-        Ok(json!({ "entries": entries, "left_out": more }).to_string())
+        Ok(json!({ "entries": entries, "left_out": listing.left_out }).to_string())
     }
 }

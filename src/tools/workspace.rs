@@ -35,6 +35,13 @@ impl Fault for WorkspaceError {
     }
 }
 
+/// What is in a folder.
+pub(super) struct Listing {
+    /// Name, kind and size in bytes, by name.
+    pub(super) entries: Vec<(String, &'static str, u64)>,
+    pub(super) left_out: usize,
+}
+
 pub struct Workspace {
     path: PathBuf,
     root: OwnedFd,
@@ -99,11 +106,7 @@ impl Workspace {
     }
 
     /// Entries of a folder: name, kind and size.
-    pub(super) fn list(
-        &self,
-        path: &str,
-        limit: usize,
-    ) -> Result<(Vec<(String, &'static str, u64)>, usize), ToolError> {
+    pub(super) fn list(&self, path: &str, limit: usize) -> Result<Listing, ToolError> {
         let relative = self.relative(path)?;
         let folder = self
             .resolve(&relative, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
@@ -142,7 +145,7 @@ impl Workspace {
             };
             (name.to_string_lossy().into_owned(), kind, size)
         };
-        Ok((names.iter().map(entry).collect(), more))
+        Ok(Listing { entries: names.iter().map(entry).collect(), left_out: more })
     }
 
     /// Replaces the file in one step: readers see the old text or the new one.

@@ -135,7 +135,7 @@ fn mistakes_are_named_with_line_path_and_the_key_that_was_meant() {
 
 #[test]
 fn one_run_reports_every_error() {
-    let errors = parsed("[api]\nport = 0\nbimd = 'x'\n[webhok]\nx = 1\n").err().expect("wrong");
+    let errors = parsed("[api]\nport = 0\nbimd = 'x'\n[webhok]\nx = 1\n").expect_err("wrong");
     assert_eq!(errors.len(), 3, "{errors:#?}");
 }
 

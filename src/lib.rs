@@ -21,6 +21,10 @@ pub mod config;
 
 // Floor 3: leaves.
 pub mod db;
+pub mod http;
+
+// Floor 4: services.
+pub mod llm;
 
 // Floor 5: work.
 pub mod tools;

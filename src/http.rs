@@ -1,0 +1,3 @@
+//! HTTP on blocking sockets.
+
+pub mod transport;

@@ -1,0 +1,105 @@
+//! Models: which one a process talks to, and what happens when it does not answer.
+//!
+//! Wire formats are Rig's. Ours are routing, retries, fallback, cool-down, the stop within a call and
+//! the hiding of keys. [`LlmManager`] is built once; each process gets a [`SpacebotModel`] from it,
+//! whose one method [`SpacebotModel::call`] walks the chain: the model of the process, the fallbacks,
+//! and last the offline responder.
+
+mod attempt;
+mod chain;
+mod classify;
+mod cooldown;
+mod error;
+mod lines;
+mod provider;
+pub mod scrub;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rig_core::DynModel;
+use rig_core::operation::Completion;
+
+use crate::clock::SharedClock;
+use crate::config::{LlmConfig, OFFLINE_MODEL, RoutingConfig};
+use crate::http::transport::Network;
+use crate::id::ProcessKind;
+
+pub use chain::{RETRIES_MAX, RETRY_AFTER_MAX, Reply, SpacebotModel};
+pub use error::{Failure, LlmError};
+
+use chain::{Link, Shared};
+use cooldown::Cooldowns;
+use lines::Lines;
+use provider::Providers;
+use scrub::Scrubber;
+
+/// First wait before the same model is asked again; each further wait is twice as long.
+pub const RETRY_DELAY: Duration = Duration::from_millis(500);
+/// Longest silence within one answer where the configuration names none.
+pub const READ_WAIT_MAX: Duration = Duration::from_secs(90);
+
+/// What tests set differently.
+#[derive(Debug, Clone, Copy)]
+pub struct Tuning {
+    pub retry_delay: Duration,
+    /// Ask for event streams; a provider that answers with a whole body anyway is remembered.
+    pub streamed: bool,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { retry_delay: RETRY_DELAY, streamed: true }
+    }
+}
+
+/// Providers, connections and cool-downs of the whole program.
+pub struct LlmManager {
+    shared: Arc<Shared>,
+}
+
+impl LlmManager {
+    /// `offline` is the last link of every chain.
+    pub fn new(config: &LlmConfig, clock: SharedClock, offline: DynModel<Completion>) -> Self {
+        Self::tuned(config, clock, offline, Tuning::default())
+    }
+
+    pub fn tuned(
+        config: &LlmConfig,
+        clock: SharedClock,
+        offline: DynModel<Completion>,
+        tuning: Tuning,
+    ) -> Self {
+        let network = Network::new(clock.clone());
+        let keys = config.providers.iter().filter_map(|provider| provider.api_key.as_ref());
+        let shared = Shared {
+            providers: Providers::new(&config.providers),
+            lines: Lines::new(network, config.read_timeout.unwrap_or(READ_WAIT_MAX)),
+            cooldowns: Cooldowns::new(clock.clone()),
+            scrubber: Scrubber::new(keys.map(|key| key.reveal())),
+            clock,
+            offline,
+            tuning,
+            never_streams: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The chain of one process. Built when a process starts, so that the models stay the same while
+    /// it runs.
+    pub fn model_for(&self, routing: &RoutingConfig, kind: ProcessKind) -> SpacebotModel {
+        let mut names: Vec<&str> = Vec::new();
+        let configured = routing.fallbacks.iter().map(String::as_str);
+        for name in std::iter::once(routing.model(kind)).chain(configured) {
+            if name != OFFLINE_MODEL && !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        // A process whose own model is the offline responder asks nobody else.
+        if routing.model(kind) == OFFLINE_MODEL {
+            names.clear();
+        }
+        let links = names.into_iter().map(|name| Link::new(name, &self.shared.providers)).collect();
+        SpacebotModel::new(self.shared.clone(), links, routing.rate_limit_cooldown)
+    }
+}

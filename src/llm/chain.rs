@@ -1,0 +1,299 @@
+//! One call along a chain of models.
+//!
+//! Every model is asked up to [`RETRIES_MAX`] times more while its failure may pass by itself, then the
+//! next one. An answer counts only when it is complete, so a broken one may be asked for again without
+//! anything being done twice; the deltas of the broken one were for display and start over.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rig_core::DynModel;
+use rig_core::completion::{CompletionRequest, CompletionResponse, OnUnsupported, ProviderCapabilities};
+use rig_core::operation::Completion;
+
+use super::Tuning;
+use super::attempt;
+use super::classify::{Classified, Reporter};
+use super::cooldown::Cooldowns;
+use super::error::LlmError;
+use super::lines::Lines;
+use super::provider::Providers;
+use super::scrub::Scrubber;
+use crate::clock::SharedClock;
+use crate::config::{OFFLINE_MODEL, ProviderConfig};
+use crate::error::{Fault, Kind, log_line};
+use crate::thread::{Cancel, lock};
+
+/// Further tries of one model after the first.
+pub const RETRIES_MAX: u32 = 3;
+/// A provider that wants us to wait longer is passed over and rests.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+/// Share of a retry's wait that is random, so that conversations which failed together do not come
+/// back together.
+const JITTER: f64 = 0.1;
+
+/// What all models of the program use together.
+pub(super) struct Shared {
+    pub(super) providers: Providers,
+    pub(super) lines: Lines,
+    pub(super) cooldowns: Cooldowns,
+    pub(super) scrubber: Scrubber,
+    pub(super) clock: SharedClock,
+    pub(super) offline: DynModel<Completion>,
+    pub(super) tuning: Tuning,
+    /// Models that answered a request for an event stream with something whole; from the
+    /// configuration, so few.
+    pub(super) never_streams: Mutex<HashSet<String>>,
+}
+
+/// A configured model in a chain.
+pub(super) struct Link {
+    /// `provider/model`.
+    full_name: String,
+    /// The provider's own name of the model.
+    name: String,
+    /// None: the provider is not in the configuration.
+    provider: Option<ProviderConfig>,
+}
+
+impl Link {
+    pub(super) fn new(full_name: &str, providers: &Providers) -> Self {
+        let (provider, name) = full_name.split_once('/').unwrap_or((full_name, ""));
+        Self {
+            full_name: full_name.to_owned(),
+            name: name.to_owned(),
+            provider: providers.get(provider).cloned(),
+        }
+    }
+}
+
+/// A complete answer.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    pub response: CompletionResponse,
+    /// `provider/model` that gave it.
+    pub model: String,
+    /// Requests made for it, over all models.
+    pub attempts: u32,
+    /// Another model than the first of the chain gave it.
+    pub fell_back: bool,
+}
+
+/// The chain of models of one process.
+#[derive(Clone)]
+pub struct SpacebotModel {
+    shared: Arc<Shared>,
+    links: Arc<[Link]>,
+    capabilities: ProviderCapabilities,
+    rate_limit_cooldown: Duration,
+}
+
+/// What one call carries from link to link.
+struct Call<'a> {
+    request: &'a CompletionRequest,
+    cancel: &'a Cancel,
+    on_delta: &'a mut dyn FnMut(&str),
+    attempts: u32,
+}
+
+impl SpacebotModel {
+    pub(super) fn new(shared: Arc<Shared>, links: Vec<Link>, rate_limit_cooldown: Duration) -> Self {
+        let first = links.first().and_then(|link| Some((link, link.provider.as_ref()?)));
+        let capabilities = match first {
+            Some((link, provider)) => shared.lines.describe(provider, &link.name),
+            None => shared.offline.capabilities().completion,
+        };
+        Self { shared, links: links.into(), capabilities, rate_limit_cooldown }
+    }
+
+    /// `provider/model` of the first link.
+    pub fn name(&self) -> &str {
+        self.links.first().map_or(OFFLINE_MODEL, |link| &link.full_name)
+    }
+
+    /// What a request to the first link may ask for. An option that a later link lacks is left out
+    /// there.
+    pub fn capabilities(&self) -> ProviderCapabilities {
+        self.capabilities
+    }
+
+    /// Blocks until a model of the chain has answered completely, every one has failed, or `cancel`
+    /// comes. `on_delta` gets text as it arrives, for display: after a retry it starts over.
+    ///
+    /// # Errors
+    /// The failure of the first model that was asked. [`LlmError::TooLong`] and
+    /// [`LlmError::Filtered`] come before an answer of the offline responder: they are for the caller
+    /// to deal with.
+    pub fn call(
+        &self,
+        request: &CompletionRequest,
+        cancel: &Cancel,
+        on_delta: &mut dyn FnMut(&str),
+    ) -> Result<Reply, LlmError> {
+        let mut call = Call { request, cancel, on_delta, attempts: 0 };
+        let mut first_failure = None;
+        for (index, link) in self.links.iter().enumerate() {
+            if let Some(left) = self.shared.cooldowns.left(&link.full_name) {
+                log::debug!("{} rests for another {} s", link.full_name, left.as_secs());
+                let reporter = self.reporter(&link.full_name);
+                first_failure.get_or_insert(LlmError::RateLimited(reporter.failure(None, "resting")));
+                continue;
+            }
+            match self.ask(link, &mut call) {
+                Ok(response) => {
+                    let model = link.full_name.clone();
+                    return Ok(Reply { response, model, attempts: call.attempts, fell_back: index > 0 });
+                }
+                Err(LlmError::Cancelled) => return Err(LlmError::Cancelled),
+                Err(error) => {
+                    report(&error);
+                    let replaces = error.is_for_the_caller()
+                        && !first_failure.as_ref().is_some_and(LlmError::is_for_the_caller);
+                    if first_failure.is_none() || replaces {
+                        first_failure = Some(error);
+                    }
+                }
+            }
+        }
+        match first_failure {
+            Some(error) if error.is_for_the_caller() => Err(error),
+            failure => self.ask_offline(call, failure),
+        }
+    }
+
+    fn ask_offline(&self, mut call: Call<'_>, failure: Option<LlmError>) -> Result<Reply, LlmError> {
+        if call.cancel.is_cancelled() {
+            return Err(LlmError::Cancelled);
+        }
+        call.attempts += 1;
+        let request = call.request.clone();
+        let answer = attempt::streamed(&self.shared.offline, request, call.cancel, &mut call.on_delta);
+        let reporter = self.reporter(OFFLINE_MODEL);
+        let answer = answer.map_err(|broken| reporter.classify(&broken).error);
+        match answer.and_then(|response| reporter.check(response)) {
+            Ok(response) => Ok(Reply {
+                response,
+                model: OFFLINE_MODEL.to_owned(),
+                attempts: call.attempts,
+                fell_back: !self.links.is_empty(),
+            }),
+            Err(LlmError::Cancelled) => Err(LlmError::Cancelled),
+            // What the operator can mend is the model that should have answered.
+            Err(error) => Err(failure.unwrap_or(error)),
+        }
+    }
+
+    /// One link with its retries.
+    fn ask(&self, link: &Link, call: &mut Call<'_>) -> Result<CompletionResponse, LlmError> {
+        let mut retries = 0;
+        loop {
+            let failed = match self.ask_once(link, call) {
+                Ok(response) => return Ok(response),
+                Err(failed) => failed,
+            };
+            let wait = self.wait_before(retries, &failed);
+            let Some(wait) = wait.filter(|_| failed.error.is_worth_a_retry()) else {
+                self.rest_if_limited(link, &failed);
+                return Err(failed.error);
+            };
+            log::debug!("again in {} ms: {}", wait.as_millis(), failed.error);
+            if call.cancel.wait(wait) {
+                return Err(LlmError::Cancelled);
+            }
+            retries += 1;
+        }
+    }
+
+    /// None: no more tries.
+    fn wait_before(&self, retries: u32, failed: &Classified) -> Option<Duration> {
+        if retries >= RETRIES_MAX {
+            return None;
+        }
+        match (failed.retry_after, &failed.error) {
+            _ if failed.not_a_stream => Some(Duration::ZERO),
+            (Some(wished), _) => Some(wished).filter(|wished| *wished <= RETRY_AFTER_MAX),
+            // Without a time there is no telling; the next model answers sooner.
+            (None, LlmError::RateLimited(_)) => None,
+            (None, _) => {
+                let delay = self.shared.tuning.retry_delay * 2_u32.pow(retries);
+                Some(delay.mul_f64(1.0 + JITTER * random_share()))
+            }
+        }
+    }
+
+    fn rest_if_limited(&self, link: &Link, failed: &Classified) {
+        if matches!(failed.error, LlmError::RateLimited(_)) {
+            let wait = failed.retry_after.unwrap_or(self.rate_limit_cooldown);
+            self.shared.cooldowns.rest(&link.full_name, wait);
+        }
+    }
+
+    fn ask_once(&self, link: &Link, call: &mut Call<'_>) -> Result<CompletionResponse, Classified> {
+        let reporter = self.reporter(&link.full_name);
+        let Some(provider) = &link.provider else {
+            return Err(LlmError::NotConfigured(reporter.failure(None, "")).into());
+        };
+        let mut lease = self.shared.lines.take(call.cancel).ok_or(LlmError::Cancelled)?;
+        if call.cancel.is_cancelled() {
+            return Err(LlmError::Cancelled.into());
+        }
+        let model = lease.model(&link.full_name, provider, &link.name);
+        let transport = lease.transport().clone();
+        let closer = call.cancel.on_cancel(move || transport.stop());
+        call.attempts += 1;
+        let request = portable(call.request);
+        let answer = if self.streams(link) {
+            attempt::streamed(&model, request, call.cancel, &mut call.on_delta)
+        } else {
+            attempt::whole(&model, request, &mut call.on_delta)
+        };
+        // In this order: a stop that comes between the two still finds the closer, or is seen here.
+        // A line that was stopped late would otherwise be given to the next call.
+        drop(closer);
+        if call.cancel.is_cancelled() {
+            lease.transport().stop();
+            return Err(LlmError::Cancelled.into());
+        }
+        match answer {
+            Ok(response) => Ok(reporter.check(response)?),
+            Err(broken) => {
+                let failed = reporter.classify(&broken);
+                if failed.not_a_stream {
+                    lock(&self.shared.never_streams).insert(link.full_name.clone());
+                }
+                Err(failed)
+            }
+        }
+    }
+
+    fn streams(&self, link: &Link) -> bool {
+        self.shared.tuning.streamed && !lock(&self.shared.never_streams).contains(&link.full_name)
+    }
+
+    fn reporter<'a>(&'a self, model: &'a str) -> Reporter<'a> {
+        Reporter { model, scrubber: &self.shared.scrubber, now: self.shared.clock.now() }
+    }
+}
+
+/// For the operator: a refused key stays refused until somebody acts.
+fn report(error: &LlmError) {
+    let level = if error.kind() == Kind::Auth { log::Level::Error } else { log::Level::Warn };
+    log::log!(level, "{}", log_line(error));
+}
+
+/// The request for whichever model gets it: an option that this one lacks is left out, not an error.
+fn portable(request: &CompletionRequest) -> CompletionRequest {
+    let mut request = request.clone();
+    if !request.options.is_default() && request.options.on_unsupported.is_none() {
+        request.options.on_unsupported = Some(OnUnsupported::Ignore);
+    }
+    request
+}
+
+/// From 0 to 1. The standard library's hash keys are random, and nothing more is needed here.
+fn random_share() -> f64 {
+    let number = RandomState::new().hash_one(0_u8);
+    f64::from(u32::try_from(number >> 32).unwrap_or(0)) / f64::from(u32::MAX)
+}

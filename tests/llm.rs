@@ -1,0 +1,453 @@
+//! Models over real HTTP against the double: every hazard of `tests/fixtures/llm` over both wire
+//! formats, streamed and whole, and what a script cannot say: stops, connections, cool-downs.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "support/llm.rs"]
+mod llm_double;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use llm_double::{At, Double, Exchange, Say, WireFormat, stand_in};
+use rig_core::completion::{CompletionRequest, FinishReason, ToolDefinition};
+use rig_core::error::ProviderError;
+use rig_core::message::{Message, ToolCall, ToolName, ToolResultContent, UserContent};
+use serde_json::{Value, json};
+use spacebot::clock::{SharedClock, SimulatedClock, SystemClock, Timestamp};
+use spacebot::config::{ApiType, LlmConfig, ProviderConfig, RoutingConfig, Secret};
+use spacebot::error::{Fault, Kind};
+use spacebot::id::ProcessKind;
+use spacebot::llm::{LlmError, LlmManager, Reply, SpacebotModel, Tuning};
+use spacebot::thread::{Cancel, lock, spawn};
+
+const WIRES: [WireFormat; 2] = [WireFormat::OpenAi, WireFormat::Anthropic];
+const PRIMARY_KEY: &str = "sk-test-primary-0123456789";
+const SPARE_KEY: &str = "spare-key-that-looks-like-nothing";
+/// A stop has to be through by then (P3).
+const STOP_MAX: Duration = Duration::from_millis(250);
+/// For what has to happen at all.
+const SOON: Duration = Duration::from_secs(10);
+/// Wherever the read time-out is not what is tested.
+const PATIENT: Duration = Duration::from_secs(10);
+
+fn provider(id: &str, base_url: String, wire: WireFormat, key: &str) -> ProviderConfig {
+    let api = match wire {
+        WireFormat::OpenAi => ApiType::OpenAiCompatible,
+        WireFormat::Anthropic => ApiType::Anthropic,
+    };
+    ProviderConfig { id: id.to_owned(), api, base_url: Some(base_url), api_key: Some(Secret::new(key)) }
+}
+
+/// Both providers live on the double.
+fn config(double: &Double, wire: WireFormat, read_timeout: Duration) -> LlmConfig {
+    let providers = [("primary", PRIMARY_KEY), ("spare", SPARE_KEY)]
+        .map(|(id, key)| provider(id, double.base_url(id, wire), wire, key));
+    LlmConfig { providers: providers.to_vec(), read_timeout: Some(read_timeout) }
+}
+
+fn routing(chain: &[&str]) -> RoutingConfig {
+    RoutingConfig {
+        channel: chain[0].to_owned(),
+        fallbacks: chain[1..].iter().map(|name| (*name).to_owned()).collect(),
+        ..RoutingConfig::default()
+    }
+}
+
+fn manager(config: &LlmConfig, clock: SharedClock, streamed: bool) -> LlmManager {
+    let tuning = Tuning { retry_delay: Duration::from_millis(1), streamed };
+    LlmManager::tuned(config, clock, stand_in(|_| Ok("offline stand-in".to_owned())), tuning)
+}
+
+fn model(double: &Double, wire: WireFormat, chain: &[&str]) -> SpacebotModel {
+    let config = config(double, wire, PATIENT);
+    manager(&config, SystemClock::shared(), true).model_for(&routing(chain), ProcessKind::Channel)
+}
+
+fn request() -> CompletionRequest {
+    let mut request = CompletionRequest::new("What is 2 + 3?");
+    let parameters =
+        json!({"type": "object", "properties": {"x": {"type": "number"}, "y": {"type": "number"}}});
+    request.tools = vec![ToolDefinition::new(ToolName::new("add").unwrap(), "Adds two numbers.", parameters)];
+    request
+}
+
+fn ask(model: &SpacebotModel) -> Result<Reply, LlmError> {
+    model.call(&request(), &Cancel::new(), &mut |_| {})
+}
+
+fn strings<'a>(value: &'a Value, default: &[&'a str]) -> Vec<&'a str> {
+    match value.as_array() {
+        Some(items) => items.iter().map(|item| item.as_str().unwrap()).collect(),
+        None => default.to_vec(),
+    }
+}
+
+#[test]
+fn every_hazard_has_the_outcome_that_its_file_says() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llm");
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+    files.sort();
+    assert!(files.len() > 30, "{}", files.len());
+    log_lines::capture();
+    for path in files {
+        let file: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        for wire in WIRES {
+            for delivery in ["streamed", "whole"] {
+                let runs = strings(&file["wires"], &["openai", "anthropic"]).contains(&wire.name())
+                    && strings(&file["deliveries"], &["streamed", "whole"]).contains(&delivery);
+                if runs {
+                    play(&format!("{name} over {} {delivery}", wire.name()), &path, &file, wire, delivery);
+                }
+            }
+        }
+    }
+    for line in log_lines::all() {
+        assert!(!line.contains(PRIMARY_KEY) && !line.contains("sk-other-key"), "a key in the log: {line}");
+    }
+}
+
+fn play(case: &str, path: &Path, file: &Value, wire: WireFormat, delivery: &str) {
+    let double = Double::script(path);
+    let read_timeout = file["read_timeout_ms"].as_u64().map_or(PATIENT, Duration::from_millis);
+    let manager =
+        manager(&config(&double, wire, read_timeout), SystemClock::shared(), delivery == "streamed");
+    let chain = strings(&file["chain"], &["primary/model-1"]);
+    let model = manager.model_for(&routing(&chain), ProcessKind::Channel);
+    let mut request = request();
+    let logged_before = log_lines::all().len();
+    for (index, outcome) in file["outcomes"].as_array().unwrap().iter().enumerate() {
+        let case = format!("{case}, call {}", index + 1);
+        let mut deltas = String::new();
+        let result = model.call(&request, &Cancel::new(), &mut |delta| deltas.push_str(delta));
+        let Some(reply) = check_result(&case, outcome, result) else { continue };
+        check_reply(&case, outcome, &reply);
+        check_deltas(&case, &reply, &deltas);
+        if reply.response.tool_calls().next().is_some() {
+            request.chat_history.extend(reply.response.message());
+            let results = reply.response.tool_calls().map(answer_call).collect();
+            request.chat_history.push(Message::User { content: results });
+        }
+    }
+    if let Some(wanted) = file["logged"].as_str() {
+        let lines = log_lines::all().split_off(logged_before);
+        assert!(lines.iter().any(|line| line.contains(wanted)), "{case}: {wanted} is not in {lines:#?}");
+    }
+    double.finish();
+}
+
+fn answer_call(call: &ToolCall) -> UserContent {
+    let (x, y) = (call.function.arguments.get("x"), call.function.arguments.get("y"));
+    let numbers = x.and_then(Value::as_i64).zip(y.and_then(Value::as_i64));
+    UserContent::ToolResult(match numbers {
+        Some((x, y)) => call.result(vec![ToolResultContent::text((x + y).to_string())]),
+        None => call.error_result(vec![ToolResultContent::text("that cannot be done")]),
+    })
+}
+
+/// The reply, where one is expected.
+fn check_result(case: &str, outcome: &Value, result: Result<Reply, LlmError>) -> Option<Reply> {
+    match (outcome["error"].as_str(), result) {
+        (None, Ok(reply)) => Some(reply),
+        (Some(kind), Err(error)) => {
+            let found = format!("{error:?}");
+            assert!(found.starts_with(kind), "{case}: {found}");
+            None
+        }
+        (wanted, result) => panic!("{case}: {result:?} instead of {wanted:?}"),
+    }
+}
+
+fn check_reply(case: &str, outcome: &Value, reply: &Reply) {
+    let found = json!({
+        "text": reply.response.text(),
+        "model": reply.model,
+        "attempts": reply.attempts,
+        "fell_back": reply.fell_back,
+        "finish": if reply.response.finish_reason() == Some(FinishReason::Length) { "length" } else { "other" },
+        "usage": {
+            "input": reply.response.usage.input_tokens,
+            "cached": reply.response.usage.cached_input_tokens,
+            "output": reply.response.usage.output_tokens,
+        },
+        "calls": reply.response.tool_calls().map(|call| match &call.function.invalid_arguments {
+            Some(_) => json!({"name": call.function.name, "invalid": true}),
+            None => json!({"name": call.function.name, "arguments": call.function.arguments}),
+        }).collect::<Vec<_>>(),
+    });
+    for (field, wanted) in outcome.as_object().unwrap() {
+        assert_eq!(&found[field], wanted, "{case}: {field} of {reply:?}");
+    }
+    let calls = outcome["calls"].as_array().map_or(0, Vec::len);
+    assert_eq!(reply.response.tool_calls().count(), calls, "{case}: {reply:?}");
+}
+
+/// What was shown on the way ends with the text of the answer; without a retry it is all of it.
+fn check_deltas(case: &str, reply: &Reply, deltas: &str) {
+    let text = reply.response.text();
+    assert!(deltas.ends_with(&text), "{case}: {deltas}");
+    assert!(reply.attempts > 1 || deltas == text, "{case}: {deltas}");
+}
+
+/// Ends `call` with a stop once `ready` has returned; how long that took.
+fn stop_during(
+    model: &SpacebotModel,
+    ready: impl FnOnce() + Send + 'static,
+) -> (Result<Reply, LlmError>, Duration) {
+    let cancel = Cancel::new();
+    let stopping = cancel.clone();
+    let stopper = spawn("stopper", move || {
+        ready();
+        let at = Instant::now();
+        stopping.cancel();
+        at
+    });
+    let result = model.call(&request(), &cancel, &mut |_| {});
+    let ended = Instant::now();
+    let stopped = stopper.unwrap().join().unwrap();
+    (result, ended.duration_since(stopped))
+}
+
+#[test]
+fn a_stop_ends_a_call_wherever_it_waits_and_the_next_call_works() {
+    for wire in WIRES {
+        for silence in [At::Start, At::Headers, At::Events(3), At::Bytes(250)] {
+            let silent = Exchange { expect: Value::Null, say: Say::text("never finished").hang(silence) };
+            let good = Exchange { expect: Value::Null, say: Say::text("well") };
+            let double = Arc::new(Double::exchanges(vec![silent, good], true));
+            let model = model(&double, wire, &["primary/m", "spare/m"]);
+            let waiting = double.clone();
+            let (result, took) = stop_during(&model, move || waiting.wait_until_hanging(1, SOON));
+            assert_eq!(result.unwrap_err(), LlmError::Cancelled, "{wire:?} {silence:?}");
+            assert!(took < STOP_MAX, "{wire:?} {silence:?}: {took:?}");
+            // The line that was cut is gone; the model is not.
+            assert_eq!(ask(&model).unwrap().response.text(), "well");
+            assert_eq!(double.connections(), 2);
+            Arc::into_inner(double).unwrap().finish();
+        }
+    }
+}
+
+#[test]
+fn a_stop_ends_the_wait_before_a_retry_and_a_call_that_has_not_begun() {
+    let wait = Say::error(429, "rate_limit_error", "slow down").header("retry-after", "50");
+    let exchanges = vec![Exchange { expect: Value::Null, say: wait }];
+    let double = Arc::new(Double::exchanges(exchanges, true));
+    let model = model(&double, WireFormat::OpenAi, &["primary/m"]);
+    let waiting = double.clone();
+    let (result, took) = stop_during(&model, move || waiting.wait_for_requests(1, SOON));
+    assert_eq!(result.unwrap_err(), LlmError::Cancelled);
+    assert!(took < STOP_MAX, "{took:?}");
+
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let error = model.call(&request(), &cancel, &mut |_| {}).unwrap_err();
+    assert_eq!(error.kind(), Kind::Cancelled);
+    assert_eq!(double.requests().len(), 1);
+    Arc::into_inner(double).unwrap().finish();
+}
+
+#[test]
+fn a_call_that_finds_every_line_taken_waits_for_one_and_ends_on_a_stop() {
+    const LINES: usize = 64;
+    let say = Say::text("never").hang(At::Headers);
+    let double = Arc::new(Double::exchanges(vec![Exchange { expect: Value::Null, say }; LINES], true));
+    let model = model(&double, WireFormat::OpenAi, &["primary/m"]);
+    let all = Cancel::new();
+    let callers: Vec<_> = (0..LINES)
+        .map(|_| {
+            let (model, cancel) = (model.clone(), all.clone());
+            spawn("caller", move || model.call(&request(), &cancel, &mut |_| {}).unwrap_err()).unwrap()
+        })
+        .collect();
+    double.wait_until_hanging(LINES, SOON);
+    let (result, took) = stop_during(&model, || {});
+    assert_eq!(result.unwrap_err(), LlmError::Cancelled);
+    assert!(took < STOP_MAX, "{took:?}");
+    let stopped = Instant::now();
+    all.cancel();
+    for caller in callers {
+        assert_eq!(caller.join().unwrap(), LlmError::Cancelled);
+    }
+    assert!(stopped.elapsed() < STOP_MAX, "{:?}", stopped.elapsed());
+    Arc::into_inner(double).unwrap().finish();
+}
+
+#[test]
+fn a_connection_is_used_again_streamed_or_whole() {
+    for wire in WIRES {
+        for streamed in [true, false] {
+            let double = Double::answering(|_| Say::text("as always"));
+            let manager = manager(&config(&double, wire, PATIENT), SystemClock::shared(), streamed);
+            let model = manager.model_for(&routing(&["primary/m"]), ProcessKind::Channel);
+            for _ in 0..5 {
+                assert_eq!(ask(&model).unwrap().response.text(), "as always");
+            }
+            assert_eq!(double.connections(), 1, "{wire:?} streamed: {streamed}");
+        }
+    }
+}
+
+#[test]
+fn sixteen_conversations_at_once_get_their_own_answers() {
+    let double = Double::answering(|request| {
+        let asked = request.json["messages"][0]["content"].as_str().unwrap_or("nothing").to_owned();
+        Say::text(format!("You said: {asked}"))
+    });
+    let model = model(&double, WireFormat::OpenAi, &["primary/m"]);
+    let callers: Vec<_> = (0..16)
+        .map(|number| {
+            let model = model.clone();
+            let body = move || {
+                for turn in 0..20 {
+                    let prompt = format!("{number}.{turn}");
+                    let request = CompletionRequest::new(prompt.as_str());
+                    let reply = model.call(&request, &Cancel::new(), &mut |_| {}).unwrap();
+                    assert_eq!(reply.response.text(), format!("You said: {prompt}"));
+                }
+            };
+            spawn("conversation", body).unwrap()
+        })
+        .collect();
+    for caller in callers {
+        caller.join().unwrap();
+    }
+    assert!(double.connections() <= 16, "{}", double.connections());
+}
+
+#[test]
+fn a_limited_model_rests_for_its_time_and_is_asked_again_afterwards() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let double = Double::answering(move |request| {
+        let is_first = request.path.starts_with("/primary/") && counted.fetch_add(1, Ordering::SeqCst) == 0;
+        if is_first { Say::error(429, "rate_limit_error", "slow down") } else { Say::text("fine") }
+    });
+    let clock = SimulatedClock::starting_at(Timestamp(1_790_000_000_000));
+    let manager = manager(&config(&double, WireFormat::OpenAi, PATIENT), clock.clone(), true);
+    let routing =
+        RoutingConfig { rate_limit_cooldown: Duration::from_secs(60), ..routing(&["primary/m", "spare/m"]) };
+    let model = manager.model_for(&routing, ProcessKind::Channel);
+    let who = || (ask(&model).unwrap().model, asked.load(Ordering::SeqCst));
+    assert_eq!(who(), ("spare/m".to_owned(), 1));
+    clock.advance(Duration::from_secs(59));
+    assert_eq!(who(), ("spare/m".to_owned(), 1));
+    // The rest is the model's, not the process's.
+    let worker = manager.model_for(&routing_of_worker("primary/m"), ProcessKind::Worker);
+    assert_eq!(ask(&worker).unwrap().model, "offline/responder");
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(who(), ("primary/m".to_owned(), 2));
+}
+
+fn routing_of_worker(model: &str) -> RoutingConfig {
+    RoutingConfig { worker: model.to_owned(), ..RoutingConfig::default() }
+}
+
+#[test]
+fn each_kind_of_process_has_its_own_chain() {
+    let double = Double::answering(|request| Say::text(request.json["model"].as_str().unwrap()));
+    let manager = manager(&config(&double, WireFormat::Anthropic, PATIENT), SystemClock::shared(), true);
+    let routing = RoutingConfig {
+        channel: "primary/talker".to_owned(),
+        branch: "spare/vendor/thinker".to_owned(),
+        ..RoutingConfig::default()
+    };
+    let answer = |kind| ask(&manager.model_for(&routing, kind)).unwrap();
+    assert_eq!(answer(ProcessKind::Channel).response.text(), "talker");
+    let branch = answer(ProcessKind::Branch);
+    assert_eq!(
+        (branch.response.text().as_str(), branch.model.as_str()),
+        ("vendor/thinker", "spare/vendor/thinker")
+    );
+    let worker = answer(ProcessKind::Worker);
+    assert_eq!((worker.model.as_str(), worker.fell_back), ("offline/responder", false));
+    assert_eq!(manager.model_for(&routing, ProcessKind::Worker).name(), "offline/responder");
+}
+
+#[test]
+fn an_unreachable_provider_leaves_the_offline_responder() {
+    let closed = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap()
+    };
+    for (base_url, attempts) in [(format!("http://{closed}/v1"), 5), ("not an address".to_owned(), 2)] {
+        let provider = provider("primary", base_url, WireFormat::OpenAi, PRIMARY_KEY);
+        let config = LlmConfig { providers: vec![provider], read_timeout: None };
+        let manager = manager(&config, SystemClock::shared(), true);
+        let reply = ask(&manager.model_for(&routing(&["primary/m"]), ProcessKind::Channel)).unwrap();
+        assert_eq!((reply.model.as_str(), reply.attempts), ("offline/responder", attempts));
+    }
+}
+
+#[test]
+fn when_even_the_offline_responder_fails_the_first_failure_is_told() {
+    let double =
+        Double::answering(|_| Say::error(401, "authentication_error", &format!("bad key {SPARE_KEY}")));
+    let config = config(&double, WireFormat::Anthropic, PATIENT);
+    let broken = stand_in(|_| Err(ProviderError::Response("no rule".to_owned())));
+    let manager = LlmManager::new(&config, SystemClock::shared(), broken);
+    let model = manager.model_for(&routing(&["spare/m"]), ProcessKind::Channel);
+    let error = ask(&model).unwrap_err();
+    assert_eq!(error.kind(), Kind::Auth);
+    assert!(error.hint().is_some());
+    let told = error.to_string();
+    assert!(told.contains("spare/m (HTTP 401): bad key [hidden]"), "{told}");
+}
+
+#[test]
+fn an_answer_without_end_is_cut_at_the_limit() {
+    let word = format!("{} ", "x".repeat(1 << 20));
+    let double = Double::answering(move |_| Say::text(word.repeat(9)));
+    for streamed in [true, false] {
+        let manager = manager(&config(&double, WireFormat::OpenAi, PATIENT), SystemClock::shared(), streamed);
+        let model = manager.model_for(&routing(&["primary/m"]), ProcessKind::Channel);
+        let reply = ask(&model).unwrap();
+        assert_eq!((reply.model.as_str(), reply.attempts), ("offline/responder", 2), "{streamed}");
+    }
+}
+
+#[test]
+fn a_model_can_go_to_another_thread() {
+    fn can_travel<T: Send + Sync + 'static>() {}
+    can_travel::<LlmManager>();
+    can_travel::<SpacebotModel>();
+    can_travel::<Reply>();
+    can_travel::<LlmError>();
+}
+
+/// What the program logs, for all tests of this file.
+mod log_lines {
+    use super::*;
+
+    static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+    struct Capture;
+
+    impl log::Log for Capture {
+        fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+            metadata.target().starts_with("spacebot")
+        }
+
+        fn log(&self, record: &log::Record<'_>) {
+            if self.enabled(record.metadata()) {
+                lock(&LINES).push(format!("{} {}", record.level(), record.args()));
+            }
+        }
+
+        fn flush(&self) {}
+    }
+
+    pub(super) fn capture() {
+        // Another test of this file may have been first.
+        log::set_logger(&Capture).ok();
+        log::set_max_level(log::LevelFilter::Debug);
+    }
+
+    pub(super) fn all() -> Vec<String> {
+        lock(&LINES).clone()
+    }
+}

@@ -6,9 +6,11 @@ use pollster::block_on;
 use rig_core::DynModel;
 use rig_core::completion::{CompletionRequest, CompletionResponse};
 use rig_core::error::ProviderError;
+use rig_core::http_client::Error as HttpError;
 use rig_core::operation::Completion;
 use rig_core::streaming::{Item, StreamEvent};
 
+use crate::http::transport::{BODY_BYTES_MAX, TransportError};
 use crate::thread::Cancel;
 
 /// Why no complete answer came.
@@ -31,6 +33,20 @@ fn failed(error: ProviderError, begun: bool) -> Broken {
     Broken::Failed { error: Box::new(error), begun }
 }
 
+/// What an event adds to the answer that is kept.
+fn length(event: &StreamEvent) -> usize {
+    match event {
+        StreamEvent::Text { text, .. } | StreamEvent::Reasoning { text, .. } => text.len(),
+        StreamEvent::Arguments { json, .. } => json.len(),
+        StreamEvent::Start { .. } | StreamEvent::End { .. } => 0,
+    }
+}
+
+/// A streamed answer has the same limit as a whole one.
+fn too_long() -> ProviderError {
+    HttpError::instance(TransportError::BodyTooLong(BODY_BYTES_MAX)).into()
+}
+
 /// The answer as it is written; `on_delta` gets its text piece by piece. An answer that breaks off is
 /// an error, never a shorter answer.
 pub(super) fn streamed(
@@ -42,14 +58,22 @@ pub(super) fn streamed(
     let mut stream = model.stream(request)?;
     block_on(async {
         let mut begun = false;
+        let mut bytes_left = BODY_BYTES_MAX;
         while let Some(item) = stream.next().await {
             if cancel.is_cancelled() {
                 return Err(Broken::Stopped);
             }
-            match item {
-                Ok(Item::Event(StreamEvent::Text { text, .. })) => on_delta(&text),
-                Ok(_) => {}
+            let event = match item {
+                Ok(Item::Event(event)) => event,
+                Ok(Item::Unknown(_)) => continue,
                 Err(error) => return Err(failed(error, begun)),
+            };
+            bytes_left = match bytes_left.checked_sub(length(&event)) {
+                Some(left) => left,
+                None => return Err(failed(too_long(), begun)),
+            };
+            if let StreamEvent::Text { text, .. } = event {
+                on_delta(&text);
             }
             begun = true;
         }

@@ -114,7 +114,7 @@ impl Reporter<'_> {
         match error {
             TransportError::Stopped => LlmError::Cancelled,
             // The same megabytes would come again.
-            TransportError::BodyTooLong | TransportError::BadAddress(_) | TransportError::Tls(_) => {
+            TransportError::BodyTooLong(_) | TransportError::BadAddress(_) | TransportError::Tls(_) => {
                 LlmError::Rejected(failure)
             }
             TransportError::TimedOut(_) | TransportError::Protocol(_) | TransportError::Network(_) => {

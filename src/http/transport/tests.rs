@@ -108,7 +108,10 @@ fn a_body_beyond_the_limit_is_an_error() {
         // The client hangs up before the end.
         stream.write_all(&body).ok();
     });
-    assert!(matches!(ours(get(&transport(PATIENT), &url).unwrap_err()), TransportError::BodyTooLong));
+    assert!(matches!(
+        ours(get(&transport(PATIENT), &url).unwrap_err()),
+        TransportError::BodyTooLong(BODY_BYTES_MAX)
+    ));
 }
 
 #[test]

@@ -41,6 +41,7 @@ CREATE TABLE channels (
     display_name     TEXT,
     direct           INTEGER NOT NULL DEFAULT 0,
     is_active        INTEGER NOT NULL DEFAULT 1,
+    window_start     INTEGER NOT NULL DEFAULT 0,      -- first message that a turn still sees
     created_at       INTEGER NOT NULL,
     last_activity_at INTEGER NOT NULL
 ) WITHOUT ROWID;

@@ -17,6 +17,8 @@ pub struct StatusReport {
     pub waiting_turns: usize,
     pub processes: Vec<ProcessReport>,
     pub stopping: bool,
+    /// Conversations with a turn, a process or work that waits.
+    pub busy: Vec<String>,
 }
 
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]

@@ -3,12 +3,49 @@
 //! The file as written is read by `config::load`, which turns it into these values or into errors
 //! that name file, line and key path. docs/CONFIG.md lists every key.
 
+mod describe;
+mod load;
+mod section;
+
+pub use describe::describe;
+pub use load::{Environment, Loaded, ProcessEnvironment, load};
+
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::error::{Fault, Kind};
 use crate::id::{AgentId, InstanceId, ProcessKind};
+
+/// One mistake in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    pub file: PathBuf,
+    /// From 1.
+    pub line: usize,
+    /// The key, such as `messaging.irc.port`; empty where the file itself is meant.
+    pub path: String,
+    pub reason: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:{}: ", self.file.display(), self.line)?;
+        if !self.path.is_empty() {
+            write!(formatter, "{}: ", self.path)?;
+        }
+        formatter.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Fault for ConfigError {
+    fn kind(&self) -> Kind {
+        Kind::Invalid
+    }
+}
 
 /// A value that must not be shown: keys, tokens, passwords. Debug and Display print `[hidden]`.
 #[derive(Clone, PartialEq, Eq)]

@@ -141,6 +141,17 @@ impl Db {
         self.write(|_| Ok(()))
     }
 
+    /// Asks the writer for a sign of life without waiting; `None` when its queue is full or it is gone.
+    pub fn probe(&self) -> Option<Ticket<()>> {
+        let (answer, ticket) = bounded(1);
+        let task = Box::new(Task::new(|_: &Connection| Ok(()), answer));
+        match &self.0.mode {
+            Mode::Thread(sender) => thread::lock(sender).as_ref()?.try_send(task).ok()?,
+            Mode::Inline(writer) => thread::lock(writer).commit_batch(vec![task]),
+        }
+        Some(Ticket(ticket))
+    }
+
     /// Takes no more writes; the thread drains its queue, checkpoints and ends.
     pub fn close(&self) {
         if let Mode::Thread(sender) = &self.0.mode {
@@ -163,6 +174,11 @@ impl<T> Ticket<T> {
     /// As [`Db::write`].
     pub fn wait(self) -> Result<T, DbError> {
         self.0.recv().unwrap_or(Err(DbError::Closed))
+    }
+
+    /// The result, if the commit has happened by now.
+    pub fn poll(&self) -> Option<Result<T, DbError>> {
+        self.0.try_recv().ok()
     }
 }
 

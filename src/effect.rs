@@ -30,6 +30,22 @@ pub enum Ask {
 pub enum Answer {
     Started(ProcessId),
     Done(String),
-    /// In words for the model: which limit, what to do instead.
-    Refused(String),
+    Refused(Refusal),
+}
+
+/// Why the hub said no; the model reads the text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("{limit} {what} are running already, which is the limit; wait for one to end or cancel one")]
+    Limit { what: &'static str, limit: usize },
+    #[error("{0} is working on exactly this task already")]
+    Duplicate(ProcessId),
+    #[error("{0} is not running in this conversation")]
+    Unknown(ProcessId),
+    #[error("{0} is busy and cannot take more messages now")]
+    Busy(ProcessId),
+    #[error("the daemon is stopping")]
+    Stopping,
+    #[error("this process may not ask for that")]
+    Forbidden,
 }

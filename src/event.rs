@@ -1,10 +1,21 @@
 //! What a running process tells the hub.
 
+use std::sync::Arc;
+
 use crossbeam_channel::Sender;
+use rig_core::completion::Message;
 
 use crate::effect::{Answer, Ask};
 use crate::error::Kind;
 use crate::id::{AgentId, InboxId, InstanceId, ProcessId};
+use crate::message::Inbound;
+
+/// An inbound message with its place in the inbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    pub id: InboxId,
+    pub message: Inbound,
+}
 
 /// Sent up by process threads; blocking, lossless.
 #[derive(Debug, Clone)]
@@ -14,10 +25,19 @@ pub struct ProcessEvent {
     pub what: What,
 }
 
+/// What a process hands to the one that it starts.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// Platform ids of the messages that the turn is about.
+    pub answers: Vec<String>,
+    /// The history as the turn saw it, the new messages included: what a branch forks from.
+    pub fork: Arc<Vec<Message>>,
+}
+
 #[derive(Debug, Clone)]
 pub enum What {
     /// A tool waits for the answer.
-    Asked { ask: Ask, answer: Sender<Answer> },
+    Asked { ask: Ask, origin: Origin, answer: Sender<Answer> },
     /// A line for the status block.
     Status(String),
     /// An interactive worker has a first result in the database and waits for `route`.
@@ -41,4 +61,12 @@ pub enum How {
     /// Nothing was committed; the hub decides whether to try again.
     Failed(Kind, String),
     Panicked(String),
+}
+
+/// Why a process is told to stop; part of what it writes as its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StopReason {
+    Asked(String),
+    Timeout,
+    Shutdown,
 }

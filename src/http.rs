@@ -1,3 +1,4 @@
-//! HTTP on blocking sockets.
+//! HTTP both ways, on blocking sockets: the transport under the model clients, and a small server.
 
+pub mod server;
 pub mod transport;

@@ -15,16 +15,31 @@ pub mod command;
 pub mod effect;
 pub mod event;
 pub mod message;
+pub mod turn;
 
 // Floor 2: the operator's file.
 pub mod config;
 
 // Floor 3: leaves.
 pub mod db;
+pub mod exec;
 pub mod http;
+pub mod prompts;
 
 // Floor 4: services.
+pub mod conversation;
+pub mod identity;
 pub mod llm;
+pub mod memory;
+pub mod messaging;
 
 // Floor 5: work.
+pub mod api;
+pub mod cli;
 pub mod tools;
+
+// Floor 6: the LLM processes.
+pub mod agent;
+
+// Floor 7: the owner of live state.
+pub mod hub;

@@ -11,6 +11,7 @@ mod classify;
 mod cooldown;
 mod error;
 mod lines;
+pub mod offline;
 mod provider;
 pub mod scrub;
 

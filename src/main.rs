@@ -1,3 +1,131 @@
-//! The binary: builds everything once and waits for a signal.
+//! The binary: reads the config, builds everything once, waits for a signal, stops in order.
 
-fn main() {}
+mod assembly;
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
+use spacebot::cli::arguments::{Arguments, Command};
+use spacebot::cli::chat::Chat;
+use spacebot::cli::logger;
+use spacebot::config::{self, Config};
+use spacebot::error::{Fault, log_line};
+use spacebot::thread;
+
+use assembly::{Daemon, StartError};
+
+/// The config is wrong; nothing was started.
+const EXIT_CONFIG: u8 = 2;
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run { config, no_chat } => {
+            with_config(config.file.as_deref(), |config| run(config, no_chat))
+        }
+        Command::Check { config } => with_config(config.file.as_deref(), |config| {
+            print!("{}", config::describe(config));
+            ExitCode::SUCCESS
+        }),
+        Command::Chat { config, once, agent, session } => with_config(config.file.as_deref(), |config| {
+            let outcome = Chat::new(&config.api, agent, session).and_then(|chat| match once {
+                Some(text) => chat.once(&text, &mut std::io::stdout()),
+                None => chat.interactive(std::io::stdin().lock(), std::io::stdin().is_terminal()),
+            });
+            outcome.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+        }),
+    }
+}
+
+fn failed(error: &dyn Fault) -> ExitCode {
+    eprintln!("spacebot: {}", log_line(error));
+    ExitCode::FAILURE
+}
+
+fn with_config(file: Option<&Path>, body: impl FnOnce(&Config) -> ExitCode) -> ExitCode {
+    match config::load(file, &config::ProcessEnvironment) {
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                eprintln!("spacebot: {warning}");
+            }
+            body(&loaded.config)
+        }
+        Err(errors) => {
+            for error in errors {
+                eprintln!("{}", log_line(&error));
+            }
+            ExitCode::from(EXIT_CONFIG)
+        }
+    }
+}
+
+fn run(config: &Config, no_chat: bool) -> ExitCode {
+    let chat =
+        !no_chat && config.api.enabled && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    // In a chat the log would stand between the lines.
+    logger::install(if chat { config.log_level.min(log::LevelFilter::Warn) } else { config.log_level });
+    // Before any thread exists, so that all of them inherit the mask and only `main` sees signals.
+    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    if let Err(error) = signals.thread_block() {
+        eprintln!("spacebot: signals cannot be blocked: {error}");
+        return ExitCode::FAILURE;
+    }
+    let daemon = match Daemon::start(config) {
+        Ok(daemon) => daemon,
+        Err(error) => return failed(&error),
+    };
+    announce(config);
+    if chat && let Err(error) = start_chat(config) {
+        log::warn!("no chat: {error}");
+    }
+    if sd_notify::notify(&[sd_notify::NotifyState::Ready]).is_err() {
+        log::warn!("systemd was not told that the daemon is ready");
+    }
+    match signals.wait() {
+        Ok(signal) => log::info!("{signal}: stopping"),
+        Err(error) => log::error!("waiting for a signal failed, stopping: {error}"),
+    }
+    sd_notify::notify(&[sd_notify::NotifyState::Stopping]).ok(); // not under systemd: nobody to tell
+    if daemon.stop() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The lines that a person at the terminal needs first.
+fn announce(config: &Config) {
+    println!("data folder: {}", config.data_folder.display());
+    match &config.file {
+        Some(file) => println!("config:      {}", file.display()),
+        None => println!("config:      built-in defaults"),
+    }
+    if config.webhook.enabled {
+        println!("webhook:     http://{}:{}", config.webhook.bind, config.webhook.port);
+    }
+    if config.api.enabled {
+        println!("api:         http://{}:{}/api", config.api.bind, config.api.port);
+    }
+    for irc in &config.irc {
+        println!("irc:         {}:{} as {}", irc.server, irc.port, irc.nick);
+    }
+    for agent in &config.agents {
+        let model = &agent.routing.channel;
+        let model = if model == config::OFFLINE_MODEL { "offline responder" } else { model };
+        println!("agent:       {}, model {model}", agent.id);
+    }
+}
+
+/// The chat of `make run`; its end is the end of the daemon.
+fn start_chat(config: &Config) -> Result<(), StartError> {
+    let chat = Chat::new(&config.api, None, "terminal".to_owned())
+        .map_err(|error| StartError::of("chat", &error))?;
+    let body = move || {
+        if let Err(error) = chat.interactive(std::io::stdin().lock(), true) {
+            eprintln!("spacebot: {}", log_line(&error));
+        }
+        if let Err(error) = kill(Pid::this(), Signal::SIGTERM) {
+            log::error!("the daemon could not be stopped: {error}");
+        }
+    };
+    thread::spawn("chat", body).map(drop).map_err(|error| StartError::io("chat thread", &error))
+}

@@ -3,11 +3,33 @@
 //! A tool's description for the model is `prompts/en/tools/<name>.md`; its arguments are a struct
 //! whose field comments are the schema's descriptions.
 
+pub mod branch;
+pub mod cancel;
+pub mod channel_recall;
+pub mod file_edit;
+pub mod file_list;
+pub mod file_read;
+pub mod file_write;
+pub mod memory_delete;
+pub mod memory_recall;
+pub mod memory_save;
+pub mod react;
+pub mod reply;
+pub mod route;
+pub mod set_status;
+pub mod shell;
+pub mod skip;
+pub mod spawn_worker;
+pub mod worker_inspect;
+pub mod workspace;
+
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use crate::effect::{Answer, Ask, Effect};
+use crate::id::{ProcessId, ProcessKind};
 use crate::thread::Cancel;
 
 /// Longest output that a tool hands to the model, in bytes; the rest is cut with a notice.
@@ -94,4 +116,50 @@ pub fn schema_of<T: JsonSchema>() -> Value {
 /// [`ToolError::Invalid`] in words for the model.
 pub fn arguments_of<T: DeserializeOwned>(arguments: Value) -> Result<T, ToolError> {
     serde_json::from_value(arguments).map_err(|error| ToolError::Invalid(error.to_string()))
+}
+
+/// A number that models also write as text: `10` or `"10"`.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(usize),
+        Text(String),
+    }
+    match Option::<Written>::deserialize(deserializer)? {
+        None => Ok(None),
+        Some(Written::Number(number)) => Ok(Some(number)),
+        Some(Written::Text(text)) => text.trim().parse().map(Some).map_err(serde::de::Error::custom),
+    }
+}
+
+/// A switch that models also write as text: `true` or `"true"`.
+fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Switch(bool),
+        Text(String),
+    }
+    match Option::<Written>::deserialize(deserializer)? {
+        None => Ok(None),
+        Some(Written::Switch(switch)) => Ok(Some(switch)),
+        Some(Written::Text(text)) => {
+            text.trim().to_lowercase().parse().map(Some).map_err(serde::de::Error::custom)
+        }
+    }
+}
+
+fn process_of(kind: ProcessKind, text: &str) -> Result<ProcessId, ToolError> {
+    ProcessId::parse(kind, text)
+        .ok_or_else(|| ToolError::Invalid(format!("{text:?} names no {}", kind.as_str())))
+}
+
+/// The hub's answer as the model reads it.
+fn started(answer: Answer) -> Result<String, ToolError> {
+    match answer {
+        Answer::Started(process) => Ok(json!({ "started": process.to_string() }).to_string()),
+        Answer::Done(what) => Ok(json!({ "done": what }).to_string()),
+        Answer::Refused(refusal) => Err(ToolError::Denied(refusal.to_string())),
+    }
 }

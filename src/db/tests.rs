@@ -44,7 +44,7 @@ fn many_threads_write_and_all_is_there_after_reopening() {
         .map(|t| {
             let db = db.clone();
             thread::spawn(format!("w{t}"), move || {
-                (0..50).for_each(|n| drop(db.write(insert(t * 50 + n)).expect("write")))
+                (0..50).for_each(|n| assert_eq!(db.write(insert(t * 50 + n)).expect("write"), t * 50 + n))
             })
             .expect("spawn")
         })

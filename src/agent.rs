@@ -1,0 +1,88 @@
+//! The LLM processes: one file per kind, one [`run`] for the thread that the hub starts.
+
+mod branch;
+mod channel;
+mod driver;
+mod job;
+mod journal;
+mod link;
+mod prompt;
+mod status;
+mod toolbox;
+mod transcript;
+mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use job::{Job, Running, Turn, Work};
+pub use link::Link;
+pub use prompt::AgentPrompts;
+pub use worker::WorkerState;
+
+use crate::config::AgentConfig;
+use crate::conversation::Conversations;
+use crate::db::DbError;
+use crate::error::Fault;
+use crate::event::How;
+use crate::exec::Sandbox;
+use crate::id::ProcessKind;
+use crate::llm::LlmManager;
+use crate::memory::MemoryStore;
+use crate::prompts;
+use crate::thread::Cancel;
+use crate::tools::workspace::Workspace;
+
+/// First wait before the last state of a process is written again; doubles up to the second.
+const PERSIST_RETRY_BASE: Duration = Duration::from_secs(1);
+const PERSIST_RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// What the processes of one agent are made of; shared by all of them.
+pub struct AgentParts {
+    /// The agent's resolved values; a process sees them as they were at its start.
+    pub config: AgentConfig,
+    pub prompts: AgentPrompts,
+    pub conversations: Conversations,
+    pub memory: MemoryStore,
+    pub llm: Arc<LlmManager>,
+    pub workspace: Arc<Workspace>,
+    pub sandbox: Arc<Sandbox>,
+}
+
+/// Runs one process to its end. The terminal state is in the database when this returns, except
+/// for [`How::Failed`] and [`How::Cancelled`] of a channel turn, which change nothing.
+pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
+    match &job.work {
+        Work::Turn(turn) => channel::turn(parts, job, turn, link),
+        Work::Apology { kind, single } => channel::apologise(parts, job, *kind, *single),
+        Work::Branch { description, origin } => branch::run(parts, job, description, origin, link),
+        Work::Worker { task, interactive, origin } => {
+            worker::run(parts, job, task, *interactive, origin, link)
+        }
+    }
+}
+
+/// Writes the end of a branch or worker whose thread panicked, so that its channel hears of it.
+pub fn close_after_panic(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
+    let sentence = prompts::notice("process_broke");
+    match job.process.kind {
+        ProcessKind::Channel => How::Panicked(sentence.to_owned()),
+        ProcessKind::Branch => branch::close(parts, job, sentence, link),
+        ProcessKind::Worker => worker::close(parts, job, sentence, link),
+    }
+}
+
+/// Writes a terminal state, again and again while the disk is full or busy, until the daemon stops.
+fn persist(cancel: &Cancel, mut write: impl FnMut() -> Result<(), DbError>) -> How {
+    let mut wait = PERSIST_RETRY_BASE;
+    loop {
+        match write() {
+            Ok(()) => return How::Finished,
+            Err(error) if error.kind().is_retryable() && !cancel.wait(wait) => {
+                log::warn!("the end of a process waits to be stored: {error}");
+                wait = (wait * 2).min(PERSIST_RETRY_MAX);
+            }
+            Err(error) => return How::Failed(error.kind(), error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The branch: a fork of the channel's history that thinks with memory tools and leaves one
+//! conclusion behind.
+
+use rig_agent::run::RunSpec;
+use rig_core::completion::Message;
+use serde_json::json;
+
+use super::driver::{Conduct, Counts, Driver, Ended};
+use super::job::Job;
+use super::journal::RunJournal;
+use super::link::{Link, ProcessDesk};
+use super::toolbox::Toolbox;
+use super::{AgentParts, persist, transcript};
+use crate::conversation::{BranchEnd, Record, Step};
+use crate::event::{How, Origin, StopReason};
+use crate::id::ProcessKind;
+use crate::memory::Origin as MemoryOrigin;
+use crate::prompts;
+use crate::thread::Cancel;
+use crate::tools::{self, Tool};
+
+pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Origin, link: &Link<'_>) -> How {
+    let number = job.process.number;
+    let begun = persist(link.cancel, || {
+        parts.conversations.begin_branch(number, &job.place.conversation, description, &origin.answers)
+    });
+    if begun != How::Finished {
+        return begun;
+    }
+    let mut journal = RunJournal::new(&parts.conversations, number);
+    journal.add(
+        Step::Start,
+        json!({ "kind": "branch", "description": description, "forked": origin.fork.len() }),
+    );
+    let limits = &parts.config.limits;
+    let mut driver = Driver {
+        link,
+        model: parts.llm.model_for(&parts.config.routing, ProcessKind::Branch),
+        toolbox: Toolbox::new(branch_tools(parts, job)),
+        desk: ProcessDesk::new(link, Origin::default()),
+        journal,
+        spec: RunSpec {
+            preamble: Some(parts.prompts.branch()),
+            max_turns: Some(limits.branch_max_turns + 1),
+            ..RunSpec::new()
+        },
+        counts: Counts { max_model_calls: limits.branch_max_turns, ..Counts::default() },
+    };
+    let (ended, history) = driver.drive(Message::user(description), origin.fork.to_vec(), &mut Thinking);
+    let (status, conclusion) = conclusion(ended, &history, link);
+    driver.journal.add(Step::End, json!({ "status": status, "model_calls": driver.counts.model_calls }));
+    if let Err(error) = parts.memory.maintain(parts.conversations.now()) {
+        log::warn!("the memory index was not tended: {error}");
+    }
+    end(
+        parts,
+        job,
+        BranchEnd { status, conclusion, tool_calls: driver.counts.tool_calls },
+        driver.journal.take(),
+        link.cancel,
+    )
+}
+
+pub(super) fn close(parts: &AgentParts, job: &Job, sentence: &str, link: &Link<'_>) -> How {
+    let conclusion = sentence.to_owned();
+    end(parts, job, BranchEnd { status: "failed", conclusion, tool_calls: 0 }, Vec::new(), link.cancel)
+}
+
+fn end(parts: &AgentParts, job: &Job, end: BranchEnd, records: Vec<Record>, cancel: &Cancel) -> How {
+    persist(cancel, || parts.conversations.end_branch(job.process.number, end.clone(), records.clone()))
+}
+
+fn conclusion(ended: Ended, history: &[Message], link: &Link<'_>) -> (&'static str, String) {
+    match ended {
+        Ended::Text(text) if !text.trim().is_empty() => ("done", text.trim().to_owned()),
+        Ended::Text(_) | Ended::Tools => ("failed", prompts::notice("branch_empty").to_owned()),
+        Ended::Limit => {
+            let last =
+                transcript::last_words(history).unwrap_or_else(|| prompts::notice("branch_empty").to_owned());
+            ("done", last)
+        }
+        Ended::Cancelled => match link.stop_reason() {
+            StopReason::Timeout => ("failed", prompts::notice("branch_timeout").to_owned()),
+            StopReason::Asked(reason) => {
+                ("cancelled", format!("{} {reason}", prompts::notice("process_cancelled")).trim().to_owned())
+            }
+            StopReason::Shutdown => ("cancelled", prompts::notice("interrupted").to_owned()),
+        },
+        Ended::Failed(kind, reason) => {
+            log::error!("a branch failed: {reason}");
+            ("failed", prompts::notice(kind.notice()).to_owned())
+        }
+    }
+}
+
+struct Thinking;
+
+impl Conduct for Thinking {
+    fn on_text(&mut self, _text: &str, _desk: &mut ProcessDesk<'_>) -> Option<String> {
+        None
+    }
+
+    fn on_tools(&mut self, _desk: &mut ProcessDesk<'_>) -> bool {
+        false
+    }
+
+    fn next_message(&mut self) -> Option<String> {
+        None
+    }
+}
+
+fn branch_tools(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
+    let origin = MemoryOrigin { conversation: job.place.conversation.clone(), process: job.process };
+    let conversations = &parts.conversations;
+    vec![
+        Box::new(tools::memory_save::MemorySave::new(parts.memory.clone(), origin.clone())),
+        Box::new(tools::memory_recall::MemoryRecall::new(parts.memory.clone())),
+        Box::new(tools::memory_delete::MemoryDelete::new(parts.memory.clone(), origin)),
+        Box::new(tools::channel_recall::ChannelRecall::new(
+            conversations.clone(),
+            job.place.conversation.clone(),
+        )),
+        Box::new(tools::worker_inspect::WorkerInspect::new(
+            conversations.clone(),
+            job.place.conversation.clone(),
+        )),
+    ]
+}

@@ -1,0 +1,314 @@
+//! The channel: one turn of a conversation, from unanswered messages and waiting results to one
+//! commit that answers them.
+
+use std::sync::Arc;
+
+use rig_agent::run::RunSpec;
+use rig_core::completion::Message;
+use serde_json::json;
+
+use super::driver::{Conduct, Counts, Driver, Ended};
+use super::job::{Job, Turn};
+use super::journal::RunJournal;
+use super::link::{Link, ProcessDesk};
+use super::toolbox::Toolbox;
+use super::{AgentParts, status};
+use crate::conversation::{Line, NewLine, Role, Step, TurnCommit, WaitingResult};
+use crate::db::DbError;
+use crate::effect::Effect;
+use crate::error::{Fault, Kind};
+use crate::event::{How, Origin, Received};
+use crate::id::ProcessKind;
+use crate::message::Content;
+use crate::prompts;
+use crate::tools::{self, Tool};
+use crate::turn::{self, Part};
+
+/// Messages that one turn in company takes; the rest waits for the next turn.
+const MAX_MESSAGES: usize = 32;
+/// Results that one turn relays.
+const MAX_RESULTS: usize = 16;
+
+pub(super) fn turn(parts: &AgentParts, job: &Job, turn: &Turn, link: &Link<'_>) -> How {
+    let input = match Input::read(parts, job, turn.single) {
+        Ok(input) => input,
+        Err(error) => return failed(&error),
+    };
+    if input.is_empty() {
+        return How::Turned { covered: None, more: false, outbox: Vec::new() };
+    }
+    if turn.absorb && input.messages.is_empty() {
+        return commit(parts, job, &input, Vec::new(), TurnCommit::default());
+    }
+    match answer(parts, job, turn, &input, link) {
+        Ok(answered) => answered,
+        Err(error) => failed(error.as_ref()),
+    }
+}
+
+/// Answers with a plain sentence what a turn could not answer.
+pub(super) fn apologise(parts: &AgentParts, job: &Job, kind: Kind, single: bool) -> How {
+    let input = match Input::read(parts, job, single) {
+        Ok(input) => input,
+        Err(error) => return failed(&error),
+    };
+    if input.is_empty() {
+        return How::Turned { covered: None, more: false, outbox: Vec::new() };
+    }
+    commit(parts, job, &input, vec![text(prompts::notice(kind.notice()))], TurnCommit::default())
+}
+
+fn failed(error: &dyn Fault) -> How {
+    How::Failed(error.kind(), error.to_string())
+}
+
+fn text(text: &str) -> Content {
+    Content::Text { text: text.to_owned() }
+}
+
+/// What a turn is about.
+struct Input {
+    messages: Vec<Received>,
+    results: Vec<WaitingResult>,
+    more: bool,
+}
+
+impl Input {
+    fn read(parts: &AgentParts, job: &Job, single: bool) -> Result<Self, DbError> {
+        let limit = if single { 1 } else { MAX_MESSAGES };
+        let conversation = &job.place.conversation;
+        let mut messages = parts.conversations.unanswered(conversation, limit + 1)?;
+        let more = messages.len() > limit;
+        messages.truncate(limit);
+        let results = parts.conversations.waiting_results(conversation, MAX_RESULTS)?;
+        Ok(Self { messages, results, more })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.results.is_empty()
+    }
+
+    /// Platform ids that an answer of this turn answers: the messages, else those that asked for the results.
+    fn answers(&self) -> Vec<String> {
+        if self.messages.is_empty() {
+            let mut ids: Vec<_> =
+                self.results.iter().flat_map(|result| result.answers.iter().cloned()).collect();
+            ids.dedup();
+            return ids;
+        }
+        self.messages.iter().map(|received| received.message.platform_id.clone()).collect()
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        let result = |result: &WaitingResult| Part::Result {
+            process: result.process,
+            task: result.task.clone(),
+            text: result.text.clone(),
+        };
+        let said = |received: &Received| Part::Said {
+            sender: received.message.sender_name.clone(),
+            at: received.message.sent_at,
+            text: received.message.content.clone(),
+        };
+        self.results.iter().map(result).chain(self.messages.iter().map(said)).collect()
+    }
+}
+
+fn answer(
+    parts: &AgentParts,
+    job: &Job,
+    turn: &Turn,
+    input: &Input,
+    link: &Link<'_>,
+) -> Result<How, Box<dyn Fault>> {
+    let limits = &parts.config.limits;
+    let conversation = &job.place.conversation;
+    let history = parts
+        .conversations
+        .history(conversation, limits.history_messages, limits.context_window / 2)
+        .map_err(boxed)?;
+    let mut messages: Vec<Message> = history.lines.iter().map(as_message).collect();
+    let mut words = input.parts();
+    let mut fork = messages.clone();
+    fork.push(Message::user(turn::write(&words)));
+    words.push(Part::Status(status::render(&turn.running, parts.conversations.now()).map_err(boxed)?));
+    let origin = Origin { answers: input.answers(), fork: Arc::new(fork) };
+    let mut journal = RunJournal::new(&parts.conversations, job.process.number);
+    let first = history.lines.first().map(|line| line.id);
+    let prompt = turn::write(&words);
+    journal.add(
+        Step::Start,
+        json!({ "kind": "channel", "conversation": conversation.as_str(), "history_from": first, "prompt": prompt }),
+    );
+    let mut driver = Driver {
+        link,
+        model: parts.llm.model_for(&parts.config.routing, ProcessKind::Channel),
+        toolbox: Toolbox::new(channel_tools()),
+        desk: ProcessDesk::new(link, origin),
+        journal,
+        spec: RunSpec {
+            preamble: Some(parts.prompts.channel(&job.place).map_err(boxed)?),
+            max_turns: Some(limits.max_turns + 1),
+            ..RunSpec::new()
+        },
+        counts: Counts { max_model_calls: limits.max_turns, ..Counts::default() },
+    };
+    let (ended, _) = driver.drive(Message::user(prompt), std::mem::take(&mut messages), &mut Talking);
+    let say = match said(ended, &driver.desk, input, job.place.direct) {
+        Ok(say) => say,
+        Err(how) => return Ok(how),
+    };
+    driver.journal.add(
+        Step::End,
+        json!({ "say": say.len(), "model_calls": driver.counts.model_calls, "started": driver.desk.started }),
+    );
+    let base = TurnCommit {
+        window_start: history.next_start,
+        journal: driver.journal.take(),
+        ..TurnCommit::default()
+    };
+    Ok(commit(parts, job, input, say, base))
+}
+
+fn boxed(fault: impl Fault + 'static) -> Box<dyn Fault> {
+    Box::new(fault)
+}
+
+/// A turn ends with the first reply or skip.
+struct Talking;
+
+impl Conduct for Talking {
+    fn on_text(&mut self, _text: &str, _desk: &mut ProcessDesk<'_>) -> Option<String> {
+        None
+    }
+
+    fn on_tools(&mut self, desk: &mut ProcessDesk<'_>) -> bool {
+        desk.effects.iter().any(|effect| matches!(effect, Effect::Reply { .. } | Effect::Skip { .. }))
+    }
+
+    fn next_message(&mut self) -> Option<String> {
+        None
+    }
+}
+
+fn channel_tools() -> Vec<Box<dyn Tool>> {
+    vec![
+        Box::new(tools::reply::Reply),
+        Box::new(tools::branch::Branch),
+        Box::new(tools::spawn_worker::SpawnWorker),
+        Box::new(tools::route::Route),
+        Box::new(tools::cancel::CancelProcess),
+        Box::new(tools::skip::Skip),
+        Box::new(tools::react::React),
+    ]
+}
+
+/// What the turn says, from its effects and its last words. A person who wrote directly always gets
+/// an answer, unless the model chose silence or something is on its way.
+fn said(ended: Ended, desk: &ProcessDesk<'_>, input: &Input, direct: bool) -> Result<Vec<Content>, How> {
+    let target = input.messages.last().map(|received| received.message.platform_id.clone());
+    let mut say: Vec<Content> = Vec::new();
+    let mut silent = false;
+    for effect in &desk.effects {
+        match effect {
+            Effect::Reply { content } => say.push(text(content)),
+            Effect::React { emoji } => {
+                say.extend(target.clone().map(|target| Content::Reaction { emoji: emoji.clone(), target }));
+            }
+            Effect::Skip { .. } => silent = true,
+            Effect::Status { .. } | Effect::Outcome { .. } => {}
+        }
+    }
+    let notice = match ended {
+        Ended::Cancelled => return Err(How::Cancelled),
+        Ended::Failed(kind, reason) => return Err(How::Failed(kind, reason)),
+        Ended::Tools => None,
+        Ended::Text(words) if !words.trim().is_empty() => {
+            say.push(text(words.trim()));
+            None
+        }
+        Ended::Text(_) => Some("empty"),
+        Ended::Limit => Some("turn_limit"),
+    };
+    if let Some(notice) = notice
+        && say.is_empty()
+        && !silent
+        && desk.started == 0
+        && direct
+    {
+        say.push(text(prompts::notice(notice)));
+    }
+    Ok(say)
+}
+
+fn commit(parts: &AgentParts, job: &Job, input: &Input, say: Vec<Content>, base: TurnCommit) -> How {
+    let mut lines: Vec<NewLine> = Vec::with_capacity(input.results.len() + input.messages.len() + 1);
+    for result in &input.results {
+        let part =
+            Part::Result { process: result.process, task: result.task.clone(), text: result.text.clone() };
+        let content = turn::write(&[part]);
+        lines.push(NewLine {
+            role: Role::Event,
+            sender_id: None,
+            sender_name: None,
+            content,
+            at: parts.conversations.now(),
+        });
+    }
+    for Received { message, .. } in &input.messages {
+        lines.push(NewLine {
+            role: Role::User,
+            sender_id: Some(message.sender_id.clone()),
+            sender_name: Some(message.sender_name.clone()),
+            content: message.content.clone(),
+            at: message.sent_at,
+        });
+    }
+    let words: Vec<_> = say
+        .iter()
+        .filter_map(|content| match content {
+            Content::Text { text } => Some(text.as_str()),
+            Content::Reaction { .. } => None,
+        })
+        .collect();
+    if !words.is_empty() {
+        let content = words.join("\n\n");
+        lines.push(NewLine {
+            role: Role::Assistant,
+            sender_id: None,
+            sender_name: None,
+            content,
+            at: parts.conversations.now(),
+        });
+    }
+    let outbox = if say.is_empty() { Vec::new() } else { vec![job.place.instance.clone()] };
+    let commit = TurnCommit {
+        answered: input.messages.iter().map(|received| received.id).collect(),
+        relayed: input.results.iter().map(|result| result.process).collect(),
+        lines,
+        say,
+        answers: input.answers(),
+        ..base
+    };
+    match parts.conversations.commit_turn(&job.place, commit) {
+        Ok(()) => How::Turned {
+            covered: input.messages.last().map(|received| received.id),
+            more: input.more,
+            outbox,
+        },
+        Err(error) => failed(&error),
+    }
+}
+
+/// A stored line as the model reads it; the same bytes in every turn.
+fn as_message(line: &Line) -> Message {
+    match line.role {
+        Role::Assistant => Message::assistant(&line.content),
+        Role::Event => Message::user(&line.content),
+        Role::User => Message::user(turn::write(&[Part::Said {
+            sender: line.sender_name.clone(),
+            at: line.at,
+            text: line.content.clone(),
+        }])),
+    }
+}

@@ -1,0 +1,235 @@
+//! The loop between model and tools, for every kind of process: Rig's `AgentRun` is the state
+//! machine, this drives it on the process's own thread. Cancel, nudges, routed messages, limits and
+//! the journal are plain code between two steps.
+
+use rig_agent::run::{
+    AgentRun, AgentRunStep, ModelTurn, PendingToolCall, PromptError, RetryRequest, RunSpec, prepare_request,
+};
+use rig_core::completion::{CompletionRequest, CompletionResponse, Message};
+use rig_core::message::{AssistantContent, ToolCall, ToolResultContent, UserContent};
+use serde_json::{Value, json};
+
+use super::journal::RunJournal;
+use super::link::{Link, ProcessDesk};
+use super::toolbox::Toolbox;
+use crate::conversation::Step;
+use crate::error::{Fault, Kind};
+use crate::llm::SpacebotModel;
+use crate::thread::contained;
+use crate::tools::ToolError;
+
+/// What the driver asks of the kind of process that it drives.
+pub(super) trait Conduct {
+    /// A reply without tool calls. `Some` sends these words back to the model, `None` accepts.
+    fn on_text(&mut self, text: &str, desk: &mut ProcessDesk<'_>) -> Option<String>;
+
+    /// All tools of one step are done; true ends the run.
+    fn on_tools(&mut self, desk: &mut ProcessDesk<'_>) -> bool;
+
+    /// A message that came for the running process, to be read before the next model call.
+    fn next_message(&mut self) -> Option<String>;
+}
+
+/// How a drive ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The model's last words.
+    Text(String),
+    /// [`Conduct::on_tools`] ended it.
+    Tools,
+    /// The limit of model calls came first.
+    Limit,
+    Cancelled,
+    Failed(Kind, String),
+}
+
+pub(super) struct Driver<'a> {
+    pub(super) link: &'a Link<'a>,
+    pub(super) model: SpacebotModel,
+    pub(super) toolbox: Toolbox,
+    pub(super) desk: ProcessDesk<'a>,
+    pub(super) journal: RunJournal<'a>,
+    pub(super) spec: RunSpec,
+    pub(super) counts: Counts,
+}
+
+/// What a drive has used and may use.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) model_calls: usize,
+    pub(super) max_model_calls: usize,
+    pub(super) tool_calls: usize,
+}
+
+impl Driver<'_> {
+    /// Starts from `prompt` after `history` and goes on until something ends it. Returns the whole
+    /// history then, with every tool call answered.
+    pub(super) fn drive(
+        &mut self,
+        prompt: Message,
+        history: Vec<Message>,
+        conduct: &mut dyn Conduct,
+    ) -> (Ended, Vec<Message>) {
+        let mut run = AgentRun::from_spec(&self.spec, prompt, Some(history));
+        let ended = match self.steps(&mut run, conduct) {
+            Ok(ended) => ended,
+            Err(error) => Ended::Failed(Kind::Bug, format!("the run broke a rule of its own: {error}")),
+        };
+        let ended = if self.link.cancel.is_cancelled() { Ended::Cancelled } else { ended };
+        (ended, run.full_history())
+    }
+
+    fn steps(&mut self, run: &mut AgentRun, conduct: &mut dyn Conduct) -> Result<Ended, PromptError> {
+        loop {
+            if self.link.cancel.is_cancelled() {
+                return Ok(Ended::Cancelled);
+            }
+            match run.next_step()? {
+                AgentRunStep::CallModel { prompt, history, turn } => {
+                    if self.counts.model_calls >= self.counts.max_model_calls {
+                        return Ok(Ended::Limit);
+                    }
+                    if let Some(ended) = self.model_step(run, prompt, &history, turn)? {
+                        return Ok(ended);
+                    }
+                    self.after_text(run, conduct)?;
+                }
+                AgentRunStep::CallTools { calls } => {
+                    let results = match self.tool_step(&calls) {
+                        Ok(results) => results,
+                        Err(ended) => return Ok(ended),
+                    };
+                    run.tool_results(results)?;
+                    if conduct.on_tools(&mut self.desk) {
+                        return Ok(Ended::Tools);
+                    }
+                    self.take_messages(run, conduct);
+                }
+                AgentRunStep::Done(response) => return Ok(Ended::Text(response.output())),
+            }
+        }
+    }
+
+    fn model_step(
+        &mut self,
+        run: &mut AgentRun,
+        prompt: Message,
+        history: &[Message],
+        turn: usize,
+    ) -> Result<Option<Ended>, PromptError> {
+        // Everything before this call is in the journal's queue before the call is made.
+        if let Err(error) = self.journal.flush() {
+            return Ok(Some(Ended::Failed(error.kind(), error.to_string())));
+        }
+        let definitions = self.toolbox.definitions().to_vec();
+        let capabilities = self.model.capabilities();
+        let prepared =
+            prepare_request(&self.spec, &capabilities, history, definitions, run.output_tool_name(), None)
+                .map_err(|error| PromptError::from(rig_core::error::ProviderError::from(error)))?;
+        run.advertise_tools(turn, prepared.tools.clone());
+        let request = prepared.clone().apply(CompletionRequest::new(prompt));
+        self.counts.model_calls += 1;
+        let reply = match self.model.call(&request, self.link.cancel, &mut |_| {}) {
+            Ok(reply) => reply,
+            Err(error) => return Ok(Some(Ended::Failed(error.kind(), error.to_string()))),
+        };
+        let mut response = reply.response;
+        response.raw = Value::Null;
+        self.journal.add(
+            Step::Model,
+            json!({ "model": reply.model, "attempts": reply.attempts, "response": response }),
+        );
+        let mut model_turn = ModelTurn::from_response(&response, &prepared);
+        // Unknown tools are answered by us, so that the valid calls beside them still run.
+        model_turn.allowed_tool_names.extend(called_names(&response));
+        run.model_response(model_turn)?;
+        Ok(None)
+    }
+
+    /// A reply without tool calls is parked in the run: it can still be sent back.
+    fn after_text(&mut self, run: &mut AgentRun, conduct: &mut dyn Conduct) -> Result<(), PromptError> {
+        let Some(text) = parked_text(run) else { return Ok(()) };
+        let (step, words) = match conduct.next_message() {
+            Some(message) => (Step::Route, message),
+            None => match conduct.on_text(&text, &mut self.desk) {
+                Some(nudge) => (Step::Nudge, nudge),
+                None => return Ok(()),
+            },
+        };
+        self.journal.add(step, json!({ "text": words }));
+        run.retry_model_turn(RetryRequest::Feedback(words))
+    }
+
+    /// Messages for the process continue the run behind the tool results.
+    fn take_messages(&mut self, run: &mut AgentRun, conduct: &mut dyn Conduct) {
+        while let Some(message) = conduct.next_message() {
+            self.journal.add(Step::Route, json!({ "text": message }));
+            *run = AgentRun::from_spec(&self.spec, Message::user(message), Some(run.full_history()));
+        }
+    }
+
+    /// Answers every call, in order; what cannot run gets an error that the model can read.
+    fn tool_step(&mut self, calls: &[PendingToolCall]) -> Result<Vec<UserContent>, Ended> {
+        let external =
+            calls.iter().any(|call| self.toolbox.is_external(call.tool_call.function.name.as_str()));
+        if external && let Err(error) = self.journal.flush_durably() {
+            return Err(Ended::Failed(error.kind(), error.to_string()));
+        }
+        let mut results = Vec::with_capacity(calls.len());
+        for call in calls {
+            if let Some(resolved) = &call.preresolved_result {
+                results.push(resolved.clone());
+                continue;
+            }
+            let outcome = self.call_tool(&call.tool_call);
+            self.journal.add(Step::Tool, tool_record(&call.tool_call, &outcome));
+            results.push(UserContent::ToolResult(match outcome {
+                Ok(text) => call.tool_call.result(vec![ToolResultContent::text(text)]),
+                Err(error) => call.tool_call.error_result(vec![ToolResultContent::text(error.to_result())]),
+            }));
+        }
+        Ok(results)
+    }
+
+    fn call_tool(&mut self, call: &ToolCall) -> Result<String, ToolError> {
+        self.counts.tool_calls += 1;
+        let name = call.function.name.as_str();
+        if self.link.cancel.is_cancelled() {
+            return Err(ToolError::Cancelled);
+        }
+        if call.function.invalid_arguments.is_some() {
+            return Err(ToolError::Invalid("the arguments are not a JSON object".to_owned()));
+        }
+        let arguments = call.function.arguments_value();
+        let (toolbox, desk, cancel) = (&mut self.toolbox, &mut self.desk, self.link.cancel);
+        contained(|| toolbox.call(name, arguments, cancel, desk)).unwrap_or_else(|panic| {
+            log::error!("tool {name} panicked: {panic}");
+            Err(ToolError::Failed(format!("the tool {name} broke; it may not be used again for this")))
+        })
+    }
+}
+
+fn tool_record(call: &ToolCall, outcome: &Result<String, ToolError>) -> Value {
+    let (result, error) = match outcome {
+        Ok(text) => (text.clone(), false),
+        Err(error) => (error.to_result(), true),
+    };
+    json!({ "tool": call.function.name.as_str(), "result": result, "error": error })
+}
+
+fn called_names(response: &CompletionResponse) -> Vec<String> {
+    response.tool_calls().map(|call| call.function.name.to_string()).collect()
+}
+
+/// The text of a parked reply that calls no tools.
+fn parked_text(run: &AgentRun) -> Option<String> {
+    let choice = run.accepted_turn_choice()?;
+    if choice.iter().any(|content| matches!(content, AssistantContent::ToolCall(_))) {
+        return None;
+    }
+    let text = |content: &AssistantContent| match content {
+        AssistantContent::Text(text) => Some(text.text.clone()),
+        _ => None,
+    };
+    Some(choice.iter().filter_map(text).collect())
+}

@@ -1,0 +1,54 @@
+//! What the hub gives to a process thread.
+
+use crate::conversation::Place;
+use crate::error::Kind;
+use crate::event::Origin;
+use crate::id::ProcessId;
+
+/// One process to run.
+#[derive(Debug, Clone)]
+pub struct Job {
+    pub process: ProcessId,
+    pub place: Place,
+    pub work: Work,
+}
+
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// One turn of a channel.
+    Turn(Turn),
+    /// Answers what the failed turn should have answered, with a plain sentence and without a model.
+    Apology {
+        kind: Kind,
+        single: bool,
+    },
+    Branch {
+        description: String,
+        origin: Origin,
+    },
+    Worker {
+        task: String,
+        interactive: bool,
+        origin: Origin,
+    },
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Turn {
+    /// Take one message and leave the rest for the next turn (direct conversations).
+    pub single: bool,
+    /// Keep results in the history without a model call: the retrigger limit is reached.
+    pub absorb: bool,
+    /// What runs in this conversation now.
+    pub running: Vec<Running>,
+}
+
+/// One line of the status block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    pub process: ProcessId,
+    pub what: String,
+    pub status: String,
+    pub seconds: u64,
+    pub waiting: bool,
+}

@@ -1,0 +1,72 @@
+//! What ties a running process to the hub: the way up, the stop request, the messages for it.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select};
+
+use crate::effect::{Answer, Ask, Effect};
+use crate::event::{Origin, StopReason, What};
+use crate::thread::Cancel;
+use crate::tools::{Desk, ToolError};
+
+/// The hub answers between two of its events; this long without an answer means that it is broken.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The ends of a process thread; the hub's performer holds the others.
+pub struct Link<'a> {
+    /// Blocks while the hub is busy.
+    pub up: &'a (dyn Fn(What) + 'a),
+    pub cancel: &'a Cancel,
+    /// Set before `cancel` is raised.
+    pub reason: &'a OnceLock<StopReason>,
+    pub messages: &'a Receiver<String>,
+}
+
+impl Link<'_> {
+    pub(super) fn stop_reason(&self) -> StopReason {
+        self.reason.get().cloned().unwrap_or(StopReason::Shutdown)
+    }
+}
+
+/// Collects the effects of the tools and carries their questions to the hub.
+pub(super) struct ProcessDesk<'a> {
+    link: &'a Link<'a>,
+    /// Handed to whatever this process starts.
+    pub(super) origin: Origin,
+    pub(super) effects: Vec<Effect>,
+    /// Branches and workers that were started in this run.
+    pub(super) started: usize,
+}
+
+impl<'a> ProcessDesk<'a> {
+    pub(super) fn new(link: &'a Link<'a>, origin: Origin) -> Self {
+        Self { link, origin, effects: Vec::new(), started: 0 }
+    }
+}
+
+impl Desk for ProcessDesk<'_> {
+    fn tell(&mut self, effect: Effect) {
+        if let Effect::Status { text } | Effect::Outcome { text } = &effect {
+            (self.link.up)(What::Status(text.clone()));
+        }
+        self.effects.push(effect);
+    }
+
+    fn ask(&mut self, ask: Ask) -> Result<Answer, ToolError> {
+        let (answer, answered) = bounded(1);
+        (self.link.up)(What::Asked { ask, origin: self.origin.clone(), answer });
+        let result = select! {
+            recv(answered) -> answer => answer.map_err(|_| RecvTimeoutError::Disconnected),
+            recv(self.link.cancel.receiver()) -> _ => return Err(ToolError::Cancelled),
+            default(ASK_TIMEOUT) => Err(RecvTimeoutError::Timeout),
+        };
+        match result {
+            Ok(answer) => {
+                self.started += usize::from(matches!(answer, Answer::Started(_)));
+                Ok(answer)
+            }
+            Err(_) => Err(ToolError::TimedOut(ASK_TIMEOUT.as_secs())),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The system prompts of one agent: rendered once, the same bytes for every turn (P9). The order is
+//! identity, base instructions, worker capabilities, conversation context; what changes from turn to
+//! turn is in the last message instead.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::config::{AgentConfig, SandboxMode};
+use crate::conversation::Place;
+use crate::identity::Identity;
+use crate::prompts::{self, PromptError, Template};
+
+pub struct AgentPrompts {
+    channel: Arc<str>,
+    branch: Arc<str>,
+    worker: Arc<str>,
+}
+
+impl AgentPrompts {
+    /// # Errors
+    /// A template does not render; the tests would have shown it.
+    pub fn new(config: &AgentConfig, identity: &Identity, workspace: &str) -> Result<Self, PromptError> {
+        let context = json!({
+            "name": config.display_name,
+            "soul": identity.soul,
+            "identity": identity.identity,
+            "role": identity.role,
+            "workspace": workspace,
+            "sandboxed": config.sandbox.mode == SandboxMode::Enabled,
+            "network": config.sandbox.network,
+            "max_turns": config.limits.branch_max_turns,
+        });
+        Ok(Self {
+            channel: prompts::render(Template::Channel, &context)?.into(),
+            branch: prompts::render(Template::Branch, &context)?.into(),
+            worker: prompts::render(Template::Worker, &context)?.into(),
+        })
+    }
+
+    /// The channel's prompt with its conversation at the end: as stable as the conversation's name.
+    pub(super) fn channel(&self, place: &Place) -> Result<String, PromptError> {
+        let context = json!({
+            "platform": place.instance.platform(),
+            "name": place.name,
+            "conversation": place.conversation.as_str(),
+            "direct": place.direct,
+        });
+        Ok(format!("{}\n\n{}", self.channel, prompts::render(Template::ConversationContext, &context)?))
+    }
+
+    pub(super) fn branch(&self) -> String {
+        self.branch.to_string()
+    }
+
+    pub(super) fn worker(&self) -> String {
+        self.worker.to_string()
+    }
+}

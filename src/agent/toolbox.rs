@@ -1,0 +1,57 @@
+//! The tools of one process, with the definitions that the model sees.
+
+use rig_core::completion::ToolDefinition;
+use rig_core::message::ToolName;
+use serde_json::Value;
+
+use super::link::ProcessDesk;
+use crate::prompts;
+use crate::text;
+use crate::thread::Cancel;
+use crate::tools::{MAX_TOOL_OUTPUT_BYTES, Tool, ToolContext, ToolError};
+
+pub(super) struct Toolbox {
+    tools: Vec<Box<dyn Tool>>,
+    definitions: Vec<ToolDefinition>,
+}
+
+impl Toolbox {
+    /// The order of `tools` is the order in the prompt; it must not change between turns (P9).
+    pub(super) fn new(tools: Vec<Box<dyn Tool>>) -> Self {
+        let definition = |tool: &dyn Tool| {
+            let name = ToolName::new(tool.name()).ok()?;
+            Some(ToolDefinition::new(name, prompts::tool_description(tool.name()), tool.parameters()))
+        };
+        let definitions = tools.iter().filter_map(|tool| definition(tool.as_ref())).collect();
+        Self { tools, definitions }
+    }
+
+    pub(super) fn definitions(&self) -> &[ToolDefinition] {
+        &self.definitions
+    }
+
+    pub(super) fn is_external(&self, name: &str) -> bool {
+        self.tools.iter().any(|tool| tool.name() == name && tool.is_external())
+    }
+
+    pub(super) fn call(
+        &mut self,
+        name: &str,
+        arguments: Value,
+        cancel: &Cancel,
+        desk: &mut ProcessDesk<'_>,
+    ) -> Result<String, ToolError> {
+        let Some(tool) = self.tools.iter_mut().find(|tool| tool.name() == name) else {
+            let names: Vec<_> = self.definitions.iter().map(|definition| definition.name.as_str()).collect();
+            return Err(ToolError::NotFound(format!(
+                "there is no tool {name:?}; there are {}",
+                names.join(", ")
+            )));
+        };
+        let output = tool.call(arguments, &mut ToolContext { cancel, desk })?;
+        if output.len() <= MAX_TOOL_OUTPUT_BYTES {
+            return Ok(output);
+        }
+        Ok(text::shorten(&output, MAX_TOOL_OUTPUT_BYTES).into_owned())
+    }
+}

@@ -1,0 +1,321 @@
+//! The worker: a task, a fresh context and tools that act. It ends only after it has said what came
+//! of it, or somebody stopped it.
+
+use crossbeam_channel::select;
+use rig_agent::run::RunSpec;
+use rig_core::completion::Message;
+use serde_json::json;
+
+use super::driver::{Conduct, Counts, Driver, Ended};
+use super::job::Job;
+use super::journal::RunJournal;
+use super::link::{Link, ProcessDesk};
+use super::toolbox::Toolbox;
+use super::{AgentParts, persist, transcript};
+use crate::conversation::{Outcome, Record, Step, WorkerEnd};
+use crate::effect::Effect;
+use crate::error::Kind;
+use crate::event::{How, Origin, StopReason, What};
+use crate::id::ProcessKind;
+use crate::prompts;
+use crate::tools::{self, Tool};
+
+/// Model calls between two looks at the length of the run.
+const TURNS_PER_SEGMENT: usize = 15;
+/// Times that a worker is asked in a row to say what came of its work.
+const MAX_NUDGES: usize = 2;
+
+/// The states of a worker as `worker_runs.status` has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerState {
+    Running,
+    WaitingForInput,
+    Done,
+    Failed,
+}
+
+impl WorkerState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            WorkerState::Running => "running",
+            WorkerState::WaitingForInput => "waiting_for_input",
+            WorkerState::Done => "done",
+            WorkerState::Failed => "failed",
+        }
+    }
+
+    pub fn can_become(self, next: WorkerState) -> bool {
+        use WorkerState::{Done, Failed, Running, WaitingForInput};
+        matches!(
+            (self, next),
+            (Running, WaitingForInput | Done | Failed) | (WaitingForInput, Running | Done | Failed)
+        )
+    }
+}
+
+pub(super) fn run(
+    parts: &AgentParts,
+    job: &Job,
+    task: &str,
+    interactive: bool,
+    origin: &Origin,
+    link: &Link<'_>,
+) -> How {
+    let number = job.process.number;
+    let begin = || {
+        parts.conversations.begin_worker(number, &job.place.conversation, task, interactive, &origin.answers)
+    };
+    let begun = persist(link.cancel, begin);
+    if begun != How::Finished {
+        return begun;
+    }
+    let mut journal = RunJournal::new(&parts.conversations, number);
+    journal.add(Step::Start, json!({ "kind": "worker", "task": task, "interactive": interactive }));
+    let limits = &parts.config.limits;
+    let driver = Driver {
+        link,
+        model: parts.llm.model_for(&parts.config.routing, ProcessKind::Worker),
+        toolbox: Toolbox::new(worker_tools(parts)),
+        desk: ProcessDesk::new(link, Origin::default()),
+        journal,
+        spec: RunSpec {
+            preamble: Some(parts.prompts.worker()),
+            max_turns: Some(limits.worker_max_turns + 1),
+            ..RunSpec::new()
+        },
+        counts: Counts::default(),
+    };
+    Worker { parts, job, driver, state: WorkerState::Running, history: Vec::new() }
+        .work(task.to_owned(), interactive)
+}
+
+pub(super) fn close(parts: &AgentParts, job: &Job, sentence: &str, link: &Link<'_>) -> How {
+    let end = WorkerEnd {
+        outcome: Outcome::Failed,
+        result: sentence.to_owned(),
+        summary: None,
+        transcript: "[]".to_owned(),
+        tool_calls: 0,
+        tell: true,
+    };
+    persist(link.cancel, || parts.conversations.end_worker(job.process.number, end.clone(), Vec::new()))
+}
+
+struct Worker<'a> {
+    parts: &'a AgentParts,
+    job: &'a Job,
+    driver: Driver<'a>,
+    state: WorkerState,
+    history: Vec<Message>,
+}
+
+impl Worker<'_> {
+    fn work(mut self, task: String, interactive: bool) -> How {
+        let mut prompt = task;
+        loop {
+            let mut gate = OutcomeGate { nudges: 0, refused: false, messages: self.driver.link.messages };
+            let ended = self.segments(prompt, &mut gate);
+            let (outcome, result) = self.judge(ended, &gate);
+            if !interactive || outcome != Outcome::Success {
+                return self.end(outcome, result, true);
+            }
+            match self.wait_for_input(&result) {
+                Ok(Some(message)) => prompt = message,
+                Ok(None) => return self.end_waiting(result),
+                Err(how) => return how,
+            }
+        }
+    }
+
+    /// Drives in segments, so that one drive's history is copied a bounded number of times.
+    fn segments(&mut self, task: String, gate: &mut OutcomeGate<'_>) -> Ended {
+        let budget = self.parts.config.limits.worker_max_turns;
+        let first = self.driver.counts.model_calls;
+        self.driver.desk.effects.clear();
+        let mut prompt = Message::user(task);
+        loop {
+            let used = self.driver.counts.model_calls - first;
+            if used >= budget {
+                return Ended::Limit;
+            }
+            self.driver.counts.max_model_calls =
+                self.driver.counts.model_calls + TURNS_PER_SEGMENT.min(budget - used);
+            let (ended, history) = self.driver.drive(prompt, std::mem::take(&mut self.history), gate);
+            self.history = history;
+            if !matches!(ended, Ended::Limit) {
+                return ended;
+            }
+            let words = prompts::notice("worker_continue");
+            self.driver.journal.add(Step::Nudge, json!({ "text": words }));
+            prompt = Message::user(words);
+        }
+    }
+
+    fn judge(&self, ended: Ended, gate: &OutcomeGate<'_>) -> (Outcome, String) {
+        let last = || transcript::last_words(&self.history).unwrap_or_default();
+        let told = outcome_of(&self.driver.desk).unwrap_or_default();
+        match ended {
+            Ended::Text(text) if gate.refused => {
+                (Outcome::Failed, with_notice("worker_no_outcome", text.trim()))
+            }
+            Ended::Text(text) if text.trim().is_empty() => (Outcome::Success, told),
+            Ended::Text(text) => (Outcome::Success, text.trim().to_owned()),
+            Ended::Tools => (Outcome::Success, told),
+            Ended::Limit => (Outcome::Partial, with_notice("worker_limit", &last())),
+            Ended::Failed(kind, reason) => {
+                log::error!("{} failed: {reason}", self.job.process);
+                (Outcome::Failed, with_notice(kind.notice(), &last()))
+            }
+            Ended::Cancelled => match self.driver.link.stop_reason() {
+                StopReason::Timeout => (Outcome::Timeout, with_notice("worker_timeout", &last())),
+                StopReason::Asked(reason) => (Outcome::Cancelled, with_notice("process_cancelled", &reason)),
+                StopReason::Shutdown => (Outcome::Cancelled, prompts::notice("interrupted").to_owned()),
+            },
+        }
+    }
+
+    /// Stores the result, tells the hub and waits. `None`: stopped while waiting.
+    fn wait_for_input(&mut self, result: &str) -> Result<Option<String>, How> {
+        self.turn_to(WorkerState::WaitingForInput, Some(result))?;
+        let link = self.driver.link;
+        (link.up)(What::Waiting);
+        let message = select! {
+            recv(link.messages) -> message => message.ok(),
+            recv(link.cancel.receiver()) -> _ => None,
+        };
+        if let Some(message) = &message {
+            self.turn_to(WorkerState::Running, None)?;
+            self.driver.journal.add(Step::Route, json!({ "text": message }));
+        }
+        Ok(message)
+    }
+
+    fn turn_to(&mut self, next: WorkerState, result: Option<&str>) -> Result<(), How> {
+        let from = self.state;
+        if !from.can_become(next) {
+            return Err(How::Failed(Kind::Bug, format!("{} cannot become {}", from.as_str(), next.as_str())));
+        }
+        let number = self.job.process.number;
+        let moved = persist(self.driver.link.cancel, || {
+            self.parts.conversations.move_worker(
+                number,
+                from.as_str(),
+                next.as_str(),
+                result.map(str::to_owned),
+            )
+        });
+        self.state = next;
+        if moved == How::Finished { Ok(()) } else { Err(moved) }
+    }
+
+    /// Ended while waiting: by its idle time-out quietly, on request with a word about it.
+    fn end_waiting(self, result: String) -> How {
+        match self.driver.link.stop_reason() {
+            StopReason::Timeout => self.end(Outcome::Success, result, false),
+            StopReason::Shutdown => {
+                self.end(Outcome::Cancelled, prompts::notice("interrupted").to_owned(), true)
+            }
+            StopReason::Asked(reason) => {
+                self.end(Outcome::Cancelled, with_notice("process_cancelled", &reason), true)
+            }
+        }
+    }
+
+    fn end(mut self, outcome: Outcome, result: String, tell: bool) -> How {
+        self.driver.journal.add(
+            Step::End,
+            json!({ "outcome": outcome.as_str(), "model_calls": self.driver.counts.model_calls }),
+        );
+        let end = WorkerEnd {
+            outcome,
+            result,
+            summary: outcome_of(&self.driver.desk),
+            transcript: transcript::of(&self.history),
+            tool_calls: self.driver.counts.tool_calls,
+            tell,
+        };
+        let records: Vec<Record> = self.driver.journal.take();
+        let number = self.job.process.number;
+        persist(self.driver.link.cancel, || {
+            self.parts.conversations.end_worker(number, end.clone(), records.clone())
+        })
+    }
+}
+
+fn with_notice(notice: &str, words: &str) -> String {
+    format!("{}\n{words}", prompts::notice(notice)).trim().to_owned()
+}
+
+fn outcome_of(desk: &ProcessDesk<'_>) -> Option<String> {
+    desk.effects.iter().rev().find_map(|effect| match effect {
+        Effect::Outcome { text } => Some(text.clone()),
+        _ => None,
+    })
+}
+
+/// A worker may not end with text alone: it must have said what came of the work.
+struct OutcomeGate<'a> {
+    nudges: usize,
+    /// It was asked often enough and still did not say.
+    refused: bool,
+    messages: &'a crossbeam_channel::Receiver<String>,
+}
+
+impl Conduct for OutcomeGate<'_> {
+    fn on_text(&mut self, _text: &str, desk: &mut ProcessDesk<'_>) -> Option<String> {
+        if outcome_of(desk).is_some() {
+            return None;
+        }
+        if self.nudges >= MAX_NUDGES {
+            self.refused = true;
+            return None;
+        }
+        self.nudges += 1;
+        Some(prompts::notice("worker_nudge").to_owned())
+    }
+
+    fn on_tools(&mut self, _desk: &mut ProcessDesk<'_>) -> bool {
+        self.nudges = 0;
+        false
+    }
+
+    fn next_message(&mut self) -> Option<String> {
+        self.messages.try_recv().ok()
+    }
+}
+
+fn worker_tools(parts: &AgentParts) -> Vec<Box<dyn Tool>> {
+    let workspace = &parts.workspace;
+    vec![
+        Box::new(tools::shell::Shell::new(parts.sandbox.clone())),
+        Box::new(tools::file_read::FileRead::new(workspace.clone())),
+        Box::new(tools::file_write::FileWrite::new(workspace.clone())),
+        Box::new(tools::file_edit::FileEdit::new(workspace.clone())),
+        Box::new(tools::file_list::FileList::new(workspace.clone())),
+        Box::new(tools::set_status::SetStatus),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::WorkerState::{self, Done, Failed, Running, WaitingForInput};
+
+    #[test]
+    fn only_the_written_transitions_are_legal() {
+        let all = [Running, WaitingForInput, Done, Failed];
+        let legal: Vec<(WorkerState, WorkerState)> = all
+            .iter()
+            .flat_map(|from| all.iter().map(|to| (*from, *to)))
+            .filter(|(from, to)| from.can_become(*to))
+            .collect();
+        let expected = [
+            (Running, WaitingForInput),
+            (Running, Done),
+            (Running, Failed),
+            (WaitingForInput, Running),
+            (WaitingForInput, Done),
+            (WaitingForInput, Failed),
+        ];
+        assert_eq!(legal, expected);
+    }
+}

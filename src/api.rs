@@ -1,0 +1,135 @@
+//! The local API: health, status, cancel, and the conversation surface of `spacebot chat`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::command::{Command, StatusReport};
+use crate::config::Secret;
+use crate::error::Kind;
+use crate::http::server::{Handler, Outcome, Request, Response, authorized, is_from_foreign_page};
+use crate::id::{AgentId, ProcessId, ProcessKind};
+use crate::messaging::mailbox::Mailbox;
+
+/// The hub answers between two events; longer than this means that something is wrong.
+const HUB_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What `status` tells besides the hub's view; fixed at the start.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Facts {
+    pub version: &'static str,
+    pub agents: Vec<String>,
+    pub models: Vec<String>,
+}
+
+pub struct Api {
+    pub mailbox: Mailbox,
+    pub hub: Sender<Command>,
+    pub token: Option<Secret>,
+    pub facts: Facts,
+    /// State of the adapters for `status`: name and a line.
+    pub adapters: Arc<dyn Fn() -> Vec<(String, String)> + Send + Sync>,
+}
+
+impl Handler for Api {
+    fn handle(&self, request: &Request<'_>) -> Outcome {
+        let path = request.path.strip_prefix("/api/").unwrap_or_default();
+        if path == "health" {
+            return Outcome::Respond(get_only(request, || Response::json(200, &json!({ "status": "ok" }))));
+        }
+        if !authorized(request, self.token.as_ref().map(Secret::reveal)) {
+            return Outcome::Respond(Response::error(
+                401,
+                Kind::Auth,
+                "the bearer token is missing or wrong",
+            ));
+        }
+        if self.token.is_none() && is_from_foreign_page(request) {
+            return Outcome::Respond(Response::error(
+                403,
+                Kind::Auth,
+                "web pages of other origins may not talk to this daemon",
+            ));
+        }
+        match path {
+            "status" => Outcome::Respond(get_only(request, || self.status())),
+            "channels/cancel-process" => Outcome::Respond(post_only(request, || self.cancel(request))),
+            "portal/send" => Outcome::Respond(post_only(request, || self.mailbox.send(request))),
+            _ => match path.strip_prefix("portal/poll/") {
+                Some(conversation) if request.method == "GET" => self.mailbox.poll(request, conversation),
+                Some(_) => Outcome::Respond(method_not_allowed()),
+                None => {
+                    Outcome::Respond(Response::error(404, Kind::NotFound, "there is nothing at this address"))
+                }
+            },
+        }
+    }
+}
+
+fn get_only(request: &Request<'_>, answer: impl FnOnce() -> Response) -> Response {
+    if matches!(request.method, "GET" | "HEAD") { answer() } else { method_not_allowed() }
+}
+
+fn post_only(request: &Request<'_>, answer: impl FnOnce() -> Response) -> Response {
+    if request.method == "POST" { answer() } else { method_not_allowed() }
+}
+
+fn method_not_allowed() -> Response {
+    Response::error(405, Kind::Invalid, "this address does not take that method")
+}
+
+fn hub_is_gone() -> Response {
+    Response::error(503, Kind::Transient, "the daemon is busy or stopping")
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CancelRequest {
+    agent_id: String,
+    process_type: ProcessKind,
+    process_id: String,
+    #[serde(default)]
+    reason: String,
+}
+
+impl Api {
+    fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Option<T> {
+        let (answer, answered) = bounded(1);
+        self.hub.send_timeout(command(answer), HUB_TIMEOUT).ok()?;
+        answered.recv_timeout(HUB_TIMEOUT).ok()
+    }
+
+    fn status(&self) -> Response {
+        let Some(report) = self.ask(|answer| Command::Status { answer }) else { return hub_is_gone() };
+        let adapters: serde_json::Map<_, _> =
+            (self.adapters)().into_iter().map(|(name, line)| (name, json!(line))).collect();
+        let StatusReport { conversations, waiting_turns, processes, stopping, busy } = report;
+        Response::json(
+            200,
+            &json!({
+                "version": self.facts.version, "agents": self.facts.agents, "models": self.facts.models,
+                "adapters": adapters, "conversations": conversations, "waiting_turns": waiting_turns,
+                "processes": processes, "stopping": stopping, "busy": busy,
+            }),
+        )
+    }
+
+    fn cancel(&self, request: &Request<'_>) -> Response {
+        let wanted: CancelRequest = match serde_json::from_slice(request.body) {
+            Ok(wanted) => wanted,
+            Err(error) => return Response::error(400, Kind::Invalid, error),
+        };
+        let Some(process) = ProcessId::parse(wanted.process_type, &wanted.process_id) else {
+            return Response::error(400, Kind::Invalid, "process_id names no process");
+        };
+        let agent = AgentId::new(&wanted.agent_id);
+        match self.ask(|answer| Command::CancelProcess { agent, process, reason: wanted.reason, answer }) {
+            Some(true) => Response::json(200, &json!({ "cancelled": process.to_string() })),
+            Some(false) => Response::error(404, Kind::NotFound, "no such process is running"),
+            None => hub_is_gone(),
+        }
+    }
+}

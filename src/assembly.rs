@@ -1,0 +1,435 @@
+//! Builds the daemon from its config, once, and takes it down in order. Concrete handles exist here
+//! and nowhere else; everybody below gets exactly what it uses.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, bounded};
+use nix::fcntl::{Flock, FlockArg};
+use spacebot::agent::{AgentParts, AgentPrompts};
+use spacebot::api::{Api, Facts};
+use spacebot::clock::{SharedClock, SystemClock};
+use spacebot::config::{AgentConfig, Config};
+use spacebot::conversation::{Conversations, Unfinished};
+use spacebot::db::{Db, Ticket};
+use spacebot::error::{Fault, Kind};
+use spacebot::exec::Sandbox;
+use spacebot::http::server::{Handler, Limits, Server, ServerHandle, ServerOptions};
+use spacebot::hub::bindings::Bindings;
+use spacebot::hub::state::{Event, Hub};
+use spacebot::hub::{self, AgentIntake, AgentOutbox, Bell, HubParts, Inputs};
+use spacebot::id::{AgentId, ConversationId, InstanceId, OutboxId};
+use spacebot::identity::Identity;
+use spacebot::llm::{LlmManager, offline};
+use spacebot::memory::MemoryStore;
+use spacebot::message::{Intake, Outbox};
+use spacebot::messaging::mailbox::Mailbox;
+use spacebot::messaging::webhook::Webhook;
+use spacebot::prompts;
+use spacebot::thread::{self, Cancel};
+use spacebot::tools::workspace::Workspace;
+
+/// What adapters get to send committed answers during a stop.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often that is looked at.
+const FLUSH_LOOK: Duration = Duration::from_millis(20);
+/// How long a thread that was told to stop may take before it is left behind.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(3);
+
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {reason}")]
+pub(crate) struct StartError {
+    what: String,
+    reason: String,
+    kind: Kind,
+    hint: Option<String>,
+}
+
+impl StartError {
+    pub(crate) fn of(what: impl Into<String>, fault: &dyn Fault) -> Self {
+        Self {
+            what: what.into(),
+            reason: fault.to_string(),
+            kind: fault.kind(),
+            hint: fault.hint().map(str::to_owned),
+        }
+    }
+
+    pub(crate) fn io(what: impl Into<String>, error: &std::io::Error) -> Self {
+        Self { what: what.into(), reason: error.to_string(), kind: Kind::Invalid, hint: None }
+    }
+}
+
+impl Fault for StartError {
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+    fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+}
+
+/// The running daemon.
+pub(crate) struct Daemon {
+    control: Sender<Event>,
+    hub: JoinHandle<()>,
+    agents: BTreeMap<AgentId, Arc<AgentParts>>,
+    databases: Vec<JoinHandle<()>>,
+    server: Option<(ServerHandle, Vec<JoinHandle<()>>)>,
+    adapters: Vec<Adapter>,
+    /// Held as long as the daemon lives, so that a second one refuses the same data folder.
+    _lock: Flock<File>,
+}
+
+/// A chat adapter with a connection of its own.
+struct Adapter {
+    instance: InstanceId,
+    cancel: Cancel,
+    irc: NoIrc,
+}
+struct NoIrc {
+    bell: Sender<()>,
+    threads: Vec<JoinHandle<()>>,
+    state: NoState,
+}
+#[derive(Clone)]
+struct NoState;
+impl NoState {
+    fn is_connected(&self) -> bool {
+        false
+    }
+    fn describe(&self) -> String {
+        String::new()
+    }
+}
+
+/// What stands before the hub is built.
+struct Ground {
+    clock: SharedClock,
+    agents: BTreeMap<AgentId, Arc<AgentParts>>,
+    databases: Vec<JoinHandle<()>>,
+    unfinished: Vec<(AgentId, Unfinished)>,
+}
+
+impl Daemon {
+    pub(crate) fn start(config: &Config) -> Result<Self, StartError> {
+        make_folder(&config.data_folder)?;
+        let lock = lock_folder(&config.data_folder)?;
+        let ground = Ground::lay(config)?;
+        let (control, control_in) = bounded(hub::QUEUE_CONTROL);
+        let (up, up_in) = bounded(hub::QUEUE_UP);
+        let (inbound, inbound_in) = bounded(hub::QUEUE_INBOUND);
+        let (commands, commands_in) = bounded(hub::QUEUE_COMMANDS);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let intake = intake(config, &ground, inbound.clone(), stopping.clone());
+        let adapters = start_irc(config, &ground, &intake)?;
+        let server = start_server(config, &ground, &intake, commands, &adapters)?;
+        let parts = HubParts {
+            agents: ground.agents.clone(),
+            bells: bells(&adapters, server.as_ref()),
+            clock: ground.clock.clone(),
+            inputs: Inputs { control: control_in, up: up_in, inbound: inbound_in, commands: commands_in },
+            up,
+            inbound: inbound.clone(),
+            stopping,
+        };
+        let hub = start_hub(parts)?;
+        for (agent, found) in ground.unfinished {
+            let Unfinished { place, newest, results } = found;
+            // The hub is the receiver and has just been started.
+            inbound.send(Event::Unfinished { agent, place, newest, results }).ok();
+        }
+        let Ground { agents, databases, .. } = ground;
+        Ok(Self { control, hub, agents, databases, server, adapters, _lock: lock })
+    }
+
+    /// Stops in the written order; true when everything ended in time.
+    pub(crate) fn stop(self) -> bool {
+        self.control.send(Event::Stop).ok(); // a hub that is gone has stopped
+        let hub_ended = self.hub.join().is_ok();
+        if !hub_ended {
+            log::error!("the hub panicked");
+        }
+        let mut threads = Vec::new();
+        for adapter in self.adapters {
+            flush(&adapter, &self.agents);
+            adapter.cancel.cancel();
+            threads.extend(adapter.irc.threads);
+        }
+        if let Some((server, workers)) = self.server {
+            server.stop();
+            threads.extend(workers);
+        }
+        let ended = join(threads, JOIN_TIMEOUT);
+        for (id, agent) in &self.agents {
+            if let Err(error) = agent.memory.flush() {
+                log::warn!("the memory index of {id} was not written: {error}");
+            }
+            agent.conversations.db().close();
+        }
+        join(self.databases, JOIN_TIMEOUT) && ended && hub_ended
+    }
+}
+
+impl Ground {
+    fn lay(config: &Config) -> Result<Self, StartError> {
+        let clock = SystemClock::shared();
+        let llm = Arc::new(LlmManager::new(&config.llm, clock.clone(), offline::model(clock.clone())));
+        let mut ground =
+            Self { clock, agents: BTreeMap::new(), databases: Vec::new(), unfinished: Vec::new() };
+        for agent in &config.agents {
+            ground.add_agent(config, agent, &llm)?;
+        }
+        Ok(ground)
+    }
+
+    fn add_agent(
+        &mut self,
+        config: &Config,
+        agent: &AgentConfig,
+        llm: &Arc<LlmManager>,
+    ) -> Result<(), StartError> {
+        let fault =
+            |what: &str, error: &dyn Fault| StartError::of(format!("agent {}: {what}", agent.id), error);
+        let home = config.data_folder.join("agents").join(agent.id.as_str());
+        let (data, folder) = (home.join("data"), home.join("workspace"));
+        make_folder(&data)?;
+        make_folder(&folder)?;
+        let (db, handle) = Db::open(&data.join("spacebot.db"), agent.id.as_str())
+            .map_err(|error| fault("database", &error))?;
+        self.databases.push(handle);
+        let conversations = Conversations::new(db.clone(), self.clock.clone());
+        let (unfinished, unknown) = conversations
+            .recover(prompts::notice("interrupted"))
+            .map_err(|error| fault("recovery", &error))?;
+        if unknown > 0 {
+            log::warn!(
+                "agent {}: {unknown} answers were being sent when the daemon stopped; they are not sent again",
+                agent.id
+            );
+        }
+        self.unfinished.extend(unfinished.into_iter().map(|found| (agent.id.clone(), found)));
+        let memory = MemoryStore::open(db, data.join("index"), self.clock.clone())
+            .map_err(|error| fault("memory", &error))?;
+        let identity = Identity::load_or_seed(&home).map_err(|error| fault("identity", &error))?;
+        let workspace = Workspace::open(&folder).map_err(|error| fault("workspace", &error))?;
+        let prompts = AgentPrompts::new(agent, &identity, &folder.to_string_lossy())
+            .map_err(|error| fault("prompts", &error))?;
+        let parts = AgentParts {
+            config: agent.clone(),
+            prompts,
+            conversations,
+            memory,
+            llm: llm.clone(),
+            workspace: Arc::new(workspace),
+            sandbox: Arc::new(Sandbox::new(&agent.sandbox, &folder, &config.data_folder)),
+        };
+        self.agents.insert(agent.id.clone(), Arc::new(parts));
+        Ok(())
+    }
+
+    fn outbox(&self) -> Arc<dyn Outbox> {
+        Arc::new(AgentOutbox::new(self.agents.values().map(|agent| agent.conversations.clone()).collect()))
+    }
+}
+
+/// Readable by nobody else: conversations are private.
+fn make_folder(path: &Path) -> Result<(), StartError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| StartError::io(format!("folder {}", path.display()), &error))
+}
+
+fn lock_folder(folder: &Path) -> Result<Flock<File>, StartError> {
+    let path: PathBuf = folder.join("spacebot.lock");
+    let open = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = open.map_err(|error| StartError::io(format!("lock {}", path.display()), &error))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| StartError {
+        what: format!("data folder {}", folder.display()),
+        reason: error.to_string(),
+        kind: Kind::Invalid,
+        hint: Some("another spacebot is running with this data folder".to_owned()),
+    })
+}
+
+fn intake(
+    config: &Config,
+    ground: &Ground,
+    hub: Sender<Event>,
+    stopping: Arc<AtomicBool>,
+) -> Arc<dyn Intake> {
+    let default = config.agents.iter().find(|agent| agent.is_default).or(config.agents.first());
+    let default = default.map_or_else(|| AgentId::new("main"), |agent| agent.id.clone());
+    let bindings = Bindings::new(config.bindings.clone(), ground.agents.keys().cloned(), default);
+    let conversations =
+        ground.agents.iter().map(|(id, agent)| (id.clone(), agent.conversations.clone())).collect();
+    Arc::new(AgentIntake::new(bindings, conversations, hub, stopping))
+}
+
+fn start_irc(config: &Config, ground: &Ground, intake: &Arc<dyn Intake>) -> Result<Vec<Adapter>, StartError> {
+    let adapters = Vec::new();
+    let (_, _, _) = (config, ground, intake);
+    Ok(adapters)
+}
+
+fn listen(what: &str, bind: std::net::IpAddr, port: u16) -> Result<TcpListener, StartError> {
+    TcpListener::bind((bind, port))
+        .map_err(|error| StartError::io(format!("{what} on {bind}:{port}"), &error))
+}
+
+type RunningServer = Option<(ServerHandle, Vec<JoinHandle<()>>)>;
+
+fn start_server(
+    config: &Config,
+    ground: &Ground,
+    intake: &Arc<dyn Intake>,
+    commands: Sender<spacebot::command::Command>,
+    adapters: &[Adapter],
+) -> Result<RunningServer, StartError> {
+    let mailbox = |name: &str| {
+        Mailbox::new(InstanceId::new(name), intake.clone(), ground.outbox(), ground.clock.clone())
+    };
+    let mut listeners: Vec<(TcpListener, Arc<dyn Handler>)> = Vec::new();
+    if config.webhook.enabled {
+        let token = config.webhook.auth_token.clone();
+        let listener = listen("webhook", config.webhook.bind, config.webhook.port)?;
+        listeners.push((listener, Arc::new(Webhook::new(mailbox("webhook"), token))));
+    }
+    if config.api.enabled {
+        let states: Vec<_> = adapters
+            .iter()
+            .map(|adapter| (adapter.instance.to_string(), adapter.irc.state.clone()))
+            .collect();
+        let api = Api {
+            mailbox: mailbox("portal"),
+            hub: commands,
+            token: config.api.auth_token.clone(),
+            facts: facts(config),
+            adapters: Arc::new(move || {
+                states.iter().map(|(name, state)| (name.clone(), state.describe())).collect()
+            }),
+        };
+        listeners.push((listen("api", config.api.bind, config.api.port)?, Arc::new(api)));
+    }
+    if listeners.is_empty() {
+        return Ok(None);
+    }
+    let options =
+        ServerOptions { clock: ground.clock.clone(), cancel: Cancel::new(), limits: Limits::default() };
+    Server::start(listeners, options).map(Some).map_err(|error| StartError::of("http server", &error))
+}
+
+fn facts(config: &Config) -> Facts {
+    Facts {
+        version: env!("CARGO_PKG_VERSION"),
+        agents: config.agents.iter().map(|agent| agent.id.to_string()).collect(),
+        models: config.agents.iter().map(|agent| agent.routing.channel.clone()).collect(),
+    }
+}
+
+/// How the hub tells each instance that something waits in the outbox.
+fn bells(
+    adapters: &[Adapter],
+    server: Option<&(ServerHandle, Vec<JoinHandle<()>>)>,
+) -> BTreeMap<InstanceId, Bell> {
+    let mut bells: BTreeMap<InstanceId, Bell> = BTreeMap::new();
+    for adapter in adapters {
+        let bell = adapter.irc.bell.clone();
+        // A bell that is ringing already is enough.
+        bells.insert(
+            adapter.instance.clone(),
+            Arc::new(move |_: &ConversationId| {
+                bell.try_send(()).ok();
+            }),
+        );
+    }
+    if let Some((server, _)) = server {
+        for name in ["webhook", "portal"] {
+            let server = server.clone();
+            bells.insert(
+                InstanceId::new(name),
+                Arc::new(move |conversation: &ConversationId| server.wake(conversation.as_str())),
+            );
+        }
+    }
+    bells
+}
+
+fn start_hub(parts: HubParts) -> Result<JoinHandle<()>, StartError> {
+    let mut state = Vec::new();
+    for (id, agent) in &parts.agents {
+        let next = agent
+            .conversations
+            .next_process_number()
+            .map_err(|error| StartError::of(format!("agent {id}"), &error))?;
+        state.push((id.clone(), agent.config.limits.clone(), next));
+    }
+    let databases: Vec<Db> = parts.agents.values().map(|agent| agent.conversations.db().clone()).collect();
+    let (every, mut watchdog) = (watchdog_interval(), Watchdog { databases, asked: Vec::new() });
+    let body = move || hub::run(Hub::new(state), parts, every, || watchdog.tick());
+    thread::spawn("hub", body).map_err(|error| StartError::io("hub thread", &error))
+}
+
+/// Half of what systemd allows, as sd_watchdog_enabled(3) advises.
+fn watchdog_interval() -> Option<Duration> {
+    sd_notify::watchdog_enabled().map(|allowed| allowed / 2)
+}
+
+/// systemd hears of us only when every database has answered since the last tick.
+struct Watchdog {
+    databases: Vec<Db>,
+    asked: Vec<Ticket<()>>,
+}
+
+impl Watchdog {
+    fn tick(&mut self) {
+        let alive = self.asked.iter().all(|ticket| matches!(ticket.poll(), Some(Ok(()))));
+        if alive {
+            sd_notify::notify(&[sd_notify::NotifyState::Watchdog]).ok(); // without systemd there is no one to tell
+        }
+        self.asked = self.databases.iter().filter_map(Db::probe).collect();
+    }
+}
+
+/// Gives the adapter time to send what is committed.
+fn flush(adapter: &Adapter, agents: &BTreeMap<AgentId, Arc<AgentParts>>) {
+    let started = Instant::now();
+    let waits = |agent: &AgentParts| {
+        agent
+            .conversations
+            .pending(&adapter.instance, None, OutboxId(0), 1)
+            .is_ok_and(|rows| !rows.is_empty())
+    };
+    while adapter.irc.state.is_connected()
+        && started.elapsed() < FLUSH_TIMEOUT
+        && agents.values().any(|agent| waits(agent))
+    {
+        std::thread::park_timeout(FLUSH_LOOK);
+    }
+}
+
+/// Joins all by name; false when one is left behind.
+fn join(threads: Vec<JoinHandle<()>>, timeout: Duration) -> bool {
+    let started = Instant::now();
+    let mut all = true;
+    for handle in threads {
+        while !handle.is_finished() && started.elapsed() < timeout {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        let name = handle.thread().name().unwrap_or("?").to_owned();
+        if !handle.is_finished() {
+            log::error!("thread {name} did not end and is left behind");
+            all = false;
+        } else if handle.join().is_err() {
+            log::error!("thread {name} panicked");
+            all = false;
+        }
+    }
+    all
+}

@@ -1,0 +1,5 @@
+//! The terminal: the command line, the log lines, the chat.
+
+pub mod arguments;
+pub mod chat;
+pub mod logger;

@@ -1,0 +1,132 @@
+//! The resolved values as TOML, for `spacebot check`; secrets are hidden.
+
+use std::fmt::Write;
+
+use super::{AgentConfig, ApiType, Config, IrcConfig, SandboxMode, Secret};
+
+/// Everything that is in force, defaults included. With the secrets put back, the text is a config
+/// file that resolves to the same values.
+pub fn describe(config: &Config) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    write_all(&mut out, config).ok();
+    out
+}
+
+fn text(text: &str) -> String {
+    // Every escape of a JSON string is one of a TOML string.
+    serde_json::Value::from(text).to_string()
+}
+
+fn list<T: AsRef<str>>(items: &[T]) -> String {
+    format!("[{}]", items.iter().map(|item| text(item.as_ref())).collect::<Vec<_>>().join(", "))
+}
+
+fn secret(out: &mut String, key: &str, secret: Option<&Secret>) -> std::fmt::Result {
+    secret.map_or(Ok(()), |secret| writeln!(out, "{key} = {}", text(&secret.to_string())))
+}
+
+fn optional(out: &mut String, key: &str, value: Option<&str>) -> std::fmt::Result {
+    value.map_or(Ok(()), |value| writeln!(out, "{key} = {}", text(value)))
+}
+
+fn write_all(out: &mut String, config: &Config) -> std::fmt::Result {
+    match &config.file {
+        Some(file) => writeln!(out, "# from {}", file.display())?,
+        None => writeln!(out, "# built-in defaults")?,
+    }
+    writeln!(out, "# data folder {}", config.data_folder.display())?;
+    writeln!(out, "log_level = {}", text(&config.log_level.to_string().to_lowercase()))?;
+    writeln!(out, "\n[llm]")?;
+    if let Some(timeout) = config.llm.read_timeout {
+        writeln!(out, "read_timeout_secs = {}", timeout.as_secs())?;
+    }
+    for provider in &config.llm.providers {
+        writeln!(out, "\n[llm.provider.{}]", provider.id)?;
+        let api = match provider.api {
+            ApiType::Anthropic => "anthropic",
+            ApiType::OpenAi => "openai",
+            ApiType::OpenRouter => "openrouter",
+            ApiType::Ollama => "ollama",
+            ApiType::OpenAiCompatible => "openai_chat_completions",
+        };
+        writeln!(out, "api_type = {}", text(api))?;
+        optional(out, "base_url", provider.base_url.as_deref())?;
+        secret(out, "api_key", provider.api_key.as_ref())?;
+    }
+    config.agents.iter().try_for_each(|agent| write_agent(out, agent))?;
+    for binding in &config.bindings {
+        writeln!(
+            out,
+            "\n[[bindings]]\nagent_id = {}\nchannel = {}",
+            text(binding.agent.as_str()),
+            text(&binding.channel)
+        )?;
+        optional(out, "adapter", binding.adapter.as_deref())?;
+        writeln!(out, "channel_ids = {}", list(&binding.channel_ids))?;
+        if let Some(mention) = binding.require_mention {
+            writeln!(out, "require_mention = {mention}")?;
+        }
+    }
+    let (webhook, api) = (&config.webhook, &config.api);
+    let listeners = [
+        ("messaging.webhook", webhook.enabled, webhook.bind, webhook.port, &webhook.auth_token),
+        ("api", api.enabled, api.bind, api.port, &api.auth_token),
+    ];
+    for (name, enabled, bind, port, token) in listeners {
+        writeln!(out, "\n[{name}]\nenabled = {enabled}\nbind = {}\nport = {port}", text(&bind.to_string()))?;
+        secret(out, "auth_token", token.as_ref())?;
+    }
+    config.irc.iter().try_for_each(|irc| write_irc(out, irc))
+}
+
+fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
+    writeln!(out, "\n[[agents]]\nid = {}\ndefault = {}", text(agent.id.as_str()), agent.is_default)?;
+    writeln!(out, "display_name = {}", text(&agent.display_name))?;
+    let limits = &agent.limits;
+    let numbers = [
+        ("max_turns", limits.max_turns as u64),
+        ("branch_max_turns", limits.branch_max_turns as u64),
+        ("worker_max_turns", limits.worker_max_turns as u64),
+        ("max_concurrent_branches", limits.max_concurrent_branches as u64),
+        ("max_concurrent_workers", limits.max_concurrent_workers as u64),
+        ("max_concurrent_turns", limits.max_concurrent_turns as u64),
+        ("context_window", limits.context_window as u64),
+        ("history_messages", limits.history_messages as u64),
+        ("worker_timeout_secs", limits.worker_timeout.as_secs()),
+        ("branch_timeout_secs", limits.branch_timeout.as_secs()),
+        ("worker_idle_timeout_secs", limits.worker_idle_timeout.as_secs()),
+    ];
+    numbers.iter().try_for_each(|(key, number)| writeln!(out, "{key} = {number}"))?;
+    let routing = &agent.routing;
+    writeln!(out, "[agents.routing]")?;
+    writeln!(
+        out,
+        "channel = {}\nbranch = {}\nworker = {}",
+        text(&routing.channel),
+        text(&routing.branch),
+        text(&routing.worker)
+    )?;
+    writeln!(out, "fallbacks = {}", list(&routing.fallbacks))?;
+    writeln!(out, "rate_limit_cooldown_secs = {}", routing.rate_limit_cooldown.as_secs())?;
+    let sandbox = &agent.sandbox;
+    let mode = if sandbox.mode == SandboxMode::Enabled { "enabled" } else { "disabled" };
+    writeln!(out, "[agents.sandbox]\nmode = {}\nnetwork = {}", text(mode), sandbox.network)?;
+    let paths: Vec<_> = sandbox.writable_paths.iter().map(|path| path.to_string_lossy()).collect();
+    writeln!(out, "writable_paths = {}\npassthrough_env = {}", list(&paths), list(&sandbox.passthrough_env))
+}
+
+fn write_irc(out: &mut String, irc: &IrcConfig) -> std::fmt::Result {
+    match irc.instance.as_str().split_once(':') {
+        Some((_, name)) => writeln!(out, "\n[[messaging.irc.instances]]\nname = {}", text(name))?,
+        None => writeln!(out, "\n[messaging.irc]")?,
+    }
+    writeln!(out, "server = {}\nport = {}\ntls = {}", text(&irc.server), irc.port, irc.tls)?;
+    optional(out, "tls_ca_file", irc.tls_ca_file.as_ref().map(|file| file.to_string_lossy()).as_deref())?;
+    writeln!(out, "nick = {}\nrealname = {}", text(&irc.nick), text(&irc.realname))?;
+    secret(out, "password", irc.password.as_ref())?;
+    optional(out, "sasl_username", irc.sasl_username.as_deref())?;
+    secret(out, "sasl_password", irc.sasl_password.as_ref())?;
+    writeln!(out, "channels = {}\ndm_allowed_users = {}", list(&irc.channels), list(&irc.dm_allowed_users))?;
+    writeln!(out, "require_mention = {}", irc.require_mention)
+}

@@ -1,0 +1,458 @@
+//! From the file as written to the resolved values. One run reports every error.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::section::{Section, Source};
+use super::{
+    AgentConfig, ApiConfig, ApiType, BindingConfig, Config, ConfigError, IrcConfig, LimitsConfig, LlmConfig,
+    OFFLINE_MODEL, ProviderConfig, RoutingConfig, SandboxConfig, SandboxMode, Secret, WebhookConfig,
+};
+use crate::id::{AgentId, InstanceId};
+
+/// Longest config file, in bytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+/// Most agents of one daemon.
+const MAX_AGENTS: usize = 64;
+const PLATFORMS: [&str; 3] = ["irc", "webhook", "portal"];
+
+/// Where variables come from; tests bring their own.
+pub trait Environment {
+    fn variable(&self, name: &str) -> Option<String>;
+}
+
+/// The variables of this process.
+pub struct ProcessEnvironment;
+
+impl Environment for ProcessEnvironment {
+    fn variable(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok().filter(|value| !value.is_empty())
+    }
+}
+
+/// A config with what the operator should know about it.
+#[derive(Debug)]
+pub struct Loaded {
+    pub config: Config,
+    pub warnings: Vec<String>,
+}
+
+/// Reads `explicit`, else the first of `$SPACEBOT_DIR/config.toml`, `~/.spacebot/config.toml` and
+/// `/etc/spacebot/config.toml` that exists, else the defaults.
+///
+/// # Errors
+/// Everything that is wrong with the file.
+pub fn load(explicit: Option<&Path>, environment: &dyn Environment) -> Result<Loaded, Vec<ConfigError>> {
+    let folder = data_folder(environment);
+    let home = environment.variable("HOME").map(|home| PathBuf::from(home).join(".spacebot/config.toml"));
+    let own = environment.variable("SPACEBOT_DIR").map(|folder| PathBuf::from(folder).join("config.toml"));
+    let usual = [own, home, Some(PathBuf::from("/etc/spacebot/config.toml"))];
+    let file = match explicit {
+        Some(file) => Some(file.to_owned()),
+        None => usual.into_iter().flatten().find(|file| file.is_file()),
+    };
+    let text = match &file {
+        Some(file) => read(file).map_err(|reason| vec![whole_file(file, reason)])?,
+        None => String::new(),
+    };
+    let mut loaded = parse(&text, file.clone(), folder, environment)?;
+    if let Some(file) = &file
+        && !loaded.warnings.is_empty()
+        && !readable_by_others(file)
+    {
+        loaded.warnings.clear();
+    }
+    Ok(loaded)
+}
+
+fn data_folder(environment: &dyn Environment) -> PathBuf {
+    let named = environment.variable("SPACEBOT_DIR").or_else(|| environment.variable("STATE_DIRECTORY"));
+    let home =
+        || PathBuf::from(environment.variable("HOME").unwrap_or_else(|| ".".to_owned())).join(".spacebot");
+    named.map_or_else(home, PathBuf::from)
+}
+
+fn whole_file(file: &Path, reason: String) -> ConfigError {
+    ConfigError { file: file.to_owned(), line: 1, path: String::new(), reason }
+}
+
+fn read(file: &Path) -> Result<String, String> {
+    let opened = File::open(file).map_err(|error| error.to_string())?;
+    let mut text = String::new();
+    opened.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(format!("longer than {MAX_FILE_BYTES} bytes"));
+    }
+    Ok(text)
+}
+
+fn readable_by_others(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
+}
+
+/// Resolves `text`. Warnings name literal secrets; the caller knows whether others can read the file.
+pub(super) fn parse(
+    text: &str,
+    file: Option<PathBuf>,
+    data_folder: PathBuf,
+    environment: &dyn Environment,
+) -> Result<Loaded, Vec<ConfigError>> {
+    let name = file.clone().unwrap_or_else(|| PathBuf::from("config.toml"));
+    let source = Source::new(name, text, environment);
+    let table = match DeTable::parse(text) {
+        Ok(table) => table,
+        Err(error) => {
+            source.error(error.span().map_or(0, |span| span.start), "", error.message());
+            return Err(source.take_errors());
+        }
+    };
+    let root = Section::root(&source, table.get_ref());
+    let config = resolve(&root, file, data_folder, environment);
+    root.finish();
+    let errors = source.take_errors();
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let warn =
+        |path| format!("{path} is written in the file, which others can read; use env:NAME or chmod 600");
+    Ok(Loaded { config, warnings: source.literal_secrets().into_iter().map(warn).collect() })
+}
+
+fn resolve(
+    root: &Section<'_, '_>,
+    file: Option<PathBuf>,
+    data_folder: PathBuf,
+    environment: &dyn Environment,
+) -> Config {
+    let levels = [
+        ("error", log::LevelFilter::Error),
+        ("warn", log::LevelFilter::Warn),
+        ("info", log::LevelFilter::Info),
+        ("debug", log::LevelFilter::Debug),
+        ("trace", log::LevelFilter::Trace),
+    ];
+    let log_level = root.choice("log_level", &levels).unwrap_or(log::LevelFilter::Info);
+    let llm = llm(&root.table("llm"), environment);
+    let agents = agents(root, &llm);
+    let bindings = bindings(root, &agents);
+    let messaging = root.table("messaging");
+    let (webhook, irc) = (webhook(&messaging.table("webhook")), irc(&messaging.table("irc")));
+    messaging.finish();
+    let api = api(&root.table("api"));
+    Config { data_folder, file, log_level, llm, agents, bindings, webhook, irc, api }
+}
+
+fn seconds(section: &Section<'_, '_>, key: &'static str, least: u64, most: u64) -> Option<Duration> {
+    section.number(key, least, most).map(Duration::from_secs)
+}
+
+fn llm(section: &Section<'_, '_>, environment: &dyn Environment) -> LlmConfig {
+    let mut providers = Vec::new();
+    let keyed = [
+        ("anthropic", "anthropic_key", "ANTHROPIC_API_KEY", ApiType::Anthropic),
+        ("openai", "openai_key", "OPENAI_API_KEY", ApiType::OpenAi),
+        ("openrouter", "openrouter_key", "OPENROUTER_API_KEY", ApiType::OpenRouter),
+    ];
+    let named = section.table("provider").named_tables();
+    for (id, key, variable, api) in keyed {
+        let key = section.secret(key).or_else(|| environment.variable(variable).map(Secret::new));
+        if key.is_some() && named.iter().all(|(name, _)| name != id) {
+            providers.push(ProviderConfig { id: id.to_owned(), api, base_url: None, api_key: key });
+        }
+    }
+    let ollama = section.text("ollama_base_url").or_else(|| environment.variable("OLLAMA_BASE_URL"));
+    if ollama.is_some() && named.iter().all(|(name, _)| name != "ollama") {
+        providers.push(ProviderConfig {
+            id: "ollama".to_owned(),
+            api: ApiType::Ollama,
+            base_url: ollama,
+            api_key: None,
+        });
+    }
+    for (id, table) in &named {
+        providers.extend(provider(id, table));
+    }
+    let read_timeout = seconds(section, "read_timeout_secs", 1, 600);
+    section.finish();
+    LlmConfig { providers, read_timeout }
+}
+
+fn provider(id: &str, section: &Section<'_, '_>) -> Option<ProviderConfig> {
+    let kinds = [
+        ("anthropic", ApiType::Anthropic),
+        ("openai", ApiType::OpenAi),
+        ("openrouter", ApiType::OpenRouter),
+        ("ollama", ApiType::Ollama),
+        ("openai_chat_completions", ApiType::OpenAiCompatible),
+    ];
+    let api = section.choice("api_type", &kinds);
+    let (base_url, api_key) = (section.name("base_url"), section.secret("api_key"));
+    if api.is_none() {
+        section.refuse("api_type", "is needed");
+    }
+    if base_url.as_deref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
+        section.refuse("base_url", "must begin with http:// or https://");
+    }
+    if api == Some(ApiType::OpenAiCompatible) && base_url.is_none() {
+        section.refuse("base_url", "is needed for this api_type");
+    }
+    section.finish();
+    api.map(|api| ProviderConfig { id: id.to_owned(), api, base_url, api_key })
+}
+
+fn agents(root: &Section<'_, '_>, llm: &LlmConfig) -> Vec<AgentConfig> {
+    let defaults = root.table("defaults");
+    let limits = limits(&defaults, &LimitsConfig::default());
+    let routing = routing(&defaults.table("routing"), &RoutingConfig::default(), llm);
+    let sandbox = sandbox(&defaults.table("sandbox"), &SandboxConfig::default());
+    defaults.finish();
+    let mut agents: Vec<AgentConfig> = Vec::new();
+    for section in root.tables("agents") {
+        let agent = agent(&section, &limits, &routing, &sandbox, llm);
+        if agents.iter().any(|known| known.id == agent.id) {
+            section.refuse("id", "is used by another agent");
+        }
+        if agent.is_default && agents.iter().any(|known| known.is_default) {
+            section.refuse("default", "is set for another agent already");
+        }
+        if agents.len() == MAX_AGENTS {
+            section.refuse("id", format!("is one agent more than {MAX_AGENTS}"));
+        }
+        agents.push(agent);
+    }
+    if agents.is_empty() {
+        let id = AgentId::new("main");
+        agents.push(AgentConfig {
+            id,
+            is_default: true,
+            display_name: "Spacebot".to_owned(),
+            routing,
+            limits,
+            sandbox,
+        });
+    } else if agents.iter().all(|agent| !agent.is_default) {
+        agents[0].is_default = true;
+    }
+    agents
+}
+
+fn agent(
+    section: &Section<'_, '_>,
+    defaults: &LimitsConfig,
+    routes: &RoutingConfig,
+    cage: &SandboxConfig,
+    llm: &LlmConfig,
+) -> AgentConfig {
+    let id = section.name("id").unwrap_or_default();
+    // The id is a folder name and a part of thread and conversation names.
+    let plain = |character: char| {
+        character.is_ascii_lowercase() || character.is_ascii_digit() || matches!(character, '-' | '_')
+    };
+    if id.is_empty() || id.len() > 32 || !id.chars().all(plain) {
+        section.refuse("id", "must be 1 to 32 of a-z, 0-9, - and _");
+    }
+    let agent = AgentConfig {
+        id: AgentId::new(&id),
+        is_default: section.switch("default").unwrap_or(false),
+        display_name: section.name("display_name").unwrap_or(id),
+        routing: routing(&section.table("routing"), routes, llm),
+        limits: limits(section, defaults),
+        sandbox: sandbox(&section.table("sandbox"), cage),
+    };
+    section.finish();
+    agent
+}
+
+fn limits(section: &Section<'_, '_>, base: &LimitsConfig) -> LimitsConfig {
+    let count = |key, least, most, base: usize| {
+        section.number(key, least, most).and_then(|number| usize::try_from(number).ok()).unwrap_or(base)
+    };
+    LimitsConfig {
+        max_turns: count("max_turns", 1, 50, base.max_turns),
+        branch_max_turns: count("branch_max_turns", 1, 100, base.branch_max_turns),
+        worker_max_turns: count("worker_max_turns", 1, 500, base.worker_max_turns),
+        max_concurrent_branches: count("max_concurrent_branches", 1, 20, base.max_concurrent_branches),
+        max_concurrent_workers: count("max_concurrent_workers", 1, 20, base.max_concurrent_workers),
+        max_concurrent_turns: count("max_concurrent_turns", 1, 64, base.max_concurrent_turns),
+        context_window: count("context_window", 4096, 4_000_000, base.context_window),
+        history_messages: count("history_messages", 10, 1000, base.history_messages),
+        worker_timeout: seconds(section, "worker_timeout_secs", 10, 86_400).unwrap_or(base.worker_timeout),
+        branch_timeout: seconds(section, "branch_timeout_secs", 5, 3600).unwrap_or(base.branch_timeout),
+        worker_idle_timeout: seconds(section, "worker_idle_timeout_secs", 10, 86_400)
+            .unwrap_or(base.worker_idle_timeout),
+    }
+}
+
+fn routing(section: &Section<'_, '_>, base: &RoutingConfig, llm: &LlmConfig) -> RoutingConfig {
+    let check = |key: &'static str, model: &str| {
+        let provider =
+            model.split_once('/').filter(|(provider, name)| !provider.is_empty() && !name.is_empty());
+        match provider {
+            None => section.refuse(key, format!("{model:?} must be provider/model")),
+            Some(_) if model == OFFLINE_MODEL => {}
+            Some((provider, _)) if llm.providers.iter().any(|known| known.id == provider) => {}
+            Some((provider, _)) => {
+                section.refuse(key, format!("the provider {provider:?} has no key or address in [llm]"))
+            }
+        }
+    };
+    let model = |key: &'static str, base: &String| match section.name(key) {
+        Some(model) => {
+            check(key, &model);
+            model
+        }
+        None => base.clone(),
+    };
+    let fallbacks = section.texts("fallbacks");
+    fallbacks.iter().flatten().for_each(|model| check("fallbacks", model));
+    let routing = RoutingConfig {
+        channel: model("channel", &base.channel),
+        branch: model("branch", &base.branch),
+        worker: model("worker", &base.worker),
+        fallbacks: fallbacks.unwrap_or_else(|| base.fallbacks.clone()),
+        rate_limit_cooldown: seconds(section, "rate_limit_cooldown_secs", 1, 3600)
+            .unwrap_or(base.rate_limit_cooldown),
+    };
+    section.finish();
+    routing
+}
+
+fn sandbox(section: &Section<'_, '_>, base: &SandboxConfig) -> SandboxConfig {
+    let modes = [("enabled", SandboxMode::Enabled), ("disabled", SandboxMode::Disabled)];
+    let paths: Option<Vec<PathBuf>> =
+        section.texts("writable_paths").map(|paths| paths.into_iter().map(PathBuf::from).collect());
+    if paths.iter().flatten().any(|path| !path.is_absolute()) {
+        section.refuse("writable_paths", "must be absolute paths");
+    }
+    let sandbox = SandboxConfig {
+        mode: section.choice("mode", &modes).unwrap_or(base.mode),
+        network: section.switch("network").unwrap_or(base.network),
+        writable_paths: paths.unwrap_or_else(|| base.writable_paths.clone()),
+        passthrough_env: section.texts("passthrough_env").unwrap_or_else(|| base.passthrough_env.clone()),
+    };
+    section.finish();
+    sandbox
+}
+
+fn bindings(root: &Section<'_, '_>, agents: &[AgentConfig]) -> Vec<BindingConfig> {
+    let mut bindings = Vec::new();
+    for section in root.tables("bindings") {
+        let agent = section.name("agent_id").unwrap_or_default();
+        if agents.iter().all(|known| known.id.as_str() != agent) {
+            section.refuse("agent_id", format!("there is no agent {agent:?}"));
+        }
+        let platforms = PLATFORMS.map(|platform| (platform, platform));
+        let channel = section.choice("channel", &platforms);
+        if channel.is_none() {
+            section.refuse("channel", "is needed");
+        }
+        bindings.push(BindingConfig {
+            agent: AgentId::new(&agent),
+            channel: channel.unwrap_or_default().to_owned(),
+            adapter: section.name("adapter"),
+            channel_ids: section.texts("channel_ids").unwrap_or_default(),
+            require_mention: section.switch("require_mention"),
+        });
+        section.finish();
+    }
+    bindings
+}
+
+/// `bind`, `port` and `auth_token` of a listener; other machines need a token (P7).
+fn listener(
+    section: &Section<'_, '_>,
+    bind: std::net::IpAddr,
+    port: u16,
+) -> (std::net::IpAddr, u16, Option<Secret>) {
+    let bind = section.parsed("bind", "an IP address").unwrap_or(bind);
+    let port = section.number("port", 1, 65_535).and_then(|port| u16::try_from(port).ok()).unwrap_or(port);
+    let token = section.secret("auth_token");
+    if !bind.is_loopback() && token.is_none() {
+        section.refuse("bind", "an address that other machines reach needs auth_token");
+    }
+    (bind, port, token)
+}
+
+fn webhook(section: &Section<'_, '_>) -> WebhookConfig {
+    let base = WebhookConfig::default();
+    let enabled = section.switch("enabled").unwrap_or(base.enabled);
+    let (bind, port, auth_token) = listener(section, base.bind, base.port);
+    section.finish();
+    WebhookConfig { enabled, bind, port, auth_token }
+}
+
+fn api(section: &Section<'_, '_>) -> ApiConfig {
+    let base = ApiConfig::default();
+    let enabled = section.switch("enabled").unwrap_or(base.enabled);
+    let (bind, port, auth_token) = listener(section, base.bind, base.port);
+    section.finish();
+    ApiConfig { enabled, bind, port, auth_token }
+}
+
+fn irc(section: &Section<'_, '_>) -> Vec<IrcConfig> {
+    let mut connections: Vec<IrcConfig> = Vec::new();
+    let enabled = section.switch("enabled").unwrap_or(true);
+    let instances = section.tables("instances");
+    // Without `server`, [messaging.irc] only holds its instances.
+    let alone = section.is_there() && (section.name("server").is_some() || instances.is_empty());
+    if alone {
+        connections.extend(irc_instance(section, None));
+    }
+    for instance in &instances {
+        let name = instance.name("name").unwrap_or_default();
+        let one = irc_instance(instance, Some(&name));
+        if let Some(one) = one {
+            if connections.iter().any(|known| known.instance == one.instance) {
+                instance.refuse("name", "is used by another instance");
+            }
+            connections.push(one);
+        }
+        if name.is_empty() || name.contains([':', ' ']) {
+            instance.refuse("name", "is needed, without blanks and colons");
+        }
+        instance.finish();
+    }
+    section.finish();
+    if enabled { connections } else { Vec::new() }
+}
+
+fn irc_instance(section: &Section<'_, '_>, name: Option<&str>) -> Option<IrcConfig> {
+    let (server, nick) = (section.name("server"), section.name("nick"));
+    for (key, value) in [("server", &server), ("nick", &nick)] {
+        if value.is_none() {
+            section.refuse(key, "is needed");
+        }
+    }
+    let tls = section.switch("tls").unwrap_or(true);
+    let port = section.number("port", 1, 65_535).and_then(|port| u16::try_from(port).ok());
+    let config = IrcConfig {
+        instance: name.map_or_else(|| InstanceId::new("irc"), |name| InstanceId::new(format!("irc:{name}"))),
+        port: port.unwrap_or(if tls { 6697 } else { 6667 }),
+        tls,
+        tls_ca_file: section.name("tls_ca_file").map(PathBuf::from),
+        realname: section.name("realname").unwrap_or_else(|| "Spacebot".to_owned()),
+        password: section.secret("password"),
+        sasl_username: section.name("sasl_username"),
+        sasl_password: section.secret("sasl_password"),
+        channels: section.texts("channels").unwrap_or_default(),
+        dm_allowed_users: section.texts("dm_allowed_users").unwrap_or_default(),
+        require_mention: section.switch("require_mention").unwrap_or(true),
+        server: server.clone().unwrap_or_default(),
+        nick: nick.clone().unwrap_or_default(),
+    };
+    if config.sasl_username.is_some() != config.sasl_password.is_some() {
+        section.refuse("sasl_username", "sasl_username and sasl_password belong together");
+    }
+    if !tls && config.sasl_password.is_some() {
+        section.refuse("tls", "a password is sent over TLS only");
+    }
+    server.and(nick).map(|_| config)
+}
+
+#[cfg(test)]
+mod tests;

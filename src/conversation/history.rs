@@ -1,0 +1,179 @@
+//! The words that were exchanged, append-only. What a turn sees of them starts at the channel's
+//! `window_start`, which moves rarely and far, so that the prompt prefix stays the same for many
+//! turns (P9).
+
+use crate::clock::Timestamp;
+use crate::db::DbError;
+use crate::db::rusqlite::{Connection, OptionalExtension, Row, params};
+use crate::id::ConversationId;
+use crate::text::estimate_tokens;
+
+use super::Place;
+
+/// Who speaks in a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    User,
+    Assistant,
+    /// A result of a branch or worker, in the form of `turn::write`.
+    Event,
+}
+
+impl Role {
+    fn as_str(self) -> &'static str {
+        match self {
+            Role::User => "user",
+            Role::Assistant => "assistant",
+            Role::Event => "event",
+        }
+    }
+
+    fn parse(text: &str) -> Self {
+        match text {
+            "user" => Role::User,
+            "assistant" => Role::Assistant,
+            _ => Role::Event,
+        }
+    }
+}
+
+/// A stored line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    pub id: i64,
+    pub role: Role,
+    pub sender_name: String,
+    pub content: String,
+    pub at: Timestamp,
+}
+
+/// A line to be stored.
+#[derive(Debug, Clone)]
+pub struct NewLine {
+    pub role: Role,
+    pub sender_id: Option<String>,
+    pub sender_name: Option<String>,
+    pub content: String,
+    pub at: Timestamp,
+}
+
+/// The lines that a turn sees.
+#[derive(Debug, Default)]
+pub struct History {
+    pub lines: Vec<Line>,
+    /// Set when the window became too long: where the next turn's window starts.
+    pub next_start: Option<i64>,
+}
+
+fn line(row: &Row<'_>) -> Result<Line, crate::db::rusqlite::Error> {
+    Ok(Line {
+        id: row.get(0)?,
+        role: Role::parse(row.get_ref(1)?.as_str()?),
+        sender_name: row.get::<_, Option<String>>(2)?.unwrap_or_default(),
+        content: row.get(3)?,
+        at: Timestamp(row.get(4)?),
+    })
+}
+
+/// All lines since the window's start, at most `max_lines` and `max_tokens` of them. When a bound is
+/// passed, the later half is seen and the window moves there with the next commit.
+pub(super) fn visible(
+    connection: &Connection,
+    conversation: &ConversationId,
+    max_lines: usize,
+    max_tokens: usize,
+) -> Result<History, DbError> {
+    let start: i64 = connection
+        .prepare_cached("SELECT window_start FROM channels WHERE id = ?1")?
+        .query_row([conversation.as_str()], |row| row.get(0))
+        .optional()?
+        .unwrap_or(0);
+    let sql = "SELECT id, role, sender_name, content, created_at FROM conversation_messages
+               WHERE channel_id = ?1 AND id >= ?2 ORDER BY id DESC LIMIT ?3";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut lines = statement
+        .query_map(params![conversation.as_str(), start, max_lines + 1], line)?
+        .collect::<Result<Vec<_>, _>>()?;
+    let fitting = fitting(&lines, max_lines, max_tokens);
+    let mut history = History::default();
+    if fitting < lines.len() {
+        lines.truncate(fitting);
+        history.next_start = lines.last().map(|line| line.id);
+    }
+    lines.reverse();
+    history.lines = lines;
+    Ok(history)
+}
+
+/// How many of the lines (newest first) are shown: all, or those of half the bounds.
+fn fitting(newest_first: &[Line], max_lines: usize, max_tokens: usize) -> usize {
+    let mut tokens = 0;
+    let mut half = None;
+    for (count, line) in newest_first.iter().enumerate() {
+        tokens += estimate_tokens(&line.content);
+        if half.is_none() && (tokens > max_tokens / 2 || count >= max_lines / 2) {
+            half = Some(count.max(1));
+        }
+        if tokens > max_tokens || count >= max_lines {
+            return half.unwrap_or(count).max(1);
+        }
+    }
+    newest_first.len()
+}
+
+pub(super) fn last(
+    connection: &Connection,
+    conversation: &ConversationId,
+    limit: usize,
+) -> Result<Vec<Line>, DbError> {
+    let sql = "SELECT id, role, sender_name, content, created_at FROM conversation_messages
+               WHERE channel_id = ?1 ORDER BY id DESC LIMIT ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut lines =
+        statement.query_map(params![conversation.as_str(), limit], line)?.collect::<Result<Vec<_>, _>>()?;
+    lines.reverse();
+    Ok(lines)
+}
+
+pub(super) fn channels(connection: &Connection, limit: usize) -> Result<Vec<String>, DbError> {
+    let mut statement =
+        connection.prepare_cached("SELECT id FROM channels ORDER BY last_activity_at DESC LIMIT ?1")?;
+    Ok(statement.query_map([limit], |row| row.get(0))?.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn append(
+    connection: &Connection,
+    place: &Place,
+    lines: &[NewLine],
+    window_start: Option<i64>,
+    now: Timestamp,
+) -> Result<(), DbError> {
+    let sql = "INSERT INTO channels (id, platform, instance, display_name, direct, created_at, last_activity_at)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
+               ON CONFLICT (id) DO UPDATE SET last_activity_at = ?6, window_start = coalesce(?7, window_start)";
+    let (conversation, instance) = (place.conversation.as_str(), place.instance.as_str());
+    connection.prepare_cached(sql)?.execute(params![
+        conversation,
+        place.instance.platform(),
+        instance,
+        place.name,
+        place.direct,
+        now.0,
+        window_start
+    ])?;
+    let sql =
+        "INSERT INTO conversation_messages (channel_id, role, sender_name, sender_id, content, created_at)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let mut statement = connection.prepare_cached(sql)?;
+    for line in lines {
+        statement.execute(params![
+            conversation,
+            line.role.as_str(),
+            line.sender_name,
+            line.sender_id,
+            line.content,
+            line.at.0
+        ])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! Messages that came in; a row is unanswered until the turn that answered it is committed.
+
+use crate::clock::Timestamp;
+use crate::db::DbError;
+use crate::db::rusqlite::{Connection, OptionalExtension, Row, params};
+use crate::event::Received;
+use crate::id::{ConversationId, InboxId, InstanceId};
+use crate::message::Inbound;
+
+use super::{Place, Unfinished};
+
+/// Conversations that one recovery lists; a daemon that stopped with more takes the rest next time
+/// one of them gets a message.
+const MAX_UNFINISHED: usize = 4096;
+
+pub(super) fn insert(
+    connection: &Connection,
+    message: &Inbound,
+    now: Timestamp,
+) -> Result<Option<InboxId>, DbError> {
+    let sql =
+        "INSERT INTO inbox (instance, platform_id, conversation_id, sender_id, sender_name, content, place,
+                   direct, addressed, sent_at, received_at)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+               ON CONFLICT (instance, platform_id) DO NOTHING RETURNING id";
+    let values = params![
+        message.instance.as_str(),
+        message.platform_id,
+        message.conversation.as_str(),
+        message.sender_id,
+        message.sender_name,
+        message.content,
+        message.place,
+        message.direct,
+        message.addressed,
+        message.sent_at.0,
+        now.0,
+    ];
+    let id = connection.prepare_cached(sql)?.query_row(values, |row| row.get(0)).optional()?;
+    Ok(id.map(InboxId))
+}
+
+pub(super) fn unanswered(
+    connection: &Connection,
+    conversation: &ConversationId,
+    limit: usize,
+) -> Result<Vec<Received>, DbError> {
+    let sql = "SELECT id, instance, platform_id, conversation_id, sender_id, sender_name, content, place,
+                      direct, addressed, sent_at
+               FROM inbox WHERE conversation_id = ?1 AND answered_at IS NULL ORDER BY id LIMIT ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(params![conversation.as_str(), limit], received)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn received(row: &Row<'_>) -> Result<Received, crate::db::rusqlite::Error> {
+    let message = Inbound {
+        instance: InstanceId::new(row.get_ref(1)?.as_str()?),
+        platform_id: row.get(2)?,
+        conversation: ConversationId::new(row.get_ref(3)?.as_str()?),
+        agent: None,
+        sender_id: row.get(4)?,
+        sender_name: row.get(5)?,
+        content: row.get(6)?,
+        place: row.get(7)?,
+        direct: row.get(8)?,
+        addressed: row.get(9)?,
+        sent_at: Timestamp(row.get(10)?),
+    };
+    Ok(Received { id: InboxId(row.get(0)?), message })
+}
+
+pub(super) fn answer(connection: &Connection, id: InboxId, now: Timestamp) -> Result<(), DbError> {
+    let sql = "UPDATE inbox SET answered_at = ?2 WHERE id = ?1 AND answered_at IS NULL";
+    if connection.prepare_cached(sql)?.execute(params![id.0, now.0])? == 1 {
+        return Ok(());
+    }
+    Err(DbError::Refused(format!("message {id} is answered already")))
+}
+
+/// Conversations with unanswered messages or results that wait.
+pub(super) fn unfinished(connection: &Connection) -> Result<Vec<Unfinished>, DbError> {
+    let sql = "SELECT conversation_id, instance, direct, place, max(id), 0 FROM inbox
+               WHERE answered_at IS NULL GROUP BY conversation_id
+               UNION ALL
+               SELECT id, instance, direct, coalesce(display_name, id), NULL, 1 FROM channels WHERE id IN
+                   (SELECT channel_id FROM branch_runs WHERE relayed = 0
+                    UNION SELECT channel_id FROM worker_runs WHERE relayed = 0)
+               LIMIT ?1";
+    let mut statement = connection.prepare(sql)?;
+    let rows = statement.query_map([MAX_UNFINISHED], |row| {
+        let place = Place {
+            conversation: ConversationId::new(row.get_ref(0)?.as_str()?),
+            instance: InstanceId::new(row.get_ref(1)?.as_str()?),
+            direct: row.get(2)?,
+            name: row.get(3)?,
+        };
+        Ok(Unfinished { place, newest: row.get::<_, Option<i64>>(4)?.map(InboxId), results: row.get(5)? })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}

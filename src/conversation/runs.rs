@@ -1,0 +1,271 @@
+//! Branches and workers: their rows, from start to the relay of their result.
+
+use crate::clock::Timestamp;
+use crate::db::DbError;
+use crate::db::rusqlite::{Connection, OptionalExtension, Row, params};
+use crate::id::{ConversationId, ProcessId, ProcessKind};
+
+use super::journal::number;
+
+/// How a branch ended.
+#[derive(Debug, Clone)]
+pub struct BranchEnd {
+    /// `done`, `failed` or `cancelled`.
+    pub status: &'static str,
+    pub conclusion: String,
+    pub tool_calls: usize,
+}
+
+/// What a worker's work came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Success,
+    Partial,
+    Cancelled,
+    Timeout,
+    Failed,
+}
+
+impl Outcome {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Success => "success",
+            Outcome::Partial => "partial",
+            Outcome::Cancelled => "cancelled",
+            Outcome::Timeout => "timeout",
+            Outcome::Failed => "failed",
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct WorkerEnd {
+    pub outcome: Outcome,
+    pub result: String,
+    pub summary: Option<String>,
+    /// JSON list of steps.
+    pub transcript: String,
+    pub tool_calls: usize,
+    /// False when the result was relayed before and the end is no news.
+    pub tell: bool,
+}
+
+/// A result that the channel has to hear of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingResult {
+    pub process: ProcessId,
+    pub task: String,
+    pub text: String,
+    /// Platform ids of the messages that asked for it.
+    pub answers: Vec<String>,
+}
+
+/// One worker as `worker_inspect` shows it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct RunSummary {
+    pub id: u64,
+    pub task: String,
+    pub status: String,
+    pub outcome: Option<String>,
+    pub result: Option<String>,
+    pub tool_calls: usize,
+    #[serde(skip)]
+    pub transcript: Option<String>,
+}
+
+pub(super) fn begin_branch(
+    connection: &Connection,
+    id: u64,
+    conversation: &ConversationId,
+    description: &str,
+    answers: &[String],
+    now: Timestamp,
+) -> Result<(), DbError> {
+    let sql = "INSERT INTO branch_runs (id, channel_id, description, answers, started_at) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let answers = serde_json::Value::from(answers).to_string();
+    connection.prepare_cached(sql)?.execute(params![
+        number(id)?,
+        conversation.as_str(),
+        description,
+        answers,
+        now.0
+    ])?;
+    Ok(())
+}
+
+pub(super) fn begin_worker(
+    connection: &Connection,
+    id: u64,
+    conversation: &ConversationId,
+    task: &str,
+    interactive: bool,
+    answers: &[String],
+    now: Timestamp,
+) -> Result<(), DbError> {
+    let sql = "INSERT INTO worker_runs (id, channel_id, task, interactive, answers, started_at)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let answers = serde_json::Value::from(answers).to_string();
+    let values = params![number(id)?, conversation.as_str(), task, interactive, answers, now.0];
+    connection.prepare_cached(sql)?.execute(values)?;
+    Ok(())
+}
+
+pub(super) fn end_branch(
+    connection: &Connection,
+    id: u64,
+    end: &BranchEnd,
+    now: Timestamp,
+) -> Result<(), DbError> {
+    let sql = "UPDATE branch_runs SET status = ?2, conclusion = ?3, tool_calls = ?4, completed_at = ?5
+               WHERE id = ?1 AND status = 'running'";
+    let changed = connection.prepare_cached(sql)?.execute(params![
+        number(id)?,
+        end.status,
+        end.conclusion,
+        end.tool_calls,
+        now.0
+    ])?;
+    once(changed, ProcessKind::Branch, id)
+}
+
+pub(super) fn move_worker(
+    connection: &Connection,
+    id: u64,
+    from: &str,
+    to: &str,
+    result: Option<&str>,
+) -> Result<(), DbError> {
+    let sql =
+        "UPDATE worker_runs SET status = ?3, result = coalesce(?4, result) WHERE id = ?1 AND status = ?2";
+    let changed = connection.prepare_cached(sql)?.execute(params![number(id)?, from, to, result])?;
+    once(changed, ProcessKind::Worker, id)
+}
+
+pub(super) fn end_worker(
+    connection: &Connection,
+    id: u64,
+    end: &WorkerEnd,
+    now: Timestamp,
+) -> Result<(), DbError> {
+    let sql = "UPDATE worker_runs SET status = ?2, outcome_kind = ?3, outcome_summary = ?4, result = ?5, transcript = ?6,
+                   tool_calls = ?7, completed_at = ?8, relayed = CASE WHEN ?9 THEN 0 ELSE 1 END
+               WHERE id = ?1 AND status IN ('running', 'waiting_for_input')";
+    let status = if matches!(end.outcome, Outcome::Success | Outcome::Partial) { "done" } else { "failed" };
+    let changed = connection.prepare_cached(sql)?.execute(params![
+        number(id)?,
+        status,
+        end.outcome.as_str(),
+        end.summary,
+        end.result,
+        end.transcript,
+        end.tool_calls,
+        now.0,
+        end.tell,
+    ])?;
+    once(changed, ProcessKind::Worker, id)
+}
+
+/// A process ends once, whoever comes first.
+fn once(changed: usize, kind: ProcessKind, id: u64) -> Result<(), DbError> {
+    if changed == 1 {
+        return Ok(());
+    }
+    Err(DbError::Refused(format!("{} is not in the state that this change needs", ProcessId::new(kind, id))))
+}
+
+/// Runs that have something to tell: in a terminal state, or waiting for input with a result.
+pub(super) fn waiting(
+    connection: &Connection,
+    conversation: &ConversationId,
+    limit: usize,
+) -> Result<Vec<WaitingResult>, DbError> {
+    let sql = "SELECT 'branch', id, description, coalesce(conclusion, ''), answers FROM branch_runs
+                   WHERE channel_id = ?1 AND relayed = 0 AND status <> 'running'
+               UNION ALL
+               SELECT 'worker', id, task, coalesce(result, ''), answers FROM worker_runs
+                   WHERE channel_id = ?1 AND relayed = 0 AND status <> 'running'
+               ORDER BY 2 LIMIT ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(params![conversation.as_str(), limit], |row| {
+        let kind =
+            if row.get_ref(0)?.as_str()? == "branch" { ProcessKind::Branch } else { ProcessKind::Worker };
+        Ok(WaitingResult {
+            process: ProcessId::new(kind, row.get(1)?),
+            task: row.get(2)?,
+            text: row.get(3)?,
+            answers: serde_json::from_str(row.get_ref(4)?.as_str()?).unwrap_or_default(),
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn relay(connection: &Connection, process: ProcessId) -> Result<(), DbError> {
+    let sql = match process.kind {
+        ProcessKind::Branch => "UPDATE branch_runs SET relayed = 1 WHERE id = ?1 AND relayed = 0",
+        ProcessKind::Worker => "UPDATE worker_runs SET relayed = 1 WHERE id = ?1 AND relayed = 0",
+        ProcessKind::Channel => return Ok(()),
+    };
+    let changed = connection.prepare_cached(sql)?.execute([number(process.number)?])?;
+    once(changed, process.kind, process.number)
+}
+
+pub(super) fn any_running(connection: &Connection) -> Result<bool, DbError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM branch_runs WHERE relayed = 0 AND status = 'running')
+                   OR EXISTS (SELECT 1 FROM worker_runs WHERE status IN ('running', 'waiting_for_input'))";
+    Ok(connection.query_row(sql, [], |row| row.get(0))?)
+}
+
+/// Marks what a crash cut off; its channel hears of it once.
+pub(super) fn interrupt(connection: &Connection, text: &str, now: Timestamp) -> Result<(), DbError> {
+    connection.execute(
+        "UPDATE branch_runs SET status = 'failed', conclusion = ?1, completed_at = ?2 WHERE status = 'running'",
+        params![text, now.0],
+    )?;
+    connection.execute(
+        "UPDATE worker_runs SET status = 'failed', outcome_kind = 'failed', relayed = 0, completed_at = ?2,
+             result = CASE WHEN status = 'waiting_for_input' THEN coalesce(result || char(10), '') ELSE '' END || ?1
+         WHERE status IN ('running', 'waiting_for_input')",
+        params![text, now.0],
+    )?;
+    Ok(())
+}
+
+const SUMMARY: &str = "SELECT id, task, status, outcome_kind, result, tool_calls, transcript FROM worker_runs WHERE channel_id = ?1";
+
+fn summary(row: &Row<'_>) -> Result<RunSummary, crate::db::rusqlite::Error> {
+    Ok(RunSummary {
+        id: row.get(0)?,
+        task: row.get(1)?,
+        status: row.get(2)?,
+        outcome: row.get(3)?,
+        result: row.get(4)?,
+        tool_calls: row.get(5)?,
+        transcript: row.get(6)?,
+    })
+}
+
+pub(super) fn workers(
+    connection: &Connection,
+    conversation: &ConversationId,
+    limit: usize,
+) -> Result<Vec<RunSummary>, DbError> {
+    let mut statement = connection.prepare(&format!("{SUMMARY} ORDER BY id DESC LIMIT ?2"))?;
+    Ok(statement.query_map(params![conversation.as_str(), limit], summary)?.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn worker(
+    connection: &Connection,
+    conversation: &ConversationId,
+    id: u64,
+) -> Result<RunSummary, DbError> {
+    connection
+        .query_row(&format!("{SUMMARY} AND id = ?2"), params![conversation.as_str(), number(id)?], summary)
+        .optional()?
+        .ok_or_else(|| DbError::NotFound(ProcessId::new(ProcessKind::Worker, id).to_string()))
+}
+
+pub(super) fn next_number(connection: &Connection) -> Result<u64, DbError> {
+    let sql = "SELECT max(coalesce((SELECT max(run) FROM run_journal), 0), coalesce((SELECT max(id) FROM branch_runs), 0),
+                   coalesce((SELECT max(id) FROM worker_runs), 0)) + 1";
+    Ok(connection.query_row(sql, [], |row| row.get(0))?)
+}

@@ -1,0 +1,158 @@
+//! The turn commit is all or nothing, inbound is taken once, results are relayed once.
+
+use std::time::Duration;
+
+use super::*;
+use crate::clock::SimulatedClock;
+use crate::id::ProcessKind;
+
+fn conversations() -> (tempfile::TempDir, Conversations) {
+    let folder = tempfile::tempdir().expect("folder");
+    let db = Db::open_inline(&folder.path().join("t.db"), None).expect("open");
+    (folder, Conversations::new(db, SimulatedClock::starting_at(Timestamp(1000))))
+}
+
+fn inbound(platform_id: &str, content: &str) -> Inbound {
+    Inbound {
+        instance: InstanceId::new("webhook"),
+        platform_id: platform_id.to_owned(),
+        conversation: ConversationId::new("webhook:c"),
+        agent: None,
+        sender_id: "u".to_owned(),
+        sender_name: "Una".to_owned(),
+        content: content.to_owned(),
+        sent_at: Timestamp(900),
+        direct: true,
+        addressed: true,
+        place: "webhook".to_owned(),
+    }
+}
+
+fn place() -> Place {
+    Place {
+        conversation: ConversationId::new("webhook:c"),
+        instance: InstanceId::new("webhook"),
+        direct: true,
+        name: "webhook".to_owned(),
+    }
+}
+
+fn say(text: &str) -> Content {
+    Content::Text { text: text.to_owned() }
+}
+
+fn new_line(role: Role, content: &str) -> NewLine {
+    NewLine { role, sender_id: None, sender_name: None, content: content.to_owned(), at: Timestamp(1) }
+}
+
+#[test]
+fn the_same_message_is_taken_once() {
+    let (_folder, c) = conversations();
+    assert!(c.receive(inbound("1", "hello")).expect("write").is_some());
+    assert_eq!(c.receive(inbound("1", "hello")).expect("write"), None);
+    assert_eq!(c.unanswered(&place().conversation, 10).expect("read").len(), 1);
+}
+
+#[test]
+fn a_message_cannot_be_answered_twice() {
+    let (_folder, c) = conversations();
+    let id = c.receive(inbound("1", "hello")).expect("write").expect("new");
+    let commit = || TurnCommit {
+        answered: vec![id],
+        say: vec![say("hi")],
+        answers: vec!["1".to_owned()],
+        ..TurnCommit::default()
+    };
+    c.commit_turn(&place(), commit()).expect("first");
+    assert!(matches!(c.commit_turn(&place(), commit()), Err(DbError::Refused(_))));
+    let pending = c.pending(&InstanceId::new("webhook"), None, OutboxId(0), 10).expect("read");
+    assert_eq!(pending.len(), 1, "the second answer was not stored");
+    assert_eq!(pending[0].answers, ["1"]);
+    assert!(c.unanswered(&place().conversation, 10).expect("read").is_empty());
+}
+
+#[test]
+fn sending_is_begun_once_and_a_crash_leaves_unknown() {
+    let (_folder, c) = conversations();
+    c.commit_turn(&place(), TurnCommit { say: vec![say("a"), say("b")], ..TurnCommit::default() })
+        .expect("commit");
+    let irc = InstanceId::new("webhook");
+    let ids: Vec<_> =
+        c.pending(&irc, None, OutboxId(0), 10).expect("read").iter().map(|outbound| outbound.id).collect();
+    let conversation = place().conversation;
+    c.record(&ids[..1], &conversation, Delivery::Sending).expect("sending");
+    assert!(c.record(&ids[..1], &conversation, Delivery::Sending).is_err());
+    let (_, unknown) = c.recover("cut off").expect("recover");
+    assert_eq!(unknown, 1);
+    assert_eq!(c.pending(&irc, None, OutboxId(0), 10).expect("read").len(), 1, "only the one never begun");
+    c.record(&ids[..1], &conversation, Delivery::Sent { platform_id: None }).expect("no error, no change");
+}
+
+#[test]
+fn a_branch_cut_off_by_a_crash_is_reported_once() {
+    let (_folder, c) = conversations();
+    c.receive(inbound("1", "think")).expect("write");
+    c.begin_branch(1, &place().conversation, "think", &["1".to_owned()]).expect("begin");
+    c.commit_turn(&place(), TurnCommit::default()).expect("the channel exists");
+    let (unfinished, _) = c.recover("cut off").expect("recover");
+    assert_eq!(unfinished.len(), 2, "a message and a result: {unfinished:?}");
+    let waiting = c.waiting_results(&place().conversation, 10).expect("read");
+    assert_eq!(waiting.len(), 1);
+    assert_eq!(
+        (waiting[0].text.as_str(), waiting[0].answers.as_slice()),
+        ("cut off", ["1".to_owned()].as_slice())
+    );
+    let branch = ProcessId::new(ProcessKind::Branch, 1);
+    let relay = || TurnCommit { relayed: vec![branch], ..TurnCommit::default() };
+    c.commit_turn(&place(), relay()).expect("relay");
+    assert!(c.commit_turn(&place(), relay()).is_err());
+    assert!(c.waiting_results(&place().conversation, 10).expect("read").is_empty());
+    assert!(
+        c.end_branch(1, BranchEnd { status: "done", conclusion: String::new(), tool_calls: 0 }, vec![])
+            .is_err()
+    );
+    assert_eq!(c.next_process_number().expect("read"), 2);
+}
+
+#[test]
+fn the_window_moves_rarely_and_far() {
+    let (_folder, c) = conversations();
+    let mut starts = Vec::new();
+    for turn in 0..60 {
+        let history = c.history(&place().conversation, 20, 10_000).expect("read");
+        assert!(history.lines.len() <= 20, "{}", history.lines.len());
+        starts.push(history.lines.first().map_or(0, |line| line.id));
+        let lines =
+            vec![new_line(Role::User, &format!("q{turn}")), new_line(Role::Assistant, &format!("a{turn}"))];
+        c.commit_turn(
+            &place(),
+            TurnCommit { lines, window_start: history.next_start, ..TurnCommit::default() },
+        )
+        .expect("commit");
+    }
+    let moves = starts.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    assert!(moves <= 60 / 5 + 1, "the window moved {moves} times in 60 turns");
+}
+
+#[test]
+fn long_lines_bound_the_window_too() {
+    let (_folder, c) = conversations();
+    let lines = (0..10).map(|n| new_line(Role::User, &format!("{n}{}", "x".repeat(400)))).collect();
+    c.commit_turn(&place(), TurnCommit { lines, ..TurnCommit::default() }).expect("commit");
+    let history = c.history(&place().conversation, 100, 500).expect("read");
+    assert!((1..=3).contains(&history.lines.len()), "{}", history.lines.len());
+    assert!(history.lines.last().is_some_and(|line| line.content.starts_with('9')));
+}
+
+#[test]
+fn records_come_back_in_order() {
+    let (_folder, c) = conversations();
+    let record = |number, step| Record { run: 4, number, step, payload: serde_json::json!({ "n": number }) };
+    c.journal(vec![record(0, Step::Start), record(1, Step::Model)]).expect("submit");
+    c.journal_durably(vec![record(2, Step::End)]).expect("write");
+    let back = c.records(4).expect("read");
+    assert_eq!(back.iter().map(|record| record.number).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!(back[2].step, Step::End);
+    assert_eq!(c.next_process_number().expect("read"), 5);
+    assert_eq!(Timestamp(0).plus(Duration::from_secs(1)), Timestamp(1000));
+}

@@ -1,0 +1,14 @@
+//! The only owner of live state: which conversations have work, which processes run, what is due.
+//!
+//! [`state::Hub`] decides and does nothing; [`performer`] does and decides nothing.
+
+pub mod bindings;
+mod intake;
+mod outbox;
+mod performer;
+pub mod state;
+mod timers;
+
+pub use intake::AgentIntake;
+pub use outbox::{AgentOutbox, MAX_AGENTS};
+pub use performer::{Bell, HubParts, Inputs, QUEUE_COMMANDS, QUEUE_CONTROL, QUEUE_INBOUND, QUEUE_UP, run};

@@ -1,0 +1,121 @@
+//! One outbox for adapters over the databases of all agents. An id that leaves here carries the
+//! agent in its low bits, because every database counts from one.
+
+use crate::conversation::Conversations;
+use crate::error::Kind;
+use crate::id::{ConversationId, InstanceId, OutboxId};
+use crate::message::{Delivery, Outbound, Outbox, OutboxError};
+
+/// Low bits of an id that hold the agent's place in the list.
+const AGENT_BITS: u32 = 6;
+/// Most agents of one daemon.
+pub const MAX_AGENTS: usize = 1 << AGENT_BITS;
+
+pub struct AgentOutbox {
+    agents: Vec<Conversations>,
+}
+
+impl AgentOutbox {
+    /// At most [`MAX_AGENTS`]; further ones would not be heard.
+    pub fn new(agents: Vec<Conversations>) -> Self {
+        debug_assert!(agents.len() <= MAX_AGENTS);
+        Self { agents }
+    }
+}
+
+impl Outbox for AgentOutbox {
+    fn pending(
+        &self,
+        instance: &InstanceId,
+        conversation: Option<&ConversationId>,
+        after: OutboxId,
+        limit: usize,
+    ) -> Result<Vec<Outbound>, OutboxError> {
+        let mut all = Vec::new();
+        for (place, agent) in (0_i64..).zip(&self.agents) {
+            // The newest row of this agent whose outer id is not above `after`.
+            let row = OutboxId((after.0 - place) >> AGENT_BITS);
+            let rows = agent.pending(instance, conversation, row, limit)?;
+            all.extend(rows.into_iter().map(|outbound| Outbound {
+                id: OutboxId((outbound.id.0 << AGENT_BITS) | place),
+                ..outbound
+            }));
+        }
+        if self.agents.len() > 1 {
+            all.sort_by_key(|outbound| outbound.id);
+            all.truncate(limit);
+        }
+        Ok(all)
+    }
+
+    fn record(
+        &self,
+        ids: &[OutboxId],
+        conversation: &ConversationId,
+        delivery: Delivery,
+    ) -> Result<(), OutboxError> {
+        let mask = (1 << AGENT_BITS) - 1;
+        for (place, agent) in (0_i64..).zip(&self.agents) {
+            let rows: Vec<_> =
+                ids.iter().filter(|id| id.0 & mask == place).map(|id| OutboxId(id.0 >> AGENT_BITS)).collect();
+            if !rows.is_empty() {
+                agent.record(&rows, conversation, delivery.clone())?;
+            }
+        }
+        match ids.iter().find(|id| usize::try_from(id.0 & mask).is_ok_and(|place| place >= self.agents.len()))
+        {
+            Some(id) => {
+                Err(OutboxError { reason: format!("answer {id} belongs to no agent"), kind: Kind::NotFound })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::clock::{SimulatedClock, Timestamp};
+    use crate::conversation::{Place, TurnCommit};
+    use crate::db::Db;
+    use crate::message::Content;
+
+    #[test]
+    fn two_agents_share_an_instance_without_mixing_their_rows() {
+        let folder = tempfile::tempdir().expect("folder");
+        let agent = |name: &str| {
+            let db = Db::open_inline(&folder.path().join(name), None).expect("open");
+            Conversations::new(db, SimulatedClock::starting_at(Timestamp(1)))
+        };
+        let agents = vec![agent("a"), agent("b")];
+        let instance = InstanceId::new("irc");
+        for (name, agent) in ["irc:#a", "irc:#b"].iter().zip(&agents) {
+            let place = Place {
+                conversation: ConversationId::new(name),
+                instance: instance.clone(),
+                direct: false,
+                name: String::new(),
+            };
+            let say = (0..2).map(|n| Content::Text { text: format!("{name} {n}") }).collect();
+            agent.commit_turn(&place, TurnCommit { say, ..TurnCommit::default() }).expect("commit");
+        }
+        let outbox = AgentOutbox::new(agents);
+        let all = outbox.pending(&instance, None, OutboxId(0), 10).expect("read");
+        assert_eq!(all.len(), 4);
+        for after in &all {
+            let later = outbox.pending(&instance, None, after.id, 10).expect("read");
+            assert_eq!(
+                later.iter().map(|row| row.id).collect::<Vec<_>>(),
+                all.iter().map(|row| row.id).filter(|id| *id > after.id).collect::<Vec<_>>()
+            );
+        }
+        let of_b: Vec<_> =
+            all.iter().filter(|row| row.conversation.as_str() == "irc:#b").map(|row| row.id).collect();
+        outbox
+            .record(&of_b, &ConversationId::new("irc:#b"), Delivery::Sent { platform_id: None })
+            .expect("write");
+        let left = outbox.pending(&instance, None, OutboxId(0), 10).expect("read");
+        assert!(left.len() == 2 && left.iter().all(|row| row.conversation.as_str() == "irc:#a"));
+    }
+}

@@ -1,0 +1,289 @@
+//! Does what the hub decides: starts and stops process threads, hands messages and answers on, rings
+//! adapters, feeds the watchdog. It waits in one place and never on I/O.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, at, bounded, never, select};
+
+use super::state::{Action, Event, Hub};
+use crate::agent::{self, AgentParts, Job, Link};
+use crate::clock::SharedClock;
+use crate::command::Command;
+use crate::effect::{Answer, Refusal};
+use crate::error::Kind;
+use crate::event::{How, ProcessEvent, StopReason, What};
+use crate::id::{AgentId, ConversationId, InstanceId, ProcessId, ProcessKind};
+use crate::thread::{self, Cancel, contained};
+
+/// Stop and nothing else; a second one must not block the signal thread.
+pub const QUEUE_CONTROL: usize = 16;
+/// Events of all processes; they wait when the hub is busy.
+pub const QUEUE_UP: usize = 256;
+/// Committed messages; adapters wait when the hub is busy, which stops them from reading on.
+pub const QUEUE_INBOUND: usize = 64;
+/// Requests of the API.
+pub const QUEUE_COMMANDS: usize = 32;
+/// Messages on their way to one worker.
+const QUEUE_STEER: usize = 8;
+/// One turn of the loop should take far less than this.
+const SLOW_TURN: Duration = Duration::from_millis(100);
+
+/// Tells an adapter that the outbox has something for it. Must not block.
+pub type Bell = Arc<dyn Fn(&ConversationId) + Send + Sync>;
+
+pub struct Inputs {
+    pub control: Receiver<Event>,
+    pub up: Receiver<ProcessEvent>,
+    pub inbound: Receiver<Event>,
+    pub commands: Receiver<Command>,
+}
+
+pub struct HubParts {
+    pub agents: BTreeMap<AgentId, Arc<AgentParts>>,
+    pub bells: BTreeMap<InstanceId, Bell>,
+    pub clock: SharedClock,
+    pub inputs: Inputs,
+    /// The sending ends that process and rescan threads get.
+    pub up: Sender<ProcessEvent>,
+    pub inbound: Sender<Event>,
+    pub stopping: Arc<AtomicBool>,
+}
+
+struct RunningProcess {
+    cancel: Cancel,
+    reason: Arc<OnceLock<StopReason>>,
+    messages: Sender<String>,
+    handle: JoinHandle<()>,
+}
+
+struct Performer {
+    parts: HubParts,
+    running: HashMap<(AgentId, ProcessId), RunningProcess>,
+    /// Threads that have said their last word and are about to end.
+    ended: Vec<JoinHandle<()>>,
+    draining: bool,
+}
+
+/// Runs the hub until it has stopped everything. `tick` is called at least every `tick_every` (the
+/// watchdog); it must not block.
+pub fn run(mut hub: Hub, parts: HubParts, tick_every: Option<Duration>, mut tick: impl FnMut()) {
+    let mut performer = Performer { parts, running: HashMap::new(), ended: Vec::new(), draining: false };
+    let mut next_tick = tick_every.map(|every| performer.parts.clock.monotonic() + every);
+    loop {
+        let deadline = [hub.next_deadline(), next_tick].into_iter().flatten().min();
+        let event = performer.next_event(deadline);
+        let started = Instant::now();
+        let now = performer.parts.clock.monotonic();
+        if let (Some(due), Some(every)) = (next_tick, tick_every)
+            && now >= due
+        {
+            tick();
+            next_tick = Some(now + every);
+        }
+        let kind = kind_of(&event);
+        let mut exit = false;
+        for action in hub.handle(event, now) {
+            exit |= matches!(action, Action::Exit);
+            performer.perform(action);
+        }
+        performer.join_ended();
+        if started.elapsed() > SLOW_TURN {
+            log::warn!("the hub took {} ms for {kind}", started.elapsed().as_millis());
+        }
+        if exit {
+            break;
+        }
+    }
+    for ((_, process), left) in performer.running {
+        if !left.handle.is_finished() {
+            log::warn!("{process} did not end in time and is left behind");
+        }
+    }
+}
+
+fn kind_of(event: &Event) -> &'static str {
+    match event {
+        Event::Arrived { .. } => "a message",
+        Event::Unfinished { .. } => "an unfinished conversation",
+        Event::Process(_) => "a process event",
+        Event::Command(_) => "a command",
+        Event::Timer => "a timer",
+        Event::Stop => "a stop",
+    }
+}
+
+impl Performer {
+    /// Control first, then whatever comes; with a deadline, a timer event at the latest then.
+    fn next_event(&self, deadline: Option<Duration>) -> Event {
+        let inputs = &self.parts.inputs;
+        if let Ok(event) = inputs.control.try_recv() {
+            return event;
+        }
+        let wait = deadline.map(|at| at.saturating_sub(self.parts.clock.monotonic()));
+        let timer = wait.map_or_else(never, |wait| at(Instant::now() + wait));
+        let closed = never();
+        let inbound = if self.draining { &closed } else { &inputs.inbound };
+        select! {
+            recv(inputs.control) -> event => event.unwrap_or(Event::Stop),
+            recv(inputs.up) -> event => event.map_or(Event::Timer, Event::Process),
+            recv(inbound) -> event => event.unwrap_or(Event::Timer),
+            recv(inputs.commands) -> command => command.map_or(Event::Timer, Event::Command),
+            recv(timer) -> _ => Event::Timer,
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Start { agent, job } => self.start(agent, job),
+            Action::Cancel { agent, process, reason } => {
+                if let Some(running) = self.running.get(&(agent, process)) {
+                    // The first reason stands.
+                    running.reason.set(reason).ok();
+                    running.cancel.cancel();
+                }
+            }
+            Action::Steer { agent, process, message, to } => {
+                let answer = self.steer(&(agent, process), message);
+                to.try_send(answer).ok(); // the asker may be gone
+            }
+            Action::Answer { to, answer } => drop(to.try_send(answer)),
+            Action::Report { to, report } => drop(to.try_send(report)),
+            Action::Told { to, done } => drop(to.try_send(done)),
+            Action::Ring { instance, conversation } => {
+                if let Some(bell) = self.parts.bells.get(&instance) {
+                    bell(&conversation);
+                }
+            }
+            Action::Rescan { agent } => self.rescan(agent),
+            Action::StopIntake => {
+                self.draining = true;
+                self.parts.stopping.store(true, Ordering::SeqCst);
+            }
+            Action::Exit => {}
+        }
+    }
+
+    fn start(&mut self, agent: AgentId, job: Job) {
+        let Some(parts) = self.parts.agents.get(&agent).cloned() else { return };
+        let process = job.process;
+        let (messages, received) = bounded(QUEUE_STEER);
+        let (cancel, reason) = (Cancel::new(), Arc::new(OnceLock::new()));
+        let thread = ProcessThread {
+            agent: agent.clone(),
+            parts,
+            job,
+            cancel: cancel.clone(),
+            reason: reason.clone(),
+            messages: received,
+            up: self.parts.up.clone(),
+        };
+        let name = match process.kind {
+            ProcessKind::Channel => format!("chan:{}", process.number),
+            ProcessKind::Branch => format!("branch:{}", process.number),
+            ProcessKind::Worker => format!("worker:{}", process.number),
+        };
+        match thread::spawn(name, move || thread.run()) {
+            Ok(handle) => drop(
+                self.running.insert((agent, process), RunningProcess { cancel, reason, messages, handle }),
+            ),
+            Err(error) => {
+                log::error!("no thread for {process}: {error}");
+                let what = What::Exited(How::Failed(Kind::Transient, error.to_string()));
+                let event = ProcessEvent { agent, process, what };
+                if let Err(TrySendError::Full(_)) = self.parts.up.try_send(event) {
+                    log::error!("{process} is lost until the next start: no thread and no room for the news");
+                }
+            }
+        }
+    }
+
+    fn steer(&self, key: &(AgentId, ProcessId), message: String) -> Answer {
+        match self.running.get(key).map(|running| running.messages.try_send(message)) {
+            Some(Ok(())) => Answer::Done(key.1.to_string()),
+            Some(Err(TrySendError::Full(_))) => Answer::Refused(Refusal::Busy(key.1)),
+            Some(Err(TrySendError::Disconnected(_))) | None => Answer::Refused(Refusal::Unknown(key.1)),
+        }
+    }
+
+    /// Reads the unfinished conversations again, on a thread of its own.
+    fn rescan(&mut self, agent: AgentId) {
+        let Some(parts) = self.parts.agents.get(&agent).cloned() else { return };
+        let inbound = self.parts.inbound.clone();
+        let body = move || match parts.conversations.unfinished() {
+            Ok(unfinished) => {
+                for found in unfinished {
+                    let event = Event::Unfinished {
+                        agent: agent.clone(),
+                        place: found.place,
+                        newest: found.newest,
+                        results: found.results,
+                    };
+                    if inbound.send(event).is_err() {
+                        return;
+                    }
+                }
+            }
+            Err(error) => log::error!("waiting conversations of {agent} could not be read: {error}"),
+        };
+        match thread::spawn("rescan", body) {
+            Ok(handle) => self.ended.push(handle),
+            Err(error) => log::error!("no thread for a rescan: {error}"),
+        }
+    }
+
+    /// A thread that has sent its exit ends by itself; its handle is kept until it has.
+    fn join_ended(&mut self) {
+        let over: Vec<_> = self
+            .running
+            .iter()
+            .filter(|(_, running)| running.handle.is_finished())
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in over {
+            if let Some(running) = self.running.remove(&key) {
+                self.ended.push(running.handle);
+            }
+        }
+        for handle in self.ended.extract_if(.., |handle| handle.is_finished()) {
+            if handle.join().is_err() {
+                log::error!("a process thread panicked outside of its guard");
+            }
+        }
+    }
+}
+
+/// What runs on the thread of one process.
+struct ProcessThread {
+    agent: AgentId,
+    parts: Arc<AgentParts>,
+    job: Job,
+    cancel: Cancel,
+    reason: Arc<OnceLock<StopReason>>,
+    messages: Receiver<String>,
+    up: Sender<ProcessEvent>,
+}
+
+impl ProcessThread {
+    fn run(self) {
+        let process = self.job.process;
+        let tell = |what: What| {
+            let event = ProcessEvent { agent: self.agent.clone(), process, what };
+            // A hub that is gone has stopped already.
+            self.up.send(event).ok();
+        };
+        let link = Link { up: &tell, cancel: &self.cancel, reason: &self.reason, messages: &self.messages };
+        let how = contained(|| agent::run(&self.parts, &self.job, &link)).unwrap_or_else(|panic| {
+            log::error!("{process} panicked: {panic}");
+            contained(|| agent::close_after_panic(&self.parts, &self.job, &link))
+                .unwrap_or(How::Panicked(panic))
+        });
+        if let How::Failed(kind, reason) = &how {
+            log::warn!("{process} in {} failed ({kind:?}): {reason}", self.job.place.conversation);
+        }
+        tell(What::Exited(how));
+    }
+}

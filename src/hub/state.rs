@@ -1,0 +1,695 @@
+//! The hub as a pure function: `handle(event, now) -> actions`. No clock, no thread, no I/O, no
+//! randomness; the same events give the same actions, which is what makes the simulation possible.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+
+use super::timers::Timers;
+use crate::agent::{Job, Running, Turn, Work};
+use crate::command::{Command, ProcessReport, StatusReport};
+use crate::config::LimitsConfig;
+use crate::conversation::Place;
+use crate::effect::{Answer, Ask, Refusal};
+use crate::error::Kind;
+use crate::event::{How, Origin, ProcessEvent, StopReason, What};
+use crate::id::{AgentId, ConversationId, InboxId, InstanceId, ProcessId, ProcessKind};
+
+/// Results that come within this time of each other share one turn.
+pub const RETRIGGER_DEBOUNCE: Duration = Duration::from_millis(500);
+/// However many results keep coming, the first of them waits no longer than this.
+pub const RETRIGGER_MAX_WAIT: Duration = Duration::from_secs(2);
+/// Turns that results may start for one message of a person; further results are kept in the
+/// history for the next message.
+pub const MAX_RETRIGGERS: u32 = 3;
+/// A channel turn that takes longer is cancelled and answered with a sentence. Model calls have
+/// their own, shorter limits.
+pub const TURN_TIMEOUT: Duration = Duration::from_secs(900);
+/// First wait after a turn that could not be stored; doubles with every further failure.
+const RETRY_BASE: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Conversations in memory. More wait in the database until these have become fewer.
+const MAX_CONVERSATIONS: usize = 4096;
+/// What running turns get to finish after a stop request.
+pub const STOP_GRACE: Duration = Duration::from_secs(3);
+/// What cancelled processes get to write their last state.
+pub const STOP_CANCEL_WAIT: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub enum Event {
+    /// A message is in the inbox.
+    Arrived {
+        agent: AgentId,
+        place: Place,
+        inbox: InboxId,
+    },
+    /// Found in the database: unanswered messages up to `newest`, or results to relay.
+    Unfinished {
+        agent: AgentId,
+        place: Place,
+        newest: Option<InboxId>,
+        results: bool,
+    },
+    Process(ProcessEvent),
+    Command(Command),
+    /// Some deadline may have come.
+    Timer,
+    Stop,
+}
+
+#[derive(Debug)]
+pub enum Action {
+    Start {
+        agent: AgentId,
+        job: Job,
+    },
+    Cancel {
+        agent: AgentId,
+        process: ProcessId,
+        reason: StopReason,
+    },
+    /// A message for a running worker.
+    Steer {
+        agent: AgentId,
+        process: ProcessId,
+        message: String,
+        to: Sender<Answer>,
+    },
+    Answer {
+        to: Sender<Answer>,
+        answer: Answer,
+    },
+    Report {
+        to: Sender<StatusReport>,
+        report: StatusReport,
+    },
+    Told {
+        to: Sender<bool>,
+        done: bool,
+    },
+    /// The adapter has new answers to send.
+    Ring {
+        instance: InstanceId,
+        conversation: ConversationId,
+    },
+    /// Read the unfinished conversations of this agent again.
+    Rescan {
+        agent: AgentId,
+    },
+    StopIntake,
+    /// Nothing is left to do; the loop ends.
+    Exit,
+}
+
+type Key = (AgentId, ConversationId);
+type ProcessKey = (AgentId, ProcessId);
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum TimerKey {
+    Conversation(Key),
+    Process(ProcessKey),
+    Stop,
+}
+
+#[derive(Debug)]
+struct Conversation {
+    place: Place,
+    /// Newest message known, and the newest that a committed turn covers.
+    newest: InboxId,
+    covered: InboxId,
+    /// When waiting results start a turn, and when the first of them came.
+    results_due: Option<Duration>,
+    results_since: Option<Duration>,
+    retriggers: u32,
+    turn: Option<RunningTurn>,
+    failures: u32,
+    not_before: Option<Duration>,
+    apology: Option<Kind>,
+    queued: bool,
+}
+
+/// What the running turn was started with, to undo it when it fails.
+#[derive(Debug)]
+struct RunningTurn {
+    newest: InboxId,
+    results: bool,
+    apology: Option<Kind>,
+}
+
+#[derive(Debug)]
+struct Process {
+    conversation: ConversationId,
+    what: String,
+    status: String,
+    started: Duration,
+    /// An interactive worker between two inputs.
+    waiting: bool,
+    stopping: bool,
+    deadline: Duration,
+}
+
+#[derive(Debug)]
+struct Agent {
+    limits: LimitsConfig,
+    next_number: u64,
+    /// Channel turns that run now.
+    turns: usize,
+    /// Conversations that wait for a free turn; bounded by the conversation table.
+    ready: VecDeque<ConversationId>,
+    /// The conversation table was full when this agent had more to do.
+    overflowed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Running,
+    Draining,
+    Cancelling,
+    Done,
+}
+
+#[derive(Debug)]
+pub struct Hub {
+    agents: BTreeMap<AgentId, Agent>,
+    conversations: BTreeMap<Key, Conversation>,
+    processes: BTreeMap<ProcessKey, Process>,
+    timers: Timers<TimerKey>,
+    stage: Stage,
+    actions: Vec<Action>,
+}
+
+impl Hub {
+    /// `agents`: limits and first free process number of each.
+    pub fn new(agents: impl IntoIterator<Item = (AgentId, LimitsConfig, u64)>) -> Self {
+        let agents = agents
+            .into_iter()
+            .map(|(id, limits, next_number)| {
+                (id, Agent { limits, next_number, turns: 0, ready: VecDeque::new(), overflowed: false })
+            })
+            .collect();
+        Self {
+            agents,
+            conversations: BTreeMap::new(),
+            processes: BTreeMap::new(),
+            timers: Timers::new(),
+            stage: Stage::Running,
+            actions: Vec::new(),
+        }
+    }
+
+    /// When [`Event::Timer`] is due.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        self.timers.next()
+    }
+
+    /// `now` is monotonic and never goes back.
+    pub fn handle(&mut self, event: Event, now: Duration) -> Vec<Action> {
+        match event {
+            Event::Arrived { agent, place, inbox } => self.found(agent, place, Some(inbox), false, now),
+            Event::Unfinished { agent, place, newest, results } => {
+                self.found(agent, place, newest, results, now)
+            }
+            Event::Process(event) => self.on_process(event, now),
+            Event::Command(command) => self.on_command(command, now),
+            Event::Timer => {}
+            Event::Stop => self.stop(now),
+        }
+        self.run_timers(now);
+        self.finish_stop();
+        std::mem::take(&mut self.actions)
+    }
+
+    fn run_timers(&mut self, now: Duration) {
+        while let Some(key) = self.timers.pop(now) {
+            match key {
+                TimerKey::Conversation(key) => self.consider(&key, now),
+                TimerKey::Process(key) => self.cancel(&key, StopReason::Timeout),
+                TimerKey::Stop => self.stop_harder(now),
+            }
+        }
+    }
+
+    // ---- what there is to do -------------------------------------------------------------------
+
+    fn found(&mut self, agent: AgentId, place: Place, newest: Option<InboxId>, results: bool, now: Duration) {
+        let key = (agent, place.conversation.clone());
+        if !self.conversations.contains_key(&key) {
+            if self.conversations.len() >= MAX_CONVERSATIONS {
+                if let Some(agent) = self.agents.get_mut(&key.0) {
+                    agent.overflowed = true;
+                }
+                return;
+            }
+            self.conversations.insert(key.clone(), Conversation::new(place));
+        }
+        if let Some(conversation) = self.conversations.get_mut(&key) {
+            if let Some(newest) = newest
+                && newest > conversation.newest
+            {
+                conversation.newest = newest;
+                conversation.retriggers = 0;
+            }
+            if results {
+                conversation.results_due = Some(now);
+            }
+        }
+        self.consider(&key, now);
+    }
+
+    /// Starts a turn if the conversation has work and may work now.
+    fn consider(&mut self, key: &Key, now: Duration) {
+        let Some(conversation) = self.conversations.get_mut(key) else { return };
+        if conversation.turn.is_some() || conversation.queued || self.stage != Stage::Running {
+            return;
+        }
+        if let Some(at) = conversation.next_work(now) {
+            if at > now {
+                self.timers.set(&TimerKey::Conversation(key.clone()), Some(at));
+            } else {
+                conversation.queued = true;
+                if let Some(agent) = self.agents.get_mut(&key.0) {
+                    agent.ready.push_back(key.1.clone());
+                }
+                self.start_ready(&key.0, now);
+            }
+        } else {
+            self.timers.set(&TimerKey::Conversation(key.clone()), None);
+            self.forget_idle(key);
+        }
+    }
+
+    /// An idle conversation costs nothing: the database knows it.
+    fn forget_idle(&mut self, key: &Key) {
+        if !self.processes.iter().any(|(id, process)| id.0 == key.0 && process.conversation == key.1) {
+            self.conversations.remove(key);
+            self.rescan_if_overflowed();
+        }
+    }
+
+    fn rescan_if_overflowed(&mut self) {
+        if self.conversations.len() > MAX_CONVERSATIONS / 2 {
+            return;
+        }
+        for (id, agent) in self.agents.iter_mut().filter(|(_, agent)| agent.overflowed) {
+            agent.overflowed = false;
+            self.actions.push(Action::Rescan { agent: id.clone() });
+        }
+    }
+
+    /// Starts turns for waiting conversations as far as the agent's limit allows.
+    fn start_ready(&mut self, agent_id: &AgentId, now: Duration) {
+        while self.stage == Stage::Running
+            && let Some(agent) = self.agents.get_mut(agent_id)
+            && agent.turns < agent.limits.max_concurrent_turns
+            && let Some(conversation) = agent.ready.pop_front()
+        {
+            agent.turns += 1;
+            self.start_turn(&(agent_id.clone(), conversation), now);
+        }
+    }
+
+    fn start_turn(&mut self, key: &Key, now: Duration) {
+        let running = self.running_in(key, now);
+        let Some(conversation) = self.conversations.get_mut(key) else { return };
+        conversation.queued = false;
+        let messages = conversation.newest > conversation.covered;
+        let results = conversation.results_due.take_if(|at| *at <= now).is_some();
+        conversation.results_since = None;
+        if !messages {
+            conversation.retriggers += 1;
+        }
+        let single = conversation.place.direct;
+        let apology = conversation.apology.take();
+        let work = match apology {
+            Some(kind) => Work::Apology { kind, single },
+            None => Work::Turn(Turn { single, absorb: conversation.retriggers > MAX_RETRIGGERS, running }),
+        };
+        conversation.turn = Some(RunningTurn { newest: conversation.newest, results, apology });
+        let place = conversation.place.clone();
+        self.start(&key.0, place, ProcessKind::Channel, String::new(), TURN_TIMEOUT, now, |_| work);
+    }
+
+    /// What a turn's status block shows.
+    fn running_in(&self, key: &Key, now: Duration) -> Vec<Running> {
+        let of_conversation = |(process, _): &(&ProcessKey, &Process)| process.0 == key.0;
+        self.processes
+            .iter()
+            .filter(of_conversation)
+            .filter(|(id, process)| process.conversation == key.1 && id.1.kind != ProcessKind::Channel)
+            .map(|(id, process)| Running {
+                process: id.1,
+                what: process.what.clone(),
+                status: process.status.clone(),
+                seconds: now.saturating_sub(process.started).as_secs(),
+                waiting: process.waiting,
+            })
+            .collect()
+    }
+
+    #[allow(clippy::too_many_arguments)] // one call site per kind of process; a struct would only rename them
+    fn start(
+        &mut self,
+        agent_id: &AgentId,
+        place: Place,
+        kind: ProcessKind,
+        what: String,
+        timeout: Duration,
+        now: Duration,
+        work: impl FnOnce(ProcessId) -> Work,
+    ) -> Option<ProcessId> {
+        let agent = self.agents.get_mut(agent_id)?;
+        let process = ProcessId::new(kind, agent.next_number);
+        agent.next_number += 1;
+        let key = (agent_id.clone(), process);
+        let entry = Process {
+            conversation: place.conversation.clone(),
+            what,
+            status: String::new(),
+            started: now,
+            waiting: false,
+            stopping: false,
+            deadline: now + timeout,
+        };
+        self.timers.set(&TimerKey::Process(key.clone()), Some(entry.deadline));
+        self.processes.insert(key, entry);
+        let job = Job { process, place, work: work(process) };
+        self.actions.push(Action::Start { agent: agent_id.clone(), job });
+        Some(process)
+    }
+
+    // ---- what processes say --------------------------------------------------------------------
+
+    fn on_process(&mut self, event: ProcessEvent, now: Duration) {
+        let key = (event.agent, event.process);
+        let Some(process) = self.processes.get_mut(&key) else { return };
+        match event.what {
+            What::Status(status) => process.status = status,
+            What::Waiting => {
+                process.waiting = true;
+                let conversation = (key.0.clone(), process.conversation.clone());
+                let idle = self.agents.get(&key.0).map(|agent| now + agent.limits.worker_idle_timeout);
+                self.timers.set(&TimerKey::Process(key), idle);
+                self.results_came(&conversation, now);
+            }
+            What::Asked { ask, origin, answer } => self.on_ask(&key, ask, origin, answer, now),
+            What::Exited(how) => self.on_exit(&key, how, now),
+        }
+    }
+
+    fn on_exit(&mut self, key: &ProcessKey, how: How, now: Duration) {
+        let Some(process) = self.processes.remove(key) else { return };
+        self.timers.set(&TimerKey::Process(key.clone()), None);
+        let conversation = (key.0.clone(), process.conversation);
+        if key.1.kind == ProcessKind::Channel {
+            if let Some(agent) = self.agents.get_mut(&key.0) {
+                agent.turns -= 1;
+            }
+            self.turn_ended(&conversation, how, now);
+        } else {
+            self.results_came(&conversation, now);
+        }
+        self.start_ready(&key.0, now);
+    }
+
+    fn turn_ended(&mut self, key: &Key, how: How, now: Duration) {
+        let Some(conversation) = self.conversations.get_mut(key) else { return };
+        let Some(turn) = conversation.turn.take() else { return };
+        match how {
+            How::Turned { covered, more, outbox } => {
+                conversation.failures = 0;
+                let covered = if more { covered } else { covered.max(Some(turn.newest)) };
+                conversation.covered = conversation.covered.max(covered.unwrap_or_default());
+                let conversation_id = &key.1;
+                self.actions.extend(
+                    outbox
+                        .into_iter()
+                        .map(|instance| Action::Ring { instance, conversation: conversation_id.clone() }),
+                );
+            }
+            // A stop of the daemon leaves the message for the next start.
+            How::Cancelled if self.stage != Stage::Running => return,
+            How::Cancelled => conversation.fail(&turn, Some(Kind::Cancelled), now),
+            How::Failed(kind, _) if kind.is_retryable() => conversation.fail(&turn, None, now),
+            How::Failed(kind, _) => conversation.fail(&turn, Some(kind), now),
+            How::Panicked(_) | How::Finished => conversation.fail(&turn, Some(Kind::Bug), now),
+        }
+        self.consider(key, now);
+    }
+
+    fn results_came(&mut self, key: &Key, now: Duration) {
+        let Some(conversation) = self.conversations.get_mut(key) else { return };
+        let since = *conversation.results_since.get_or_insert(now);
+        conversation.results_due = Some((now + RETRIGGER_DEBOUNCE).min(since + RETRIGGER_MAX_WAIT));
+        self.consider(key, now);
+    }
+
+    fn on_ask(&mut self, key: &ProcessKey, ask: Ask, origin: Origin, to: Sender<Answer>, now: Duration) {
+        let refused = |refusal| Answer::Refused(refusal);
+        let answer = match ask {
+            _ if self.stage != Stage::Running => refused(Refusal::Stopping),
+            _ if key.1.kind != ProcessKind::Channel => refused(Refusal::Forbidden),
+            Ask::Branch { description } => self.spawn_branch(key, description, origin, now),
+            Ask::SpawnWorker { task, interactive } => self.spawn_worker(key, task, interactive, origin, now),
+            Ask::Route { worker, message } => match self.routable(key, worker, now) {
+                Ok(()) => {
+                    let (agent, process) = (key.0.clone(), worker);
+                    self.actions.push(Action::Steer { agent, process, message, to });
+                    return;
+                }
+                Err(refusal) => refused(refusal),
+            },
+            Ask::Cancel { process, reason } => {
+                let target = (key.0.clone(), process);
+                if self.is_neighbour(key, &target) {
+                    self.cancel(&target, StopReason::Asked(reason));
+                    Answer::Done(process.to_string())
+                } else {
+                    refused(Refusal::Unknown(process))
+                }
+            }
+        };
+        self.actions.push(Action::Answer { to, answer });
+    }
+
+    fn spawn_branch(
+        &mut self,
+        key: &ProcessKey,
+        description: String,
+        origin: Origin,
+        now: Duration,
+    ) -> Answer {
+        let Some((limits, place)) = self.surroundings(key) else { return Answer::Refused(Refusal::Stopping) };
+        if self.count_beside(key, ProcessKind::Branch) >= limits.max_concurrent_branches {
+            return Answer::Refused(Refusal::Limit {
+                what: "branches",
+                limit: limits.max_concurrent_branches,
+            });
+        }
+        let what = description.clone();
+        let work = |_| Work::Branch { description, origin };
+        match self.start(&key.0, place, ProcessKind::Branch, what, limits.branch_timeout, now, work) {
+            Some(process) => Answer::Started(process),
+            None => Answer::Refused(Refusal::Stopping),
+        }
+    }
+
+    fn spawn_worker(
+        &mut self,
+        key: &ProcessKey,
+        task: String,
+        interactive: bool,
+        origin: Origin,
+        now: Duration,
+    ) -> Answer {
+        let Some((limits, place)) = self.surroundings(key) else { return Answer::Refused(Refusal::Stopping) };
+        let twin =
+            self.beside(key).find(|(id, process)| id.1.kind == ProcessKind::Worker && process.what == task);
+        if let Some((twin, _)) = twin {
+            return Answer::Refused(Refusal::Duplicate(twin.1));
+        }
+        if self.count_beside(key, ProcessKind::Worker) >= limits.max_concurrent_workers {
+            return Answer::Refused(Refusal::Limit { what: "workers", limit: limits.max_concurrent_workers });
+        }
+        let what = task.clone();
+        let work = |_| Work::Worker { task, interactive, origin };
+        match self.start(&key.0, place, ProcessKind::Worker, what, limits.worker_timeout, now, work) {
+            Some(process) => Answer::Started(process),
+            None => Answer::Refused(Refusal::Stopping),
+        }
+    }
+
+    fn surroundings(&self, key: &ProcessKey) -> Option<(LimitsConfig, Place)> {
+        let process = self.processes.get(key)?;
+        let conversation = self.conversations.get(&(key.0.clone(), process.conversation.clone()))?;
+        Some((self.agents.get(&key.0)?.limits.clone(), conversation.place.clone()))
+    }
+
+    /// Processes of the same conversation.
+    fn beside<'a>(&'a self, key: &'a ProcessKey) -> impl Iterator<Item = (&'a ProcessKey, &'a Process)> {
+        let conversation = self.processes.get(key).map(|process| &process.conversation);
+        self.processes
+            .iter()
+            .filter(move |(id, process)| id.0 == key.0 && Some(&process.conversation) == conversation)
+    }
+
+    fn count_beside(&self, key: &ProcessKey, kind: ProcessKind) -> usize {
+        self.beside(key).filter(|(id, _)| id.1.kind == kind).count()
+    }
+
+    fn is_neighbour(&self, key: &ProcessKey, target: &ProcessKey) -> bool {
+        target.1.kind != ProcessKind::Channel && self.beside(key).any(|(id, _)| id == target)
+    }
+
+    fn routable(&mut self, key: &ProcessKey, worker: ProcessId, now: Duration) -> Result<(), Refusal> {
+        let target = (key.0.clone(), worker);
+        if worker.kind != ProcessKind::Worker || !self.is_neighbour(key, &target) {
+            return Err(Refusal::Unknown(worker));
+        }
+        let timeout = self.agents.get(&key.0).map_or(Duration::ZERO, |agent| agent.limits.worker_timeout);
+        let Some(process) = self.processes.get_mut(&target).filter(|process| !process.stopping) else {
+            return Err(Refusal::Unknown(worker));
+        };
+        if process.waiting {
+            // The clock of the work starts anew; waiting does not count.
+            process.waiting = false;
+            process.deadline = now + timeout;
+            let deadline = process.deadline;
+            self.timers.set(&TimerKey::Process(target), Some(deadline));
+        }
+        Ok(())
+    }
+
+    /// Asks a process to stop, once.
+    fn cancel(&mut self, key: &ProcessKey, reason: StopReason) {
+        let Some(process) = self.processes.get_mut(key) else { return };
+        if !process.stopping {
+            process.stopping = true;
+            self.timers.set(&TimerKey::Process(key.clone()), None);
+            self.actions.push(Action::Cancel { agent: key.0.clone(), process: key.1, reason });
+        }
+    }
+
+    // ---- commands and stop ---------------------------------------------------------------------
+
+    fn on_command(&mut self, command: Command, now: Duration) {
+        match command {
+            Command::Status { answer } => {
+                let report = self.report(now);
+                self.actions.push(Action::Report { to: answer, report });
+            }
+            Command::CancelProcess { agent, process, reason, answer } => {
+                let key = (agent, process);
+                let known = self.processes.contains_key(&key);
+                self.cancel(&key, StopReason::Asked(reason));
+                self.actions.push(Action::Told { to: answer, done: known });
+            }
+        }
+    }
+
+    fn report(&self, now: Duration) -> StatusReport {
+        let process = |(key, process): (&ProcessKey, &Process)| ProcessReport {
+            agent: key.0.to_string(),
+            process: key.1.to_string(),
+            conversation: process.conversation.to_string(),
+            what: process.what.clone(),
+            status: process.status.clone(),
+            seconds: now.saturating_sub(process.started).as_secs(),
+        };
+        StatusReport {
+            conversations: self.conversations.len(),
+            waiting_turns: self.agents.values().map(|agent| agent.ready.len()).sum(),
+            processes: self.processes.iter().map(process).collect(),
+            stopping: self.stage != Stage::Running,
+            // An idle conversation is not in the table.
+            busy: self.conversations.keys().map(|key| key.1.to_string()).collect(),
+        }
+    }
+
+    fn stop(&mut self, now: Duration) {
+        if self.stage != Stage::Running {
+            return;
+        }
+        self.stage = Stage::Draining;
+        self.agents.values_mut().for_each(|agent| agent.ready.clear());
+        self.actions.push(Action::StopIntake);
+        self.timers.set(&TimerKey::Stop, Some(now + STOP_GRACE));
+        let idle: Vec<_> = self
+            .processes
+            .iter()
+            .filter(|(_, process)| process.waiting)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in idle {
+            self.cancel(&key, StopReason::Shutdown);
+        }
+    }
+
+    fn stop_harder(&mut self, now: Duration) {
+        match self.stage {
+            Stage::Draining => {
+                self.stage = Stage::Cancelling;
+                self.timers.set(&TimerKey::Stop, Some(now + STOP_CANCEL_WAIT));
+                let keys: Vec<_> = self.processes.keys().cloned().collect();
+                for key in keys {
+                    self.cancel(&key, StopReason::Shutdown);
+                }
+            }
+            Stage::Cancelling => self.exit(),
+            Stage::Running | Stage::Done => {}
+        }
+    }
+
+    fn finish_stop(&mut self) {
+        if matches!(self.stage, Stage::Draining | Stage::Cancelling) && self.processes.is_empty() {
+            self.exit();
+        }
+    }
+
+    fn exit(&mut self) {
+        self.stage = Stage::Done;
+        self.actions.push(Action::Exit);
+    }
+}
+
+impl Conversation {
+    fn new(place: Place) -> Self {
+        Self {
+            place,
+            newest: InboxId(0),
+            covered: InboxId(0),
+            results_due: None,
+            results_since: None,
+            retriggers: 0,
+            turn: None,
+            failures: 0,
+            not_before: None,
+            apology: None,
+            queued: false,
+        }
+    }
+
+    /// When there is something to do: now, later, or (`None`) not at all.
+    fn next_work(&self, now: Duration) -> Option<Duration> {
+        let due = if self.newest > self.covered { Some(now) } else { self.results_due };
+        due.map(|at| at.max(self.not_before.unwrap_or_default()))
+    }
+
+    /// Puts back what the failed turn had taken. Retryable failures (no `apology`) wait longer each
+    /// time; so does an apology that could not be stored either.
+    fn fail(&mut self, turn: &RunningTurn, apology: Option<Kind>, now: Duration) {
+        let again = turn.apology.is_some() || apology.is_none();
+        self.failures += 1;
+        if again {
+            let wait = RETRY_BASE.saturating_mul(1 << (self.failures - 1).min(16)).min(RETRY_MAX);
+            self.not_before = Some(now + wait);
+        }
+        self.apology = apology.or(turn.apology);
+        if turn.results {
+            self.results_due = Some(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,344 @@
+//! The hub's rules, one by one, without a thread.
+
+use super::*;
+use crossbeam_channel::{Receiver, bounded};
+
+const MAIN: &str = "main";
+
+struct Bench {
+    hub: Hub,
+    now: Duration,
+    actions: Vec<Action>,
+}
+
+fn bench(limits: LimitsConfig) -> Bench {
+    let hub = Hub::new([(AgentId::new(MAIN), limits, 1)]);
+    Bench { hub, now: Duration::from_secs(1000), actions: Vec::new() }
+}
+
+fn place(name: &str, direct: bool) -> Place {
+    Place {
+        conversation: ConversationId::new(name),
+        instance: InstanceId::new("webhook"),
+        direct,
+        name: name.to_owned(),
+    }
+}
+
+impl Bench {
+    fn event(&mut self, event: Event) -> &mut Self {
+        let actions = self.hub.handle(event, self.now);
+        self.actions.extend(actions);
+        self
+    }
+
+    fn message(&mut self, conversation: &str, inbox: i64) -> &mut Self {
+        let place = place(conversation, true);
+        self.event(Event::Arrived { agent: AgentId::new(MAIN), place, inbox: InboxId(inbox) })
+    }
+
+    fn process(&mut self, process: ProcessId, what: What) -> &mut Self {
+        self.event(Event::Process(ProcessEvent { agent: AgentId::new(MAIN), process, what }))
+    }
+
+    fn exit(&mut self, process: ProcessId, how: How) -> &mut Self {
+        self.process(process, What::Exited(how))
+    }
+
+    fn turned(&mut self, process: ProcessId, covered: i64) -> &mut Self {
+        let outbox = vec![InstanceId::new("webhook")];
+        self.exit(process, How::Turned { covered: Some(InboxId(covered)), more: false, outbox })
+    }
+
+    fn ask(&mut self, process: ProcessId, ask: Ask) -> Receiver<Answer> {
+        let (answer, answered) = bounded(1);
+        self.process(process, What::Asked { ask, origin: Origin::default(), answer });
+        for action in std::mem::take(&mut self.actions) {
+            match action {
+                Action::Answer { to, answer } => to.try_send(answer).expect("room"),
+                other => self.actions.push(other),
+            }
+        }
+        answered
+    }
+
+    fn wait(&mut self, milliseconds: u64) -> &mut Self {
+        self.now += Duration::from_millis(milliseconds);
+        self.event(Event::Timer)
+    }
+
+    /// The jobs that were started since the last look.
+    fn started(&mut self) -> Vec<Job> {
+        let (starts, rest) = std::mem::take(&mut self.actions)
+            .into_iter()
+            .partition(|action| matches!(action, Action::Start { .. }));
+        self.actions = rest;
+        let job = |action| match action {
+            Action::Start { job, .. } => job,
+            other => panic!("no start: {other:?}"),
+        };
+        Vec::into_iter(starts).map(job).collect()
+    }
+
+    fn one(&mut self) -> Job {
+        let mut jobs = self.started();
+        assert_eq!(jobs.len(), 1, "{jobs:?}");
+        jobs.remove(0)
+    }
+
+    fn cancelled(&mut self) -> Vec<(ProcessId, StopReason)> {
+        let cancel = |action| match action {
+            Action::Cancel { process, reason, .. } => Some((process, reason)),
+            _ => None,
+        };
+        std::mem::take(&mut self.actions).into_iter().filter_map(cancel).collect()
+    }
+}
+
+fn turn_of(job: &Job) -> &Turn {
+    match &job.work {
+        Work::Turn(turn) => turn,
+        other => panic!("no turn: {other:?}"),
+    }
+}
+
+#[test]
+fn one_turn_at_a_time_in_a_conversation_and_the_next_follows() {
+    let mut bench = bench(LimitsConfig::default());
+    let first = bench.message("c", 1).message("c", 2).one();
+    assert!(turn_of(&first).single);
+    assert!(bench.started().is_empty(), "one turn at a time");
+    // Message 2 came after the turn had been started: a second turn looks for it.
+    let second = bench.turned(first.process, 1).one();
+    bench.turned(second.process, 2);
+    let third = bench.message("c", 3).message("c", 4).one();
+    bench.exit(third.process, How::Turned { covered: Some(InboxId(3)), more: true, outbox: vec![] });
+    let fourth = bench.one();
+    bench.turned(fourth.process, 4);
+    assert!(bench.started().is_empty());
+}
+
+#[test]
+fn an_idle_conversation_costs_nothing() {
+    let mut bench = bench(LimitsConfig::default());
+    let turn = bench.message("c", 1).one();
+    bench.turned(turn.process, 1);
+    assert!(bench.hub.conversations.is_empty() && bench.hub.processes.is_empty());
+    assert_eq!(bench.hub.next_deadline(), None, "idle means idle");
+    assert!(matches!(bench.actions[..], [Action::Ring { .. }]));
+}
+
+#[test]
+fn turns_over_the_limit_wait_in_order() {
+    let mut bench = bench(LimitsConfig { max_concurrent_turns: 2, ..LimitsConfig::default() });
+    for (inbox, name) in ["a", "b", "c", "d"].iter().enumerate() {
+        bench.message(name, inbox as i64 + 1);
+    }
+    let running = bench.started();
+    assert_eq!(running.len(), 2);
+    bench.turned(running[0].process, 1);
+    assert_eq!(bench.one().place.conversation.as_str(), "c");
+    bench.turned(running[1].process, 2);
+    assert_eq!(bench.one().place.conversation.as_str(), "d");
+}
+
+#[test]
+fn results_within_the_debounce_share_a_turn() {
+    let mut bench = bench(LimitsConfig::default());
+    let turn = bench.message("c", 1).one();
+    let branch = |n: u32| Ask::Branch { description: format!("think {n}") };
+    let answers: Vec<_> =
+        (0..2).map(|n| bench.ask(turn.process, branch(n)).recv().expect("answer")).collect();
+    let branches = bench.started();
+    assert_eq!(branches.len(), 2);
+    assert_eq!(answers[0], Answer::Started(branches[0].process));
+    bench.turned(turn.process, 1);
+    bench.exit(branches[0].process, How::Finished).wait(400).exit(branches[1].process, How::Finished);
+    assert!(bench.wait(499).started().is_empty());
+    let retrigger = bench.wait(1).one();
+    assert!(!turn_of(&retrigger).absorb);
+    bench.exit(retrigger.process, How::Turned { covered: None, more: false, outbox: vec![] });
+    assert!(bench.hub.conversations.is_empty());
+}
+
+#[test]
+fn a_chain_of_results_stops_after_three_turns_and_is_kept() {
+    let mut bench = bench(LimitsConfig::default());
+    let mut turn = bench.message("c", 1).one();
+    for round in 0..5 {
+        bench
+            .ask(turn.process, Ask::Branch { description: format!("again {round}") })
+            .recv()
+            .expect("answer");
+        let branch = bench.one();
+        bench.exit(turn.process, How::Turned { covered: None, more: false, outbox: vec![] });
+        bench.exit(branch.process, How::Finished);
+        turn = bench.wait(500).one();
+        assert_eq!(turn_of(&turn).absorb, round >= 3, "round {round}");
+    }
+    bench.exit(turn.process, How::Turned { covered: None, more: false, outbox: vec![] });
+    let next = bench.message("c", 2).one();
+    assert!(!turn_of(&next).absorb, "a person's message starts the count anew");
+}
+
+#[test]
+fn limits_and_twins_are_refused_in_words() {
+    let mut bench = bench(LimitsConfig {
+        max_concurrent_workers: 1,
+        max_concurrent_branches: 1,
+        ..LimitsConfig::default()
+    });
+    let turn = bench.message("c", 1).one();
+    let worker = |task: &str| Ask::SpawnWorker { task: task.to_owned(), interactive: false };
+    assert!(matches!(bench.ask(turn.process, worker("ls")).recv(), Ok(Answer::Started(_))));
+    let running = bench.one();
+    let twin = bench.ask(turn.process, worker("ls")).recv();
+    assert_eq!(twin, Ok(Answer::Refused(Refusal::Duplicate(running.process))));
+    let more = bench.ask(turn.process, worker("pwd")).recv();
+    assert_eq!(more, Ok(Answer::Refused(Refusal::Limit { what: "workers", limit: 1 })));
+    let forbidden = bench.ask(running.process, worker("pwd")).recv();
+    assert_eq!(forbidden, Ok(Answer::Refused(Refusal::Forbidden)), "a worker starts nothing");
+}
+
+#[test]
+fn cancel_and_route_reach_only_the_same_conversation() {
+    let mut bench = bench(LimitsConfig::default());
+    let here = bench.message("c", 1).one();
+    let there = bench.message("d", 2).one();
+    bench
+        .ask(here.process, Ask::SpawnWorker { task: "x".to_owned(), interactive: true })
+        .recv()
+        .expect("answer");
+    let worker = bench.one().process;
+    let cancel = || Ask::Cancel { process: worker, reason: "no".to_owned() };
+    assert_eq!(bench.ask(there.process, cancel()).recv(), Ok(Answer::Refused(Refusal::Unknown(worker))));
+    let route = |to| Ask::Route { worker: to, message: "go on".to_owned() };
+    assert_eq!(bench.ask(there.process, route(worker)).recv(), Ok(Answer::Refused(Refusal::Unknown(worker))));
+    bench.ask(here.process, route(worker));
+    assert!(matches!(&bench.actions[..], [Action::Steer { process, .. }] if *process == worker));
+    bench.actions.clear();
+    assert_eq!(bench.ask(here.process, cancel()).recv(), Ok(Answer::Done(worker.to_string())));
+    assert_eq!(bench.cancelled(), [(worker, StopReason::Asked("no".to_owned()))]);
+    bench.ask(here.process, cancel());
+    assert!(bench.cancelled().is_empty(), "one stop is enough");
+}
+
+#[test]
+fn a_branch_out_of_time_is_cancelled() {
+    let mut bench = bench(LimitsConfig::default());
+    let turn = bench.message("c", 1).one();
+    bench.ask(turn.process, Ask::Branch { description: "x".to_owned() }).recv().expect("answer");
+    let branch = bench.one().process;
+    bench.turned(turn.process, 1);
+    assert!(bench.wait(59_999).cancelled().is_empty());
+    assert_eq!(bench.wait(1).cancelled(), [(branch, StopReason::Timeout)]);
+}
+
+#[test]
+fn waiting_for_input_does_not_count_as_work() {
+    let mut bench = bench(LimitsConfig::default());
+    let turn = bench.message("c", 1).one();
+    bench
+        .ask(turn.process, Ask::SpawnWorker { task: "x".to_owned(), interactive: true })
+        .recv()
+        .expect("answer");
+    let worker = bench.one().process;
+    bench.turned(turn.process, 1).wait(1_700_000).process(worker, What::Waiting);
+    let retrigger = bench.wait(500).one();
+    assert!(turn_of(&retrigger).running[0].waiting);
+    bench.ask(retrigger.process, Ask::Route { worker, message: "more".to_owned() });
+    assert!(
+        bench.wait(1_799_000).cancelled().iter().all(|(process, _)| *process != worker),
+        "the clock of the work began anew"
+    );
+    bench.process(worker, What::Waiting);
+    assert_eq!(
+        bench.wait(600_000).cancelled(),
+        [(worker, StopReason::Timeout)],
+        "idle time has its own limit"
+    );
+}
+
+#[test]
+fn a_full_disk_is_tried_again_and_a_panic_is_answered() {
+    let mut bench = bench(LimitsConfig::default());
+    let mut turn = bench.message("c", 1).one();
+    for wait in [1_000, 2_000, 4_000] {
+        bench.exit(turn.process, How::Failed(Kind::Full, "full".to_owned()));
+        assert!(bench.wait(wait - 1).started().is_empty());
+        turn = bench.wait(1).one();
+    }
+    bench.exit(turn.process, How::Panicked("boom".to_owned()));
+    let apology = bench.one();
+    assert!(matches!(apology.work, Work::Apology { kind: Kind::Bug, .. }));
+    bench.exit(apology.process, How::Failed(Kind::Full, "full".to_owned()));
+    let again = bench.wait(60_000).one();
+    assert!(
+        matches!(again.work, Work::Apology { kind: Kind::Bug, .. }),
+        "the apology is not forgotten: {again:?}"
+    );
+    bench.turned(again.process, 1);
+    assert!(bench.hub.conversations.is_empty());
+}
+
+#[test]
+fn a_stop_gives_grace_then_cancels_then_leaves() {
+    let mut bench = bench(LimitsConfig::default());
+    let turn = bench.message("c", 1).one();
+    bench
+        .ask(turn.process, Ask::SpawnWorker { task: "x".to_owned(), interactive: false })
+        .recv()
+        .expect("answer");
+    let worker = bench.one().process;
+    bench.event(Event::Stop);
+    assert!(matches!(bench.actions[..], [Action::StopIntake]));
+    bench.actions.clear();
+    bench.message("d", 2);
+    assert!(bench.started().is_empty(), "nothing new starts");
+    let answer = bench.ask(turn.process, Ask::Branch { description: "y".to_owned() }).recv();
+    assert_eq!(answer, Ok(Answer::Refused(Refusal::Stopping)));
+    bench.turned(turn.process, 1);
+    bench.actions.clear();
+    assert_eq!(bench.wait(3_000).cancelled(), [(worker, StopReason::Shutdown)]);
+    bench.exit(worker, How::Finished);
+    assert!(matches!(bench.actions[..], [Action::Exit]));
+}
+
+#[test]
+fn a_process_that_does_not_end_cannot_hold_the_stop() {
+    let mut bench = bench(LimitsConfig::default());
+    bench.message("c", 1).one();
+    bench.event(Event::Stop).wait(3_000).wait(5_000);
+    assert!(matches!(bench.actions.last(), Some(Action::Exit)));
+}
+
+#[test]
+fn a_full_table_leaves_conversations_in_the_database_and_reads_them_later() {
+    let mut bench = bench(LimitsConfig { max_concurrent_turns: 64, ..LimitsConfig::default() });
+    for n in 0..MAX_CONVERSATIONS as i64 + 10 {
+        bench.message(&format!("c{n}"), n + 1);
+    }
+    assert_eq!(bench.hub.conversations.len(), MAX_CONVERSATIONS);
+    let mut rescans = 0;
+    while let Some(job) = bench.started().first().cloned() {
+        // All running turns end, one by one.
+        let keys: Vec<_> = bench.hub.processes.keys().map(|key| key.1).collect();
+        keys.into_iter().for_each(|process| drop(bench.turned(process, i64::MAX)));
+        rescans += bench.actions.iter().filter(|action| matches!(action, Action::Rescan { .. })).count();
+        bench.actions.retain(|action| matches!(action, Action::Start { .. }));
+        assert!(job.process.number > 0);
+    }
+    assert_eq!(rescans, 1);
+}
+
+#[test]
+fn the_same_events_give_the_same_actions() {
+    let play = || {
+        let mut bench = bench(LimitsConfig::default());
+        let turn = bench.message("c", 1).message("d", 2).started().remove(0);
+        bench.ask(turn.process, Ask::Branch { description: "x".to_owned() }).recv().expect("answer");
+        bench.turned(turn.process, 1).wait(70_000).event(Event::Stop).wait(3_000);
+        format!("{:?}", bench.actions)
+    };
+    assert_eq!(play(), play());
+}

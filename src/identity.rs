@@ -1,0 +1,97 @@
+//! Who the agent is: SOUL.md, IDENTITY.md and ROLE.md in the agent's folder, outside of the
+//! workspace, so that no tool reaches them. They belong to the operator.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Fault, Kind};
+use crate::text;
+
+/// Longest identity file, in bytes; the rest is not read.
+const MAX_FILE_BYTES: usize = 64 << 10;
+
+const SOUL: (&str, &str) = ("SOUL.md", include_str!("../prompts/en/identity/SOUL.md"));
+const IDENTITY: (&str, &str) = ("IDENTITY.md", include_str!("../prompts/en/identity/IDENTITY.md"));
+const ROLE: (&str, &str) = ("ROLE.md", include_str!("../prompts/en/identity/ROLE.md"));
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub soul: String,
+    pub identity: String,
+    pub role: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {reason}")]
+pub struct IdentityError {
+    path: PathBuf,
+    reason: String,
+}
+
+impl Fault for IdentityError {
+    fn kind(&self) -> Kind {
+        Kind::Invalid
+    }
+    fn hint(&self) -> Option<&str> {
+        Some("the file must be readable UTF-8 text")
+    }
+}
+
+impl Identity {
+    /// Reads the three files of `folder`; one that is missing is written from its template first.
+    ///
+    /// # Errors
+    /// A file cannot be written or read.
+    pub fn load_or_seed(folder: &Path) -> Result<Self, IdentityError> {
+        Ok(Self { soul: load(folder, SOUL)?, identity: load(folder, IDENTITY)?, role: load(folder, ROLE)? })
+    }
+}
+
+fn load(folder: &Path, (name, template): (&str, &str)) -> Result<String, IdentityError> {
+    let path = folder.join(name);
+    let failed = |reason: String| IdentityError { path: path.clone(), reason };
+    match OpenOptions::new().write(true).create_new(true).open(&path) {
+        Ok(mut file) => file.write_all(template.as_bytes()).map_err(|error| failed(error.to_string()))?,
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(failed(error.to_string())),
+    }
+    let is_file = fs::metadata(&path).map_err(|error| failed(error.to_string()))?.is_file();
+    if !is_file {
+        return Err(failed("is no regular file".to_owned()));
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(&path).map_err(|error| failed(error.to_string()))?;
+    file.take(MAX_FILE_BYTES as u64 + 4)
+        .read_to_end(&mut bytes)
+        .map_err(|error| failed(error.to_string()))?;
+    let words = String::from_utf8_lossy(&bytes);
+    if bytes.len() > MAX_FILE_BYTES {
+        log::warn!("{} is longer than {MAX_FILE_BYTES} bytes; the rest is not read", path.display());
+    }
+    Ok(text::prefix(&words, MAX_FILE_BYTES).trim().to_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_are_seeded_once_and_edits_stay() {
+        let folder = tempfile::tempdir().expect("folder");
+        let seeded = Identity::load_or_seed(folder.path()).expect("seed");
+        assert!(!seeded.soul.is_empty() && !seeded.identity.is_empty() && !seeded.role.is_empty());
+        fs::write(folder.path().join("SOUL.md"), "kind 漢字").expect("write");
+        let again = Identity::load_or_seed(folder.path()).expect("load");
+        assert_eq!(again.soul, "kind 漢字");
+        assert_eq!(again.role, seeded.role);
+    }
+
+    #[test]
+    fn a_folder_in_place_of_a_file_is_an_error() {
+        let folder = tempfile::tempdir().expect("folder");
+        fs::create_dir(folder.path().join("ROLE.md")).expect("folder");
+        assert!(Identity::load_or_seed(folder.path()).is_err());
+    }
+}

@@ -1,0 +1,165 @@
+//! All text that a model or a chat user reads, from `prompts/en/`, embedded in the binary.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use minijinja::{Environment, UndefinedBehavior};
+use serde::Serialize;
+
+use crate::error::{Fault, Kind};
+
+/// Templates with placeholders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Template {
+    Channel,
+    Branch,
+    Worker,
+    ConversationContext,
+    Status,
+}
+
+const TEMPLATES: [(Template, &str, &str); 5] = [
+    (Template::Channel, "channel", include_str!("../prompts/en/channel.md.j2")),
+    (Template::Branch, "branch", include_str!("../prompts/en/branch.md.j2")),
+    (Template::Worker, "worker", include_str!("../prompts/en/worker.md.j2")),
+    (
+        Template::ConversationContext,
+        "conversation_context",
+        include_str!("../prompts/en/fragments/conversation_context.md.j2"),
+    ),
+    (Template::Status, "status", include_str!("../prompts/en/fragments/status.md.j2")),
+];
+
+macro_rules! tool_descriptions {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../prompts/en/tools/", $name, ".md")))),*]
+    };
+}
+
+const TOOLS: &[(&str, &str)] = tool_descriptions![
+    "branch",
+    "cancel",
+    "channel_recall",
+    "file_edit",
+    "file_list",
+    "file_read",
+    "file_write",
+    "memory_delete",
+    "memory_recall",
+    "memory_save",
+    "react",
+    "reply",
+    "route",
+    "set_status",
+    "shell",
+    "skip",
+    "spawn_worker",
+    "worker_inspect",
+];
+
+#[derive(Debug, thiserror::Error)]
+#[error("prompt template: {0}")]
+pub struct PromptError(#[from] minijinja::Error);
+
+impl Fault for PromptError {
+    fn kind(&self) -> Kind {
+        Kind::Bug
+    }
+}
+
+/// Renders a template; a placeholder without a value is an error.
+///
+/// # Errors
+/// The template and the context do not fit.
+pub fn render(template: Template, context: &impl Serialize) -> Result<String, PromptError> {
+    let name = TEMPLATES.iter().find(|(known, _, _)| *known == template).map_or("", |(_, name, _)| name);
+    let rendered = environment().get_template(name)?.render(minijinja::value::Serde(context))?;
+    Ok(rendered.trim().to_owned())
+}
+
+fn environment() -> &'static Environment<'static> {
+    static ENVIRONMENT: OnceLock<Environment<'static>> = OnceLock::new();
+    ENVIRONMENT.get_or_init(|| {
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        for (_, name, text) in TEMPLATES {
+            if let Err(error) = environment.add_template(name, text) {
+                log::error!("template {name}: {error}");
+            }
+        }
+        environment
+    })
+}
+
+/// What the model reads about a tool; empty for an unknown one, which the tests exclude.
+pub fn tool_description(name: &str) -> &'static str {
+    TOOLS.iter().find(|(known, _)| *known == name).map_or("", |(_, text)| text.trim())
+}
+
+/// A plain sentence from `prompts/en/notices.toml`; empty for an unknown key, which the tests exclude.
+pub fn notice(key: &str) -> &'static str {
+    static NOTICES: OnceLock<BTreeMap<String, String>> = OnceLock::new();
+    let notices = NOTICES.get_or_init(|| match toml::from_str(include_str!("../prompts/en/notices.toml")) {
+        Ok(notices) => notices,
+        Err(error) => {
+            log::error!("prompts/en/notices.toml: {error}");
+            BTreeMap::new()
+        }
+    });
+    notices.get(key).map_or("", |text| text.trim())
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_error_has_a_sentence() {
+        let kinds = [
+            Kind::Transient,
+            Kind::RateLimited,
+            Kind::Auth,
+            Kind::Invalid,
+            Kind::NotFound,
+            Kind::Full,
+            Kind::Cancelled,
+            Kind::Bug,
+        ];
+        for kind in kinds {
+            assert!(!notice(kind.notice()).is_empty(), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn every_notice_that_the_code_names_exists() {
+        let mut files = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
+        let mut found = 0;
+        while let Some(path) = files.pop() {
+            if path.is_dir() {
+                files.extend(
+                    std::fs::read_dir(&path).expect("folder").map(|entry| entry.expect("entry").path()),
+                );
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).expect("source");
+            for call in text.split("notice(\"").skip(1) {
+                let key = call.split('"').next().unwrap_or_default();
+                assert!(!notice(key).is_empty(), "{}: notice {key:?}", path.display());
+                found += 1;
+            }
+        }
+        assert!(found > 10);
+    }
+
+    #[test]
+    fn templates_parse_and_tools_are_described() {
+        for (_, name, _) in TEMPLATES {
+            environment().get_template(name).expect("parses");
+        }
+        for (name, text) in TOOLS {
+            assert!(text.trim().len() > 20, "{name}");
+        }
+        assert!(render(Template::Status, &serde_json::json!({})).is_err(), "missing values are noticed");
+    }
+}

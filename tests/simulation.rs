@@ -1,0 +1,721 @@
+//! The hub, the processes and a real SQLite file under a simulated clock, model, platform and disk,
+//! all driven by one seed on one thread. The daemon crashes between any two commits; inbound is
+//! doubled, lost and reordered; models fail, call wrong tools and panic. After every step and at the
+//! end the promises P1, P2, P3 and P5 are checked.
+//!
+//! A failing seed is printed; `SPACEBOT_SIM_SEED=<n> cargo test --test simulation` replays it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "support/local_model.rs"]
+mod local_model;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use local_model::{Say, local_model};
+use rig_core::completion::{CompletionRequest, Message};
+use rig_core::message::UserContent;
+use serde_json::json;
+use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link};
+use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp};
+use spacebot::command::{Command, StatusReport};
+use spacebot::config::{AgentConfig, LimitsConfig, LlmConfig, RoutingConfig, SandboxConfig};
+use spacebot::conversation::{Conversations, Place};
+use spacebot::db::{CommitGate, Db, DbError};
+use spacebot::effect::Answer;
+use spacebot::event::{How, ProcessEvent, StopReason, What};
+use spacebot::exec::Sandbox;
+use spacebot::hub::state::{Action, Event, Hub};
+use spacebot::id::{AgentId, ConversationId, InstanceId, OutboxId, ProcessId, ProcessKind};
+use spacebot::identity::Identity;
+use spacebot::llm::{LlmManager, Tuning};
+use spacebot::memory::MemoryStore;
+use spacebot::message::{Content, Delivery, Inbound, Outbox};
+use spacebot::thread::{Cancel, contained};
+use spacebot::tools::workspace::Workspace;
+use spacebot::turn::{self, Part};
+
+const SEEDS: u64 = 200;
+const STEPS: usize = 60;
+const CONVERSATIONS: u64 = 3;
+const INSTANCE: &str = "sim";
+
+// ---- randomness -----------------------------------------------------------------------------------
+
+/// SplitMix64: small, good enough, the same everywhere.
+#[derive(Clone)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+}
+
+// ---- the disk -------------------------------------------------------------------------------------
+
+/// Lets commits through until the crash; afterwards nothing is written any more.
+struct Disk {
+    commits_to_crash: AtomicI64,
+    /// The commit of the crash reaches the disk, but nobody hears of it.
+    after: AtomicBool,
+    crashed: AtomicBool,
+    full: AtomicBool,
+}
+
+impl Disk {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            commits_to_crash: AtomicI64::new(i64::MAX),
+            after: AtomicBool::new(false),
+            crashed: AtomicBool::new(false),
+            full: AtomicBool::new(false),
+        })
+    }
+
+    fn crash(&self) -> DbError {
+        self.crashed.store(true, Ordering::SeqCst);
+        DbError::Corrupt("simulated crash".to_owned())
+    }
+}
+
+impl CommitGate for Disk {
+    fn before_commit(&self) -> Result<(), DbError> {
+        if self.crashed.load(Ordering::SeqCst) {
+            return Err(self.crash());
+        }
+        if self.full.load(Ordering::SeqCst) {
+            return Err(DbError::Full);
+        }
+        let left = self.commits_to_crash.fetch_sub(1, Ordering::SeqCst);
+        if left <= 1 && !self.after.load(Ordering::SeqCst) { Err(self.crash()) } else { Ok(()) }
+    }
+
+    fn after_commit(&self) -> Result<(), DbError> {
+        if self.commits_to_crash.load(Ordering::SeqCst) <= 0 { Err(self.crash()) } else { Ok(()) }
+    }
+}
+
+// ---- the model ------------------------------------------------------------------------------------
+
+/// What the simulated model does for a request, from a random number.
+fn decide(request: &CompletionRequest, random: &mut Random, calm: bool) -> Result<Vec<Say>, String> {
+    let call = |tool: &str, arguments: serde_json::Value| {
+        Say::Call("c1".to_owned(), tool.to_owned(), arguments.to_string())
+    };
+    let has = |tool: &str| request.tools.iter().any(|definition| definition.name.as_str() == tool);
+    let (text, after_tools) = last_words(request);
+    let roll = if calm { 99 } else { random.below(100) };
+    match roll {
+        0..=3 => return Err("the simulated provider failed".to_owned()),
+        4 => return Ok(vec![call("no_such_tool", json!({}))]),
+        5 => return Ok(vec![Say::Call("c1".to_owned(), "reply".to_owned(), "{\"content\": ".to_owned())]),
+        6 => panic!("simulated panic"),
+        _ => {}
+    }
+    if has("reply") {
+        let words = said(&text);
+        if after_tools || words.is_empty() {
+            return Ok(vec![call("reply", json!({ "content": "result" }))]);
+        }
+        let echo = call(
+            "reply",
+            json!({ "content": words.iter().map(|word| format!("re:{word}")).collect::<Vec<_>>().join(" ") }),
+        );
+        return Ok(match random.below(if calm { 6 } else { 10 }) {
+            6 => vec![call("branch", json!({ "description": format!("think {text}") })), echo],
+            7 => vec![call("spawn_worker", json!({ "task": format!("do {}", words.join(" ")) })), echo],
+            8 => vec![call("react", json!({ "emoji": "👍" })), echo],
+            9 => vec![Say::Text(words.iter().map(|word| format!("re:{word}")).collect::<Vec<_>>().join(" "))],
+            _ => vec![echo],
+        });
+    }
+    if has("memory_save") && !after_tools && random.chance(40) {
+        return Ok(vec![call("memory_save", json!({ "content": format!("note {text}") }))]);
+    }
+    if has("set_status") && !after_tools && (calm || random.chance(80)) {
+        return Ok(vec![call("set_status", json!({ "status": "done", "kind": "outcome" }))]);
+    }
+    Ok(vec![Say::Text("concluded".to_owned())])
+}
+
+fn last_words(request: &CompletionRequest) -> (String, bool) {
+    let (mut text, mut after_tools) = (String::new(), false);
+    for message in &request.chat_history {
+        let Message::User { content } = message else { continue };
+        for part in content {
+            match part {
+                UserContent::Text(words) => (text, after_tools) = (words.text.clone(), false),
+                UserContent::ToolResult(_) => after_tools = true,
+                _ => {}
+            }
+        }
+    }
+    (text, after_tools)
+}
+
+fn said(text: &str) -> Vec<String> {
+    let words = |part| match part {
+        Part::Said { text, .. } => Some(text),
+        _ => None,
+    };
+    turn::read(text).into_iter().filter_map(words).collect()
+}
+
+// ---- the platform ---------------------------------------------------------------------------------
+
+/// How the platform behaves; the broken one exists to show that the checks notice.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    CommitThenTell,
+    TellThenCommit,
+}
+
+#[derive(Default)]
+struct Platform {
+    sent: Vec<Inbound>,
+    /// Platform ids that the platform believes to be taken.
+    told: BTreeSet<String>,
+    /// Outbox rows that arrived, with how often.
+    arrived: BTreeMap<OutboxId, u32>,
+    texts: Vec<String>,
+}
+
+// ---- one life of the daemon -----------------------------------------------------------------------
+
+struct Pending {
+    job: Job,
+    cancel: Cancel,
+    reason: Arc<OnceLock<StopReason>>,
+    messages: (Sender<String>, Receiver<String>),
+}
+
+struct Life {
+    parts: Rc<AgentParts>,
+    hub: RefCell<Hub>,
+    jobs: RefCell<Vec<Pending>>,
+    /// Stop requests for the job that runs right now.
+    running: RefCell<BTreeMap<ProcessId, (Cancel, Arc<OnceLock<StopReason>>)>>,
+    rescan: RefCell<bool>,
+    /// Sent, but the disk would not take the note yet; an adapter keeps this in memory.
+    unrecorded: RefCell<Vec<(OutboxId, ConversationId)>>,
+}
+
+struct World {
+    random: Random,
+    clock: Arc<SimulatedClock>,
+    folder: PathBuf,
+    disk: Arc<Disk>,
+    life: Life,
+    platform: Platform,
+    order: Order,
+    calm: Arc<AtomicBool>,
+    model_random: Arc<Mutex<Random>>,
+    crashes: usize,
+}
+
+fn agent_id() -> AgentId {
+    AgentId::new("main")
+}
+
+fn limits() -> LimitsConfig {
+    LimitsConfig {
+        max_concurrent_turns: 2,
+        max_concurrent_branches: 2,
+        max_concurrent_workers: 2,
+        ..LimitsConfig::default()
+    }
+}
+
+fn begin(
+    folder: &Path,
+    clock: &Arc<SimulatedClock>,
+    disk: &Arc<Disk>,
+    calm: &Arc<AtomicBool>,
+    random: &Arc<Mutex<Random>>,
+) -> Life {
+    let shared: SharedClock = clock.clone();
+    let db = Db::open_inline(&folder.join("spacebot.db"), Some(disk.clone()))
+        .expect("the database opens after every crash");
+    let conversations = Conversations::new(db.clone(), shared.clone());
+    let (unfinished, _) = conversations.recover("interrupted").expect("recovery");
+    let (calm, random) = (calm.clone(), random.clone());
+    let model = local_model(move |request| {
+        let mut random = random.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        decide(request, &mut random, calm.load(Ordering::SeqCst))
+    });
+    let tuning = Tuning { retry_delay: Duration::ZERO, ..Tuning::default() };
+    let config = AgentConfig {
+        id: agent_id(),
+        is_default: true,
+        display_name: "Sim".to_owned(),
+        routing: RoutingConfig::default(),
+        limits: limits(),
+        sandbox: SandboxConfig::default(),
+    };
+    let identity = Identity::load_or_seed(folder).expect("identity");
+    let next = conversations.next_process_number().expect("number");
+    let parts = AgentParts {
+        prompts: AgentPrompts::new(&config, &identity, "/workspace").expect("prompts"),
+        memory: MemoryStore::open(db, folder.join("index"), shared.clone()).expect("memory"),
+        llm: Arc::new(LlmManager::tuned(&LlmConfig::default(), shared, model, tuning)),
+        workspace: Arc::new(Workspace::open(folder).expect("workspace")),
+        sandbox: Arc::new(Sandbox::new(&config.sandbox, folder, folder)),
+        config,
+        conversations,
+    };
+    let life = Life {
+        parts: Rc::new(parts),
+        hub: RefCell::new(Hub::new([(agent_id(), limits(), next)])),
+        jobs: RefCell::default(),
+        running: RefCell::default(),
+        rescan: RefCell::default(),
+        unrecorded: RefCell::default(),
+    };
+    for found in unfinished {
+        let event = Event::Unfinished {
+            agent: agent_id(),
+            place: found.place,
+            newest: found.newest,
+            results: found.results,
+        };
+        life.handle(event, clock.monotonic());
+    }
+    life
+}
+
+impl Life {
+    fn handle(&self, event: Event, now: Duration) {
+        let actions = self.hub.borrow_mut().handle(event, now);
+        for action in actions {
+            self.perform(action);
+        }
+    }
+
+    fn perform(&self, action: Action) {
+        match action {
+            Action::Start { job, .. } => {
+                let messages = bounded(8);
+                let (cancel, reason) = (Cancel::new(), Arc::new(OnceLock::new()));
+                self.running.borrow_mut().insert(job.process, (cancel.clone(), reason.clone()));
+                self.jobs.borrow_mut().push(Pending { job, cancel, reason, messages });
+            }
+            Action::Cancel { process, reason, .. } => {
+                if let Some((cancel, slot)) = self.running.borrow().get(&process) {
+                    slot.set(reason).ok();
+                    cancel.cancel();
+                }
+            }
+            Action::Steer { to, process, .. } => {
+                to.try_send(Answer::Done(process.to_string())).expect("room")
+            }
+            Action::Answer { to, answer } => to.try_send(answer).expect("room"),
+            Action::Report { to, report } => to.try_send(report).expect("room"),
+            Action::Told { to, done } => to.try_send(done).expect("room"),
+            Action::Rescan { .. } => *self.rescan.borrow_mut() = true,
+            Action::Ring { .. } | Action::StopIntake | Action::Exit => {}
+        }
+    }
+
+    /// Runs one waiting job to its end, as its thread would.
+    fn run_job(&self, index: usize, clock: &SimulatedClock) -> bool {
+        let Pending { job, cancel, reason, messages } = self.jobs.borrow_mut().remove(index);
+        let process = job.process;
+        let up = |what: What| {
+            self.handle(Event::Process(ProcessEvent { agent: agent_id(), process, what }), clock.monotonic());
+        };
+        let link = Link { up: &up, cancel: &cancel, reason: &reason, messages: &messages.1 };
+        let how = contained(|| agent::run(&self.parts, &job, &link))
+            .unwrap_or_else(|_| agent::close_after_panic(&self.parts, &job, &link));
+        self.running.borrow_mut().remove(&process);
+        let turned = matches!(how, How::Turned { .. });
+        up(What::Exited(how));
+        turned
+    }
+
+    fn status(&self, now: Duration) -> StatusReport {
+        let (answer, answered) = bounded(1);
+        self.handle(Event::Command(Command::Status { answer }), now);
+        answered.try_recv().expect("a report")
+    }
+}
+
+impl World {
+    fn new(seed: u64, folder: PathBuf, order: Order) -> Self {
+        let clock = SimulatedClock::starting_at(Timestamp(1_790_000_000_000));
+        let (disk, calm) = (Disk::new(), Arc::new(AtomicBool::new(false)));
+        let model_random = Arc::new(Mutex::new(Random(seed ^ 0x5555)));
+        let life = begin(&folder, &clock, &disk, &calm, &model_random);
+        let platform = Platform::default();
+        Self {
+            random: Random(seed),
+            clock,
+            folder,
+            disk,
+            life,
+            platform,
+            order,
+            calm,
+            model_random,
+            crashes: 0,
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
+    fn step(&mut self) {
+        match self.random.below(100) {
+            0..=24 => self.send_new(),
+            25..=34 => self.send_again(),
+            35..=64 => self.run_one(),
+            65..=79 => self.deliver(),
+            80..=91 => {
+                let milliseconds = self.random.below(3_000);
+                self.clock.advance(Duration::from_millis(milliseconds));
+                self.life.handle(Event::Timer, self.now());
+            }
+            92..=94 => self.cancel_something(),
+            95..=96 => {
+                let full = !self.disk.full.load(Ordering::SeqCst);
+                self.disk.full.store(full, Ordering::SeqCst);
+            }
+            _ => {
+                // The crash comes with one of the next commits.
+                self.disk.after.store(self.random.chance(50), Ordering::SeqCst);
+                let commits = i64::try_from(1 + self.random.below(6)).expect("small");
+                self.disk.commits_to_crash.store(commits, Ordering::SeqCst);
+            }
+        }
+        if self.disk.crashed.load(Ordering::SeqCst) {
+            self.restart();
+        }
+    }
+
+    fn restart(&mut self) {
+        self.crashes += 1;
+        self.disk = Disk::new();
+        self.life = begin(&self.folder, &self.clock, &self.disk, &self.calm, &self.model_random);
+    }
+
+    fn send_new(&mut self) {
+        let number = self.platform.sent.len();
+        let conversation = self.random.below(CONVERSATIONS);
+        let message = Inbound {
+            instance: InstanceId::new(INSTANCE),
+            platform_id: format!("m{number}"),
+            conversation: ConversationId::new(format!("{INSTANCE}:{conversation}")),
+            agent: None,
+            sender_id: "u".to_owned(),
+            sender_name: "Una".to_owned(),
+            content: format!("m{number}"),
+            sent_at: self.clock.now(),
+            direct: conversation != 0,
+            addressed: true,
+            place: "sim".to_owned(),
+        };
+        self.platform.sent.push(message.clone());
+        // Some are lost on the way and come later.
+        if !self.random.chance(15) {
+            self.take_in(message);
+        }
+    }
+
+    fn send_again(&mut self) {
+        if self.platform.sent.is_empty() {
+            return;
+        }
+        let which = self.random.below(self.platform.sent.len() as u64);
+        let message = self.platform.sent[usize::try_from(which).expect("index")].clone();
+        self.take_in(message);
+    }
+
+    fn take_in(&mut self, message: Inbound) {
+        let id = message.platform_id.clone();
+        let place = Place {
+            conversation: message.conversation.clone(),
+            instance: message.instance.clone(),
+            direct: message.direct,
+            name: message.place.clone(),
+        };
+        if self.order == Order::TellThenCommit {
+            self.platform.told.insert(id.clone());
+        }
+        match self.life.parts.conversations.receive(message) {
+            Ok(inbox) => {
+                self.platform.told.insert(id);
+                if let Some(inbox) = inbox {
+                    self.life.handle(Event::Arrived { agent: agent_id(), place, inbox }, self.now());
+                }
+            }
+            Err(DbError::Full | DbError::Corrupt(_)) => {}
+            Err(error) => panic!("inbox: {error}"),
+        }
+    }
+
+    fn run_one(&mut self) {
+        let count = self.life.jobs.borrow().len();
+        if count == 0 {
+            return;
+        }
+        let index = usize::try_from(self.random.below(count as u64)).expect("index");
+        let is_channel = self.life.jobs.borrow()[index].job.process.kind == ProcessKind::Channel;
+        let full = self.disk.full.load(Ordering::SeqCst);
+        // Branches and workers wait for space in real time; here they get it.
+        self.disk.full.store(full && is_channel, Ordering::SeqCst);
+        self.life.run_job(index, &self.clock);
+        self.disk.full.store(full, Ordering::SeqCst);
+    }
+
+    /// What an adapter without idempotency keys does.
+    fn deliver(&mut self) {
+        let conversations = &self.life.parts.conversations;
+        let mut unrecorded = self.life.unrecorded.borrow_mut();
+        unrecorded.retain(|(id, conversation)| {
+            conversations.record(&[*id], conversation, Delivery::Sent { platform_id: None }).is_err()
+        });
+        let instance = InstanceId::new(INSTANCE);
+        let pending = conversations.pending(&instance, None, OutboxId(0), 4).expect("read");
+        for outbound in pending {
+            if conversations.record(&[outbound.id], &outbound.conversation, Delivery::Sending).is_err() {
+                return;
+            }
+            *self.platform.arrived.entry(outbound.id).or_default() += 1;
+            if let Content::Text { text } = &outbound.content {
+                self.platform.texts.push(text.clone());
+            }
+            if conversations
+                .record(&[outbound.id], &outbound.conversation, Delivery::Sent { platform_id: None })
+                .is_err()
+            {
+                unrecorded.push((outbound.id, outbound.conversation));
+                return;
+            }
+        }
+    }
+
+    fn cancel_something(&mut self) {
+        let processes: Vec<_> = self.life.jobs.borrow().iter().map(|pending| pending.job.process).collect();
+        if processes.is_empty() {
+            return;
+        }
+        let index = usize::try_from(self.random.below(processes.len() as u64)).expect("index");
+        let (answer, _answered) = bounded(1);
+        let command = Command::CancelProcess {
+            agent: agent_id(),
+            process: processes[index],
+            reason: "simulated".to_owned(),
+            answer,
+        };
+        self.life.handle(Event::Command(command), self.now());
+    }
+
+    /// Lets everything come to rest without further faults.
+    fn settle(&mut self) -> Result<(), String> {
+        self.calm.store(true, Ordering::SeqCst);
+        self.disk.full.store(false, Ordering::SeqCst);
+        self.disk.commits_to_crash.store(i64::MAX, Ordering::SeqCst);
+        let again: VecDeque<_> = self
+            .platform
+            .sent
+            .iter()
+            .filter(|message| !self.platform.told.contains(&message.platform_id))
+            .cloned()
+            .collect();
+        again.into_iter().for_each(|message| self.take_in(message));
+        for _ in 0..10_000 {
+            while !self.life.jobs.borrow().is_empty() {
+                self.life.run_job(0, &self.clock);
+            }
+            (0..STEPS).for_each(|_| self.deliver());
+            let Some(next) = self.life.hub.borrow().next_deadline() else {
+                return if self.life.jobs.borrow().is_empty() {
+                    Ok(())
+                } else {
+                    Err("jobs appear from nowhere".to_owned())
+                };
+            };
+            self.clock.advance(next.saturating_sub(self.now()) + Duration::from_millis(1));
+            self.life.handle(Event::Timer, self.now());
+        }
+        Err("P4: it does not come to rest".to_owned())
+    }
+
+    // ---- the promises -----------------------------------------------------------------------------
+
+    fn check_step(&self) -> Result<(), String> {
+        if let Some((id, count)) = self.platform.arrived.iter().find(|(_, count)| **count > 1) {
+            return Err(format!("P2: answer {id} arrived {count} times"));
+        }
+        let mut running: BTreeMap<(String, ProcessKind), usize> = BTreeMap::new();
+        for pending in self.life.jobs.borrow().iter() {
+            let key = (pending.job.place.conversation.to_string(), pending.job.process.kind);
+            *running.entry(key).or_default() += 1;
+        }
+        for ((conversation, kind), count) in running {
+            let most = if kind == ProcessKind::Channel { 1 } else { 2 };
+            if count > most {
+                return Err(format!("P5: {count} of {kind:?} in {conversation}"));
+            }
+        }
+        self.check_never_blocked()
+    }
+
+    /// P3: a conversation with a message and a free turn has a turn, whatever else runs in it.
+    fn check_never_blocked(&self) -> Result<(), String> {
+        let report = self.life.status(self.now());
+        let turns = self
+            .life
+            .jobs
+            .borrow()
+            .iter()
+            .filter(|pending| pending.job.process.kind == ProcessKind::Channel)
+            .count();
+        if report.waiting_turns > 0 && turns < limits().max_concurrent_turns {
+            return Err(format!("P3: {} conversations wait while {turns} turns run", report.waiting_turns));
+        }
+        Ok(())
+    }
+
+    fn check_end(&self) -> Result<(), String> {
+        let read = |sql: &str| -> Vec<String> {
+            let db = self.life.parts.conversations.db();
+            db.read(|connection| {
+                let mut statement = connection.prepare(sql)?;
+                let rows = statement.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+                Ok(rows)
+            })
+            .expect("read")
+        };
+        let answered: BTreeSet<String> =
+            read("SELECT platform_id FROM inbox WHERE answered_at IS NOT NULL").into_iter().collect();
+        for id in &self.platform.told {
+            if !answered.contains(id) {
+                return Err(format!("P1: {id} was taken and is not answered"));
+            }
+        }
+        let inbox = read("SELECT platform_id FROM inbox");
+        if inbox.len() != inbox.iter().collect::<BTreeSet<_>>().len() {
+            return Err("P2: a message stands in the inbox twice".to_owned());
+        }
+        let outbox = read("SELECT content FROM outbox");
+        for id in &answered {
+            let word = format!("re:{id}");
+            let count =
+                outbox.iter().flat_map(|text| text.split(['"', ' '])).filter(|text| **text == word).count();
+            if count > 1 {
+                return Err(format!("P2: {id} was answered {count} times"));
+            }
+        }
+        let open = read("SELECT state FROM outbox WHERE state IN ('pending', 'sending')");
+        if !open.is_empty() {
+            return Err(format!("P1: {} answers were never sent", open.len()));
+        }
+        let runs = read(
+            "SELECT 'branch ' || id FROM branch_runs WHERE relayed = 0 OR status = 'running'
+             UNION ALL SELECT 'worker ' || id FROM worker_runs WHERE relayed = 0 OR status = 'running'",
+        );
+        if !runs.is_empty() {
+            return Err(format!("P1: results that nobody heard of: {runs:?}"));
+        }
+        if !self.life.status(self.now()).busy.is_empty() {
+            return Err("P4: the hub still holds conversations".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// What one seed did, for the summary.
+#[derive(Default)]
+struct Told {
+    messages: usize,
+    crashes: usize,
+}
+
+fn play(seed: u64, order: Order) -> Result<Told, String> {
+    // A RAM disk is quicker; the simulated crash does not depend on the medium.
+    let base = Path::new("/dev/shm");
+    let folder =
+        if base.is_dir() { tempfile::tempdir_in(base) } else { tempfile::tempdir() }.expect("folder");
+    let mut world = World::new(seed, folder.path().to_owned(), order);
+    for step in 0..STEPS {
+        world.step();
+        world.check_step().map_err(|error| format!("step {step}: {error}"))?;
+    }
+    world.settle()?;
+    world.check_step()?;
+    world.check_end()?;
+    Ok(Told { messages: world.platform.sent.len(), crashes: world.crashes })
+}
+
+fn wanted(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|value| value.parse().ok())
+}
+
+#[test]
+fn the_promises_hold_for_every_seed() {
+    // Simulated panics are part of the game and would fill the screen.
+    std::panic::set_hook(Box::new(|info| {
+        let text = info.to_string();
+        if !text.contains("simulated panic") {
+            eprintln!("{text}");
+        }
+    }));
+    let seeds: Vec<u64> = match wanted("SPACEBOT_SIM_SEED") {
+        Some(seed) => vec![seed],
+        None => (1..=wanted("SPACEBOT_SIM_SEEDS").unwrap_or(SEEDS)).collect(),
+    };
+    let mut sum = Told::default();
+    for seed in &seeds {
+        match play(*seed, Order::CommitThenTell) {
+            Ok(told) => {
+                sum.messages += told.messages;
+                sum.crashes += told.crashes;
+            }
+            Err(error) => panic!(
+                "seed {seed}: {error}\nreplay with SPACEBOT_SIM_SEED={seed} cargo test --test simulation"
+            ),
+        }
+    }
+    println!("{} seeds, {} messages, {} crashes", seeds.len(), sum.messages, sum.crashes);
+    assert!(seeds.len() == 1 || sum.crashes > seeds.len() / 4, "the disk hardly ever crashed");
+}
+
+#[test]
+fn telling_the_platform_before_the_commit_is_noticed() {
+    let caught = (1..=SEEDS).find_map(|seed| play(seed, Order::TellThenCommit).err());
+    let error = caught.expect("a broken commit order went unnoticed");
+    assert!(error.contains("P1"), "{error}");
+}
+
+#[test]
+fn a_seed_replays_exactly() {
+    let texts = |seed| {
+        let folder = tempfile::tempdir().expect("folder");
+        let mut world = World::new(seed, folder.path().to_owned(), Order::CommitThenTell);
+        (0..STEPS).for_each(|_| world.step());
+        world.settle().expect("rest");
+        world.platform.texts
+    };
+    assert_eq!(texts(7), texts(7));
+}

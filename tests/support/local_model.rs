@@ -1,0 +1,151 @@
+//! A model inside the test process: Rig sees a model like any other, a closure decides what it says.
+
+use std::sync::Arc;
+
+use rig_core::completion::options::{Mapping, OptionFields, OptionMap};
+use rig_core::completion::{Accepts, CompletionRequest, FinishReason, ReplayTarget, Usage};
+use rig_core::driver::{Exchange, Opened, Opening, Transport};
+use rig_core::error::{EncodeError, ProviderError};
+use rig_core::message::{Api, CallId, ToolName};
+use rig_core::operation::{Block, Completion, Finish};
+use rig_core::wire::document::{Reassemble, Serves};
+use rig_core::wire::{Decoder, Descriptor, Flow, Mode, Out, Wire, WireEvent};
+use rig_core::{DynModel, Model};
+use serde_json::Value;
+
+/// One piece of a reply.
+#[derive(Debug, Clone)]
+pub enum Say {
+    Text(String),
+    /// Id, tool, raw arguments.
+    Call(String, String, String),
+}
+
+type Decide = Arc<dyn Fn(&CompletionRequest) -> Result<Vec<Say>, String> + Send + Sync>;
+
+/// A model that says what `decide` returns; an error is the provider's.
+pub fn local_model(
+    decide: impl Fn(&CompletionRequest) -> Result<Vec<Say>, String> + Send + Sync + 'static,
+) -> DynModel<Completion> {
+    Model::new(Local, Decided(Arc::new(decide))).erase()
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Local;
+
+#[derive(Clone)]
+struct Decided(Decide);
+
+#[derive(Debug, Clone)]
+enum Frame {
+    Say(Say),
+    End(FinishReason),
+}
+
+impl Transport<Local> for Decided {
+    fn send(&self, request: CompletionRequest, _exchange: Exchange) -> Opening<Frame> {
+        match (self.0)(&request) {
+            Ok(said) => {
+                let calls = said.iter().any(|say| matches!(say, Say::Call(..)));
+                let reason = if calls { FinishReason::ToolCalls } else { FinishReason::Stop };
+                let frames = said.into_iter().map(Frame::Say).chain([Frame::End(reason)]).map(Ok);
+                Opening::ready(Opened::new(futures::stream::iter(frames.collect::<Vec<_>>())))
+            }
+            Err(reason) => Opening::ready(Opened::failed(ProviderError::Response(reason))),
+        }
+    }
+}
+
+struct FrameDecoder;
+
+impl<'id> Decoder<'id, Completion, Frame> for FrameDecoder {
+    type Event = Frame;
+
+    fn classify(&self, frame: Frame) -> WireEvent<Frame> {
+        WireEvent::Known(frame)
+    }
+
+    fn decode(&mut self, frame: Frame, mut out: Out<'id, Completion>) -> Result<Flow, ProviderError> {
+        match frame {
+            Frame::Say(Say::Text(text)) => drop(out.run(Block::Text, &text)?),
+            Frame::Say(Say::Call(id, tool, arguments)) => {
+                out.end_run()?;
+                let name = ToolName::new(tool).map_err(|error| ProviderError::Response(error.to_string()))?;
+                let index = out.fresh_index();
+                out.whole(index, Block::Call { id: CallId::from_wire(id), name }, Value::Null, &arguments)?;
+            }
+            Frame::End(reason) => {
+                out.end_run()?;
+                let usage = Usage::new().input_tokens(1).output_tokens(1);
+                return Ok(out.end(Finish { usage, reason: Some(reason), ..Finish::default() }));
+            }
+        }
+        Ok(Flow::More)
+    }
+}
+
+/// There is no provider's document behind the answer.
+#[derive(Default)]
+struct NoDocument;
+
+impl Serves<Completion> for NoDocument {}
+
+impl Reassemble<Frame> for NoDocument {
+    fn absorb(&mut self, _: &Frame) {}
+
+    fn finish(self) -> Value {
+        Value::Null
+    }
+}
+
+impl Wire for Local {
+    type Op = Completion;
+    type Payload = CompletionRequest;
+    type Frame = Frame;
+    type Decoder<'id> = FrameDecoder;
+    type Reassembler = NoDocument;
+
+    fn describe(&self) -> Descriptor<'_> {
+        Descriptor::new("local").model("local").replay(self)
+    }
+
+    fn encode(&self, request: CompletionRequest, _mode: Mode) -> Result<CompletionRequest, EncodeError> {
+        Ok(request)
+    }
+
+    fn decoder<'id>(&self) -> Self::Decoder<'id> {
+        FrameDecoder
+    }
+}
+
+impl ReplayTarget for Local {
+    fn api(&self) -> Api {
+        Api::from_static("spacebot.test")
+    }
+
+    fn provider(&self) -> &str {
+        "local"
+    }
+
+    fn model(&self) -> &str {
+        "local"
+    }
+
+    fn accepts(&self, _model: &str) -> Accepts {
+        Accepts::ALL
+    }
+
+    fn map_options(&self, _request: &CompletionRequest, fields: OptionFields<'_>) -> OptionMap {
+        let skip = |is_set: bool| if is_set { Mapping::Omit("not a real model") } else { Mapping::Nothing };
+        OptionMap {
+            reasoning: skip(fields.reasoning.is_some()),
+            cache: skip(fields.cache.is_some()),
+            service_tier: skip(fields.service_tier.is_some()),
+            verbosity: skip(fields.verbosity.is_some()),
+            parallel_tool_calls: skip(fields.parallel_tool_calls.is_some()),
+            top_p: skip(fields.top_p.is_some()),
+            seed: skip(fields.seed.is_some()),
+            stop: skip(!fields.stop.is_empty()),
+        }
+    }
+}

@@ -38,9 +38,12 @@ const CONNECT_WAIT_MAX: Duration = Duration::from_secs(10);
 const RESOLVE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Waiting for the other side to take what we send.
 const WRITE_WAIT_MAX: Duration = Duration::from_secs(30);
-/// One response body, unpacked. The longest answers of models are far below; a server that sends
+/// One whole response body, unpacked. The longest answers of models are far below; a server that sends
 /// more is broken or hostile.
 pub const BODY_BYTES_MAX: usize = 8 << 20;
+/// One event stream. It wraps every few characters of an answer in some 350 bytes, and 128,000 tokens
+/// are 45 MB of it; nothing of that is kept here.
+pub const STREAM_BYTES_MAX: usize = 64 << 20;
 /// Header block of a response; it has to fit into the input buffer as well.
 const HEADER_BYTES_MAX: usize = 32 << 10;
 /// Buffers of a connection. ureq's own default of 128 KiB each would cost 16 conversations 4 MiB.
@@ -63,8 +66,8 @@ pub enum TransportError {
     Stopped,
     #[error("time-out: {0}")]
     TimedOut(String),
-    #[error("the response body is longer than {BODY_BYTES_MAX} bytes")]
-    BodyTooLong,
+    #[error("the answer is longer than {0} bytes")]
+    BodyTooLong(usize),
     #[error("not a usable address: {0}")]
     BadAddress(String),
     #[error("TLS: {0}")]
@@ -80,7 +83,7 @@ impl Fault for TransportError {
         match self {
             Self::Stopped => Kind::Cancelled,
             Self::TimedOut(_) | Self::Network(_) | Self::Protocol(_) => Kind::Transient,
-            Self::BodyTooLong | Self::BadAddress(_) | Self::Tls(_) => Kind::Invalid,
+            Self::BodyTooLong(_) | Self::BadAddress(_) | Self::Tls(_) => Kind::Invalid,
         }
     }
 
@@ -195,21 +198,21 @@ impl HttpTransport {
         }
     }
 
-    fn run(&self, request: Request<Bytes>) -> Result<Response<ureq::Body>, RigError> {
+    fn run(&self, request: Request<Bytes>) -> Result<Response<ureq::Body>, ureq::Error> {
         let (parts, body) = request.into_parts();
-        let response = if body.is_empty() && parts.method != http::Method::POST {
+        if body.is_empty() && parts.method != http::Method::POST {
             self.agent.run(Request::from_parts(parts, ()))
         } else {
             self.agent.run(Request::from_parts(parts, &body[..]))
-        };
-        response.map_err(|error| self.rig_error(error))
+        }
     }
 
-    fn chunks(&self, body: ureq::Body) -> Chunks {
+    fn chunks(&self, body: ureq::Body, bytes_max: usize) -> Chunks {
         Chunks {
             reader: Box::new(body.into_reader()),
             transport: self.clone(),
-            bytes_left: BODY_BYTES_MAX,
+            bytes_max,
+            bytes_left: bytes_max,
             ended: false,
             yielded: false,
         }
@@ -220,9 +223,9 @@ impl HttpTransport {
         U: From<Bytes> + WasmCompatSend + 'static,
     {
         yield_once().await;
-        let response = self.run(request)?;
+        let response = self.run(request).map_err(|error| self.rig_error(error))?;
         Ok(response.map(|body| -> LazyBody<U> {
-            let mut chunks = self.chunks(body);
+            let mut chunks = self.chunks(body, BODY_BYTES_MAX);
             Box::pin(async move {
                 let mut whole = Vec::new();
                 loop {
@@ -276,8 +279,8 @@ impl HttpClientExt for HttpTransport {
         let (transport, request) = (self.clone(), request.map(Into::into));
         async move {
             yield_once().await;
-            let response = transport.run(request)?;
-            Ok(response.map(|body| -> BoxedStream { Box::pin(transport.chunks(body)) }))
+            let response = transport.run(request).map_err(|error| transport.rig_error(error))?;
+            Ok(response.map(|body| -> BoxedStream { Box::pin(transport.chunks(body, STREAM_BYTES_MAX)) }))
         }
     }
 }
@@ -299,6 +302,7 @@ async fn yield_once() {
 struct Chunks {
     reader: Box<dyn Read + Send>,
     transport: HttpTransport,
+    bytes_max: usize,
     bytes_left: usize,
     /// The body's end or an error was seen.
     ended: bool,
@@ -318,7 +322,9 @@ impl Chunks {
                 self.ended = true;
                 return None;
             }
-            Ok(length) if length > self.bytes_left => RigError::instance(TransportError::BodyTooLong),
+            Ok(length) if length > self.bytes_left => {
+                RigError::instance(TransportError::BodyTooLong(self.bytes_max))
+            }
             Ok(length) => {
                 self.bytes_left -= length;
                 return Some(Ok(Bytes::copy_from_slice(&buffer[..length])));

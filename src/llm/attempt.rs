@@ -6,16 +6,18 @@ use pollster::block_on;
 use rig_core::DynModel;
 use rig_core::completion::{CompletionRequest, CompletionResponse};
 use rig_core::error::ProviderError;
+use rig_core::http_client::Error as HttpError;
 use rig_core::operation::Completion;
 use rig_core::streaming::{Item, StreamEvent};
 
+use crate::http::transport::{BODY_BYTES_MAX, TransportError};
 use crate::thread::Cancel;
 
 /// Why no complete answer came.
 pub(super) enum Broken {
     Stopped,
     Failed {
-        error: ProviderError,
+        error: Box<ProviderError>,
         /// The answer had begun to arrive.
         begun: bool,
     },
@@ -23,8 +25,26 @@ pub(super) enum Broken {
 
 impl From<ProviderError> for Broken {
     fn from(error: ProviderError) -> Self {
-        Self::Failed { error, begun: false }
+        failed(error, false)
     }
+}
+
+fn failed(error: ProviderError, begun: bool) -> Broken {
+    Broken::Failed { error: Box::new(error), begun }
+}
+
+/// What an event adds to the answer that is kept.
+fn length(event: &StreamEvent) -> usize {
+    match event {
+        StreamEvent::Text { text, .. } | StreamEvent::Reasoning { text, .. } => text.len(),
+        StreamEvent::Arguments { json, .. } => json.len(),
+        StreamEvent::Start { .. } | StreamEvent::End { .. } => 0,
+    }
+}
+
+/// A streamed answer has the same limit as a whole one.
+fn too_long() -> ProviderError {
+    HttpError::instance(TransportError::BodyTooLong(BODY_BYTES_MAX)).into()
 }
 
 /// The answer as it is written; `on_delta` gets its text piece by piece. An answer that breaks off is
@@ -38,18 +58,26 @@ pub(super) fn streamed(
     let mut stream = model.stream(request)?;
     block_on(async {
         let mut begun = false;
+        let mut bytes_left = BODY_BYTES_MAX;
         while let Some(item) = stream.next().await {
             if cancel.is_cancelled() {
                 return Err(Broken::Stopped);
             }
-            match item {
-                Ok(Item::Event(StreamEvent::Text { text, .. })) => on_delta(&text),
-                Ok(_) => {}
-                Err(error) => return Err(Broken::Failed { error, begun }),
+            let event = match item {
+                Ok(Item::Event(event)) => event,
+                Ok(Item::Unknown(_)) => continue,
+                Err(error) => return Err(failed(error, begun)),
+            };
+            bytes_left = match bytes_left.checked_sub(length(&event)) {
+                Some(left) => left,
+                None => return Err(failed(too_long(), begun)),
+            };
+            if let StreamEvent::Text { text, .. } = event {
+                on_delta(&text);
             }
             begun = true;
         }
-        stream.finish().await.map_err(|error| Broken::Failed { error, begun })
+        stream.finish().await.map_err(|error| failed(error, begun))
     })
 }
 

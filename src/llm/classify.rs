@@ -114,7 +114,7 @@ impl Reporter<'_> {
         match error {
             TransportError::Stopped => LlmError::Cancelled,
             // The same megabytes would come again.
-            TransportError::BodyTooLong | TransportError::BadAddress(_) | TransportError::Tls(_) => {
+            TransportError::BodyTooLong(_) | TransportError::BadAddress(_) | TransportError::Tls(_) => {
                 LlmError::Rejected(failure)
             }
             TransportError::TimedOut(_) | TransportError::Protocol(_) | TransportError::Network(_) => {
@@ -142,7 +142,7 @@ impl Reporter<'_> {
             LlmError::Unauthorized(failure)
         } else {
             match status {
-                Some(401 | 402 | 403) => LlmError::Unauthorized(failure),
+                Some(401..=403) => LlmError::Unauthorized(failure),
                 Some(404) => LlmError::UnknownModel(failure),
                 Some(429) => LlmError::RateLimited(failure),
                 Some(408 | 409 | 425 | 500..=599) => LlmError::Overloaded(failure),

@@ -133,6 +133,11 @@ impl Double {
         }
     }
 
+    /// `http://127.0.0.1:port`, for paths of the test's own.
+    pub fn origin(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// TCP connections taken so far.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)

@@ -53,6 +53,11 @@ impl NameCache {
         self.clock.monotonic()
     }
 
+    #[cfg(test)]
+    pub(super) fn kept_for_tests(&self) -> usize {
+        lock(&self.kept).len()
+    }
+
     pub(super) fn forget(&self, uri: &Uri) {
         if let Some(host) = host_of(uri) {
             lock(&self.kept).remove(&host);

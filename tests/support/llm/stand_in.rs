@@ -13,11 +13,11 @@ use rig_core::operation::{Block, Completion, Finish};
 use rig_core::wire::document::{Reassemble, Serves};
 use rig_core::wire::{Decoder, Descriptor, Flow, Mode, Out, Wire, WireEvent};
 
-type Answer = Arc<dyn Fn(&CompletionRequest) -> Result<String, ProviderError> + Send + Sync>;
+type Answer = Arc<dyn Fn(&CompletionRequest) -> Result<String, String> + Send + Sync>;
 
-/// A model that answers with the text that `answer` returns.
+/// A model that answers with the text that `answer` returns, or fails with it.
 pub fn stand_in(
-    answer: impl Fn(&CompletionRequest) -> Result<String, ProviderError> + Send + Sync + 'static,
+    answer: impl Fn(&CompletionRequest) -> Result<String, String> + Send + Sync + 'static,
 ) -> DynModel<Completion> {
     Model::new(Local, Line(Arc::new(answer))).erase()
 }
@@ -32,7 +32,7 @@ impl Transport<Local> for Line {
     fn send(&self, request: CompletionRequest, _: Exchange) -> Opening<String> {
         Opening::ready(match (self.0)(&request) {
             Ok(text) => Opened::new(futures::stream::iter([Ok(text)])),
-            Err(error) => Opened::failed(error),
+            Err(error) => Opened::failed(ProviderError::Response(error)),
         })
     }
 }

@@ -22,5 +22,8 @@ pub mod config;
 // Floor 3: leaves.
 pub mod db;
 
+// Floor 4: services.
+pub mod memory;
+
 // Floor 5: work.
 pub mod tools;

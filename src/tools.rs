@@ -3,6 +3,10 @@
 //! A tool's description for the model is `prompts/en/tools/<name>.md`; its arguments are a struct
 //! whose field comments are the schema's descriptions.
 
+pub mod memory_delete;
+pub mod memory_recall;
+pub mod memory_save;
+
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};

@@ -1,0 +1,235 @@
+//! What the agent remembers: typed memories in SQLite, found again by their words.
+//!
+//! The table is the only truth; the text index beside it is derived, and a save does not touch it.
+
+mod analysis;
+mod error;
+mod index_files;
+mod index_query;
+mod record;
+mod search;
+mod store;
+mod tail;
+mod text_index;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+pub use error::MemoryError;
+pub use record::{
+    ASSOCIATIONS_MAX, Association, CONTENT_BYTES_MAX, Hit, LIMIT_DEFAULT, LIMIT_MAX, Memory, MemoryType,
+    Mode, NewAssociation, NewMemory, Origin, RelationType, SearchQuery, Sort, Source, WEIGHT_DEFAULT, Who,
+};
+
+use crate::clock::{SharedClock, Timestamp};
+use crate::db::Db;
+use crate::text;
+use record::SOURCE_BYTES_MAX;
+use text_index::TextIndex;
+
+/// Changes worth a commit of the text index at idle; fewer are as well off in its tail.
+const COMMIT_CHANGES: usize = 32;
+/// Changes that are committed even when more keep coming.
+const COMMIT_CHANGES_BUSY: usize = text_index::TAIL_ROWS;
+/// How long nothing was saved when it counts as idle.
+const QUIET: Duration = Duration::from_secs(30);
+/// Longest reason for forgetting that is kept, in bytes.
+const REASON_BYTES_MAX: usize = 1_000;
+
+/// The memories of one agent; clones are the same store.
+#[derive(Clone)]
+pub struct MemoryStore(Arc<Inner>);
+
+struct Inner {
+    db: Db,
+    clock: SharedClock,
+    text_index: TextIndex,
+    /// Changes by this process since the last commit of the index.
+    uncommitted: AtomicUsize,
+    /// When the last of them was, in the clock's milliseconds.
+    changed_at: AtomicI64,
+}
+
+impl MemoryStore {
+    /// Opens nothing yet: the index in `index_folder` is looked at by the first hybrid search.
+    ///
+    /// # Errors
+    /// There is something at `index_folder` that is no folder.
+    pub fn open(db: Db, index_folder: PathBuf, clock: SharedClock) -> Result<Self, MemoryError> {
+        if index_folder.exists() && !index_folder.is_dir() {
+            return Err(MemoryError::Invalid(format!("{} is no folder", index_folder.display())));
+        }
+        let text_index = TextIndex::new(index_folder);
+        let (uncommitted, changed_at) = (AtomicUsize::new(0), AtomicI64::new(0));
+        Ok(Self(Arc::new(Inner { db, clock, text_index, uncommitted, changed_at })))
+    }
+
+    /// Returns after the memory is on disk with its associations; it is found from then on.
+    ///
+    /// # Errors
+    /// The content is empty or too long, a number is out of range, an association points nowhere (then
+    /// nothing is stored), or the database does not take it.
+    pub fn save(&self, new: NewMemory) -> Result<Memory, MemoryError> {
+        let now = self.0.clock.now();
+        let (mut memory, associations) = checked(new, now)?;
+        let saved = self.0.db.write(move |connection| {
+            memory.change_seq = store::insert(connection, &memory, &associations)?;
+            Ok(memory)
+        })?;
+        self.changed(now);
+        Ok(saved)
+    }
+
+    /// Searches, and counts an access for every hit.
+    ///
+    /// # Errors
+    /// As [`MemoryStore::search`].
+    pub fn recall(&self, query: &SearchQuery) -> Result<Vec<Hit>, MemoryError> {
+        let hits = self.search(query)?;
+        if !hits.is_empty() {
+            let now = self.0.clock.now();
+            let ids = store::id_list(hits.iter().map(|hit| hit.memory.id.as_str()));
+            // Not waited for: the answer does not depend on it. A closed database counts no more.
+            self.0.db.submit(move |connection| store::touch(connection, &ids, now)).ok();
+        }
+        Ok(hits)
+    }
+
+    /// Searches without a trace, for renderings that would otherwise count as reading.
+    ///
+    /// # Errors
+    /// The query asks for something impossible, or the database cannot be read.
+    pub fn search(&self, query: &SearchQuery) -> Result<Vec<Hit>, MemoryError> {
+        search::search(&self.0.db, &self.0.text_index, query, self.0.clock.now())
+    }
+
+    /// Hides a memory from every search; the row stays. True when it was there until now. This is an
+    /// explicit act and works for [`MemoryType::Identity`] too, which no maintenance may touch.
+    ///
+    /// # Errors
+    /// The database does not take it.
+    pub fn forget(&self, id: &str, reason: Option<&str>) -> Result<bool, MemoryError> {
+        let now = self.0.clock.now();
+        let id = id.to_owned();
+        let reason = reason.map(|reason| text::shorten(reason, REASON_BYTES_MAX).into_owned());
+        let forgotten =
+            self.0.db.write(move |connection| store::forget(connection, &id, reason.as_deref(), now))?;
+        if forgotten {
+            self.changed(now);
+        }
+        Ok(forgotten)
+    }
+
+    /// One memory, forgotten or not.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn get(&self, id: &str) -> Result<Option<Memory>, MemoryError> {
+        Ok(self.0.db.read(|connection| store::get(connection, id))?)
+    }
+
+    /// The associations that begin or end at this memory.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn associations(&self, id: &str) -> Result<Vec<Association>, MemoryError> {
+        Ok(self.0.db.read(|connection| store::associations(connection, id))?)
+    }
+
+    /// How many memories of each type there are, without the forgotten ones and empty types.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn count_by_type(&self) -> Result<Vec<(MemoryType, u64)>, MemoryError> {
+        Ok(self.0.db.read(store::count_by_type)?)
+    }
+
+    /// To be called now and then, on a thread that may block for a moment: commits the text index when
+    /// enough has changed and nothing changes any more, and puts an unused one away. True after a commit.
+    ///
+    /// # Errors
+    /// The index could not be written; nothing is lost, a later call tries again.
+    pub fn maintain(&self, now: Timestamp) -> Result<bool, MemoryError> {
+        self.0.text_index.rest(now);
+        let changes = self.0.uncommitted.load(Ordering::Acquire);
+        let quiet = now.since(Timestamp(self.0.changed_at.load(Ordering::Acquire))) >= QUIET;
+        if changes < COMMIT_CHANGES || (changes < COMMIT_CHANGES_BUSY && !quiet) {
+            return Ok(false);
+        }
+        let committed = self.0.text_index.commit_if_due(&self.0.db, now)?;
+        self.committed(changes, committed);
+        Ok(committed)
+    }
+
+    /// Commits the text index if this process changed anything since; for an orderly end. True after a
+    /// commit.
+    ///
+    /// # Errors
+    /// The index could not be written; nothing is lost, the next start catches up.
+    pub fn flush(&self) -> Result<bool, MemoryError> {
+        let changes = self.0.uncommitted.load(Ordering::Acquire);
+        if changes == 0 {
+            return Ok(false);
+        }
+        let committed = self.0.text_index.commit_now(&self.0.db, self.0.clock.now())?;
+        self.committed(changes, true);
+        Ok(committed)
+    }
+
+    fn changed(&self, now: Timestamp) {
+        self.0.changed_at.store(now.0, Ordering::Release);
+        self.0.uncommitted.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn committed(&self, changes: usize, done: bool) {
+        if done {
+            self.0.uncommitted.fetch_sub(changes, Ordering::AcqRel);
+        }
+    }
+}
+
+/// The memory as it will be stored, still without a `change_seq`.
+fn checked(new: NewMemory, now: Timestamp) -> Result<(Memory, Vec<NewAssociation>), MemoryError> {
+    let invalid = |reason: String| Err(MemoryError::Invalid(reason));
+    let content = new.content.trim();
+    if content.is_empty() {
+        return invalid("a memory needs a content".to_owned());
+    }
+    if content.len() > CONTENT_BYTES_MAX {
+        return invalid(format!("the content has {} bytes, more than {CONTENT_BYTES_MAX}", content.len()));
+    }
+    let importance = new.importance.unwrap_or_else(|| new.memory_type.default_importance());
+    if !(0.0..=1.0).contains(&importance) {
+        return invalid(format!("importance goes from 0 to 1, {importance} is outside"));
+    }
+    if new.associations.len() > ASSOCIATIONS_MAX {
+        return invalid(format!("more than {ASSOCIATIONS_MAX} associations"));
+    }
+    for association in &new.associations {
+        if !(0.0..=1.0).contains(&association.weight) {
+            return invalid(format!("a weight goes from 0 to 1, {} is outside", association.weight));
+        }
+    }
+    let created_at = new.created_at.unwrap_or(now);
+    let source = new.source.map(|source| {
+        let text = source.to_string();
+        Source::parse(&text::shorten(&text, SOURCE_BYTES_MAX))
+    });
+    let memory = Memory {
+        id: store::new_id(created_at),
+        content: content.to_owned(),
+        memory_type: new.memory_type,
+        importance,
+        created_at,
+        updated_at: now,
+        last_accessed_at: now,
+        access_count: 0,
+        source,
+        channel_id: new.channel_id,
+        forgotten: false,
+        change_seq: 0,
+    };
+    Ok((memory, new.associations))
+}

@@ -1,0 +1,121 @@
+//! The tool `memory_save`: one memory with its associations.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error};
+use serde_json::{Value, json};
+
+use super::{Tool, ToolContext, ToolError, arguments_of, schema_of};
+use crate::error::Fault;
+use crate::memory::{
+    MemoryError, MemoryStore, MemoryType, NewAssociation, NewMemory, Origin, RelationType, Source,
+    WEIGHT_DEFAULT,
+};
+
+pub struct MemorySave {
+    store: MemoryStore,
+    origin: Origin,
+}
+
+impl MemorySave {
+    pub fn new(store: MemoryStore, origin: Origin) -> Self {
+        Self { store, origin }
+    }
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Arguments {
+    /// What to remember, as one statement that makes sense on its own.
+    content: String,
+    /// What kind of knowledge it is; fact when absent.
+    #[serde(default)]
+    #[schemars(with = "MemoryType", skip_serializing_if = "Option::is_none")]
+    memory_type: Option<MemoryType>,
+    /// From 0 (trivial) to 1 (essential); each type has a default.
+    #[serde(default, deserialize_with = "number_or_text")]
+    #[schemars(with = "f64", skip_serializing_if = "Option::is_none")]
+    importance: Option<f64>,
+    /// Who said it or where it is from: a name, or file:NAME, web:ADDRESS, tool:NAME.
+    #[serde(default)]
+    #[schemars(with = "String", skip_serializing_if = "Option::is_none")]
+    source: Option<String>,
+    /// How it bears on memories that are already there.
+    #[serde(default)]
+    #[schemars(with = "Vec<AssociationArgument>", skip_serializing_if = "Option::is_none")]
+    associations: Option<Vec<AssociationArgument>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(inline)]
+struct AssociationArgument {
+    /// Id of the other memory, from memory_recall.
+    target_id: String,
+    /// related_to when absent.
+    #[serde(default)]
+    #[schemars(with = "RelationType", skip_serializing_if = "Option::is_none")]
+    relation_type: Option<RelationType>,
+    /// From 0 to 1; 0.5 when absent.
+    #[serde(default, deserialize_with = "number_or_text")]
+    #[schemars(with = "f64", skip_serializing_if = "Option::is_none")]
+    weight: Option<f64>,
+}
+
+impl Tool for MemorySave {
+    fn name(&self) -> &'static str {
+        "memory_save"
+    }
+
+    fn parameters(&self) -> Value {
+        schema_of::<Arguments>()
+    }
+
+    fn call(&mut self, arguments: Value, context: &mut ToolContext<'_>) -> Result<String, ToolError> {
+        let arguments: Arguments = arguments_of(arguments)?;
+        if context.cancel.is_cancelled() {
+            return Err(ToolError::Cancelled);
+        }
+        let associations = arguments.associations.unwrap_or_default().into_iter().map(|one| NewAssociation {
+            target_id: one.target_id.trim().to_owned(),
+            relation_type: one.relation_type.unwrap_or(RelationType::RelatedTo),
+            weight: one.weight.unwrap_or(WEIGHT_DEFAULT),
+        });
+        let saved = self
+            .store
+            .save(NewMemory {
+                importance: arguments.importance,
+                source: Some(Source::claimed(self.origin.process, arguments.source.as_deref())),
+                channel_id: Some(self.origin.conversation.to_string()),
+                associations: associations.collect(),
+                ..NewMemory::new(arguments.memory_type.unwrap_or(MemoryType::Fact), arguments.content)
+            })
+            .map_err(|error| tool_error(&error))?;
+        Ok(json!({ "saved": saved.id, "type": saved.memory_type }).to_string())
+    }
+}
+
+pub(super) fn tool_error(error: &MemoryError) -> ToolError {
+    match error {
+        MemoryError::Invalid(_) => ToolError::Invalid(error.to_string()),
+        MemoryError::NotFound(_) => ToolError::NotFound(error.to_string()),
+        MemoryError::Database(_) | MemoryError::Index { .. } => {
+            log::warn!("{}", crate::error::log_line(error));
+            // Only the kind: paths are nothing that a model needs to know.
+            ToolError::Failed(format!("the memory store does not work now ({})", error.kind().notice()))
+        }
+    }
+}
+
+/// Models write `10`, `"10"` and `null`.
+pub(super) fn number_or_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    let number = match Value::deserialize(deserializer)? {
+        Value::Null => return Ok(None),
+        Value::String(text) if text.trim().is_empty() => return Ok(None),
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    match number {
+        Some(number) if number.is_finite() => Ok(Some(number)),
+        _ => Err(D::Error::custom("expected a number")),
+    }
+}

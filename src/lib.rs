@@ -33,9 +33,6 @@ pub mod llm;
 pub mod memory;
 pub mod messaging;
 
-// Floor 4: services.
-pub mod memory;
-
 // Floor 5: work.
 pub mod api;
 pub mod cli;

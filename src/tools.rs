@@ -3,9 +3,25 @@
 //! A tool's description for the model is `prompts/en/tools/<name>.md`; its arguments are a struct
 //! whose field comments are the schema's descriptions.
 
+pub mod branch;
+pub mod cancel;
+pub mod channel_recall;
+pub mod file_edit;
+pub mod file_list;
+pub mod file_read;
+pub mod file_write;
 pub mod memory_delete;
 pub mod memory_recall;
 pub mod memory_save;
+pub mod react;
+pub mod reply;
+pub mod route;
+pub mod set_status;
+pub mod shell;
+pub mod skip;
+pub mod spawn_worker;
+pub mod worker_inspect;
+pub mod workspace;
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;

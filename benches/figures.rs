@@ -136,11 +136,11 @@ fn sixteen_at_once(config: &str) {
         let started = Instant::now();
         std::thread::scope(|scope| {
             for client in 0..CLIENTS {
-                let mut client: Client = daemon.client(&format!("c{client}-{:?}", started));
+                let name = format!("c{client}-{rounds}");
+                let mut client: Client = daemon.client(&name);
                 scope.spawn(move || {
                     for number in 0..EACH {
-                        client
-                            .ask(&format!("{}-{number}-{:?}", client_name(&client), started), "hello there");
+                        client.ask(&format!("{name}-{number}"), "hello there");
                     }
                 });
             }

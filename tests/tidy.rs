@@ -223,7 +223,7 @@ fn locks_and_parts_are_few() {
 fn invariants_name_their_tests() {
     let text = text_of(Path::new("docs/ARCHITECTURE.md"));
     let mut invariants = 0;
-    for line in text.lines().filter(|line| line.starts_with("| I")) {
+    for line in text.lines().filter(|line| line.starts_with("| I") && !line.starts_with("| Invariant")) {
         invariants += 1;
         let named: Vec<_> = line.split('`').filter(|piece| piece.contains(".rs::")).collect();
         assert!(!named.is_empty(), "no test: {line}");
@@ -267,7 +267,7 @@ fn measure() {
     let count = |text: &str| code.iter().map(|code| production(code).matches(text).count()).sum::<usize>();
     let lock = text_of(Path::new("Cargo.lock"));
     let invariants =
-        text_of(Path::new("docs/ARCHITECTURE.md")).lines().filter(|line| line.starts_with("| I")).count();
+        text_of(Path::new("docs/ARCHITECTURE.md")).lines().filter(|line| line.starts_with("| I") && !line.starts_with("| Invariant")).count();
     println!("production files / lines          {} / {total}", sizes.len());
     println!(
         "median, largest production file   {}, {} ({})",

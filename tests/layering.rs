@@ -108,7 +108,7 @@ fn breaches(path: &Path, source: &str) -> Vec<String> {
             found.push(format!("{}: imports {import}, which is on no floor", path.display()));
             continue;
         };
-        let sideways = other == floor && import != module && floor >= SIDEWAYS_BELOW && floor < 8;
+        let sideways = other == floor && import != module && (SIDEWAYS_BELOW..8).contains(&floor);
         if other > floor || sideways {
             found.push(format!(
                 "{}: {module} (floor {floor}) imports {import} (floor {other})",

@@ -266,8 +266,10 @@ fn measure() {
         code.iter().flat_map(|code| functions(production(code))).map(|(_, lines)| lines).collect();
     let count = |text: &str| code.iter().map(|code| production(code).matches(text).count()).sum::<usize>();
     let lock = text_of(Path::new("Cargo.lock"));
-    let invariants =
-        text_of(Path::new("docs/ARCHITECTURE.md")).lines().filter(|line| line.starts_with("| I") && !line.starts_with("| Invariant")).count();
+    let invariants = text_of(Path::new("docs/ARCHITECTURE.md"))
+        .lines()
+        .filter(|line| line.starts_with("| I") && !line.starts_with("| Invariant"))
+        .count();
     println!("production files / lines          {} / {total}", sizes.len());
     println!(
         "median, largest production file   {}, {} ({})",

@@ -30,6 +30,7 @@ use spacebot::identity::Identity;
 use spacebot::llm::{LlmManager, offline};
 use spacebot::memory::MemoryStore;
 use spacebot::message::{Intake, Outbox};
+use spacebot::messaging::irc;
 use spacebot::messaging::mailbox::Mailbox;
 use spacebot::messaging::webhook::Webhook;
 use spacebot::prompts;
@@ -92,22 +93,7 @@ pub(crate) struct Daemon {
 struct Adapter {
     instance: InstanceId,
     cancel: Cancel,
-    irc: NoIrc,
-}
-struct NoIrc {
-    bell: Sender<()>,
-    threads: Vec<JoinHandle<()>>,
-    state: NoState,
-}
-#[derive(Clone)]
-struct NoState;
-impl NoState {
-    fn is_connected(&self) -> bool {
-        false
-    }
-    fn describe(&self) -> String {
-        String::new()
-    }
+    irc: irc::Adapter,
 }
 
 /// What stands before the hub is built.
@@ -273,8 +259,14 @@ fn intake(
 }
 
 fn start_irc(config: &Config, ground: &Ground, intake: &Arc<dyn Intake>) -> Result<Vec<Adapter>, StartError> {
-    let adapters = Vec::new();
-    let (_, _, _) = (config, ground, intake);
+    let mut adapters = Vec::new();
+    for irc in &config.irc {
+        let cancel = Cancel::new();
+        let started =
+            irc::start(irc.clone(), intake.clone(), ground.outbox(), ground.clock.clone(), cancel.clone());
+        let started = started.map_err(|error| StartError::of(irc.instance.as_str(), &error))?;
+        adapters.push(Adapter { instance: irc.instance.clone(), cancel, irc: started });
+    }
     Ok(adapters)
 }
 
@@ -341,13 +333,7 @@ fn bells(
     let mut bells: BTreeMap<InstanceId, Bell> = BTreeMap::new();
     for adapter in adapters {
         let bell = adapter.irc.bell.clone();
-        // A bell that is ringing already is enough.
-        bells.insert(
-            adapter.instance.clone(),
-            Arc::new(move |_: &ConversationId| {
-                bell.try_send(()).ok();
-            }),
-        );
+        bells.insert(adapter.instance.clone(), Arc::new(move |_: &ConversationId| bell.ring()));
     }
     if let Some((server, _)) = server {
         for name in ["webhook", "portal"] {

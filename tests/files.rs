@@ -63,7 +63,7 @@ fn nothing_leads_out() {
     let inside = folder.path().join("workspace");
     symlink(folder.path(), inside.join("up")).unwrap();
     symlink(folder.path().join("SOUL.md"), inside.join("soul")).unwrap();
-    symlink("/proc/self/root/etc/passwd", inside.join("magic")).unwrap();
+    symlink("/proc/self/cwd/Cargo.toml", inside.join("magic")).unwrap();
     let soul = folder.path().join("SOUL.md").to_string_lossy().into_owned();
     for path in ["../SOUL.md", "up/SOUL.md", "soul", "magic", soul.as_str(), "/etc/passwd", "a/../../SOUL.md"]
     {

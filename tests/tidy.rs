@@ -22,6 +22,7 @@ const LOCKS: &[(&str, &str)] = &[
     ("src/llm/chain.rs", "the same"),
     ("src/llm/cooldown.rs", "one table of cool-downs for all processes"),
     ("src/llm/lines.rs", "the pool of idle connections"),
+    ("src/messaging/irc.rs", "one line of status, read by the API"),
     ("src/memory.rs", "one reader of the text index for all branches"),
     ("src/memory/text_index.rs", "the same"),
 ];

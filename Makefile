@@ -32,7 +32,7 @@ measure:
 
 install:
 	cargo build --release
-	install -D -m 755 $(TARGET)/release/spacebot $(DESTDIR)/usr/local/bin/spacebot
+	install -D -s -m 755 $(TARGET)/release/spacebot $(DESTDIR)/usr/local/bin/spacebot
 	install -D -m 644 systemd/spacebot.service $(DESTDIR)/etc/systemd/system/spacebot.service
 
 clean:

@@ -45,7 +45,10 @@ fn start_time() {
         times.push(started.elapsed());
     }
     times.sort();
-    line("exec to first accepted message, p50 / p99, ms", format!("{:.1} / {:.1}", percentile(&times, 50), percentile(&times, 99)));
+    line(
+        "exec to first accepted message, p50 / p99, ms",
+        format!("{:.1} / {:.1}", percentile(&times, 50), percentile(&times, 99)),
+    );
 }
 
 struct Reading {
@@ -81,7 +84,10 @@ fn idle() {
     let mut client = daemon.client("nobody");
     client.poll(30);
     let reading = read(&daemon);
-    line("idle after 30 s: RSS MiB / threads", format!("{:.1} / {}", reading.rss_kib as f64 / 1024.0, reading.threads));
+    line(
+        "idle after 30 s: RSS MiB / threads",
+        format!("{:.1} / {}", reading.rss_kib as f64 / 1024.0, reading.threads),
+    );
 }
 
 fn one_at_a_time(config: &str) {
@@ -106,7 +112,10 @@ fn one_at_a_time(config: &str) {
     };
     run(50);
     let (times, cpu, written) = run(1000);
-    line("one message over the webhook, p50 / p99, ms", format!("{:.2} / {:.2}", percentile(&times, 50), percentile(&times, 99)));
+    line(
+        "one message over the webhook, p50 / p99, ms",
+        format!("{:.2} / {:.2}", percentile(&times, 50), percentile(&times, 99)),
+    );
     line("CPU per message in that run, ms", format!("{:.2}", cpu.as_secs_f64() * 1e3));
     line("bytes written to disk per message, KiB", format!("{:.1}", written as f64 / 1024.0));
     run(6000);
@@ -121,14 +130,17 @@ fn sixteen_at_once(config: &str) {
     let home = Home::new(config);
     let daemon = home.start();
     daemon.client("warm").ask("warm", "hello");
-    let round = || {
+    let mut rounds = 0;
+    let mut round = || {
+        rounds += 1;
         let started = Instant::now();
         std::thread::scope(|scope| {
             for client in 0..CLIENTS {
-                let mut client: Client = daemon.client(&format!("c{client}-{:?}", started));
+                let name = format!("c{client}-{rounds}");
+                let mut client: Client = daemon.client(&name);
                 scope.spawn(move || {
                     for number in 0..EACH {
-                        client.ask(&format!("{}-{number}-{:?}", client_name(&client), started), "hello there");
+                        client.ask(&format!("{name}-{number}"), "hello there");
                     }
                 });
             }
@@ -143,10 +155,6 @@ fn sixteen_at_once(config: &str) {
     line("again: messages/s, RSS MiB", format!("{second:.0}, {:.1}", read(&daemon).rss_kib as f64 / 1024.0));
 }
 
-fn client_name(client: &Client) -> String {
-    format!("{:p}", client)
-}
-
 /// From the request to cancel to the answer that says so, for a turn that waits for a silent model.
 fn stop_latency() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -157,7 +165,9 @@ fn stop_latency() {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             read_request(&mut BufReader::new(stream.try_clone().unwrap()));
-            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n: hold on\n\n").unwrap();
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n: hold on\n\n")
+                .unwrap();
             asked_send.send(()).ok();
             open.push(stream);
         }
@@ -174,14 +184,20 @@ fn stop_latency() {
         client.send(&id, "hello");
         asked.recv_timeout(Duration::from_secs(10)).unwrap();
         let process = daemon.status()["processes"][0]["process"].as_str().unwrap().to_owned();
-        let body = serde_json::json!({ "agent_id": "main", "process_type": "channel", "process_id": process });
+        let body =
+            serde_json::json!({ "agent_id": "main", "process_type": "channel", "process_id": process });
         let started = Instant::now();
-        ureq::post(format!("http://127.0.0.1:{}/api/channels/cancel-process", home.api)).send(body.to_string()).unwrap();
+        ureq::post(format!("http://127.0.0.1:{}/api/channels/cancel-process", home.api))
+            .send(body.to_string())
+            .unwrap();
         client.answer(&id);
         times.push(started.elapsed());
     }
     times.sort();
-    line("stop of a turn on a silent stream, to its answer, p99, ms", format!("{:.1}", percentile(&times, 99)));
+    line(
+        "stop of a turn on a silent stream, to its answer, p99, ms",
+        format!("{:.1}", percentile(&times, 99)),
+    );
 }
 
 /// An OpenAI chat endpoint that calls `reply` at once; one thread per connection, kept alive.
@@ -207,7 +223,10 @@ fn serve(stream: TcpStream) {
     };
     let call = r#"{"role":"assistant","tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"reply","arguments":"{\"content\":\"hello back\"}"}}]}"#;
     let body = format!("{}{}data: [DONE]\n\n", chunk(call, "null"), chunk("{}", "\"tool_calls\""));
-    let response = format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let response = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
     while read_request(&mut reader) {
         if writer.write_all(response.as_bytes()).is_err() {
             return;

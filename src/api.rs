@@ -10,7 +10,9 @@ use serde_json::json;
 use crate::command::{Command, StatusReport};
 use crate::config::Secret;
 use crate::error::Kind;
-use crate::http::server::{Handler, Outcome, Request, Response, authorized, is_from_foreign_page};
+use crate::http::server::{
+    Handler, Outcome, Request, Response, authorized, is_from_foreign_page, percent_decode,
+};
 use crate::id::{AgentId, ProcessId, ProcessKind};
 use crate::messaging::mailbox::Mailbox;
 
@@ -57,9 +59,17 @@ impl Handler for Api {
         match path {
             "status" => Outcome::Respond(get_only(request, || self.status())),
             "channels/cancel-process" => Outcome::Respond(post_only(request, || self.cancel(request))),
-            "portal/send" => Outcome::Respond(post_only(request, || self.mailbox.send(request))),
+            "portal/send" if request.method == "POST" => self.mailbox.send(request),
+            "portal/send" => Outcome::Respond(method_not_allowed()),
             _ => match path.strip_prefix("portal/poll/") {
-                Some(conversation) if request.method == "GET" => self.mailbox.poll(request, conversation),
+                Some(conversation) if request.method == "GET" => match percent_decode(conversation) {
+                    Some(conversation) => self.mailbox.poll(&conversation, request),
+                    None => Outcome::Respond(Response::error(
+                        400,
+                        Kind::Invalid,
+                        "the conversation id is not readable",
+                    )),
+                },
                 Some(_) => Outcome::Respond(method_not_allowed()),
                 None => {
                     Outcome::Respond(Response::error(404, Kind::NotFound, "there is nothing at this address"))

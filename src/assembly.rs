@@ -293,7 +293,7 @@ fn start_server(
     adapters: &[Adapter],
 ) -> Result<RunningServer, StartError> {
     let mailbox = |name: &str| {
-        Mailbox::new(InstanceId::new(name), intake.clone(), ground.outbox(), ground.clock.clone())
+        Mailbox::new(intake.clone(), ground.outbox(), ground.clock.clone(), InstanceId::new(name))
     };
     let mut listeners: Vec<(TcpListener, Arc<dyn Handler>)> = Vec::new();
     if config.webhook.enabled {

@@ -209,12 +209,15 @@ struct Pending {
     messages: (Sender<String>, Receiver<String>),
 }
 
+/// A stop request and its reason.
+type Stoppable = (Cancel, Arc<OnceLock<StopReason>>);
+
 struct Life {
     parts: Rc<AgentParts>,
     hub: RefCell<Hub>,
     jobs: RefCell<Vec<Pending>>,
     /// Stop requests for the job that runs right now.
-    running: RefCell<BTreeMap<ProcessId, (Cancel, Arc<OnceLock<StopReason>>)>>,
+    running: RefCell<BTreeMap<ProcessId, Stoppable>>,
     rescan: RefCell<bool>,
     /// Sent, but the disk would not take the note yet; an adapter keeps this in memory.
     unrecorded: RefCell<Vec<(OutboxId, ConversationId)>>,

@@ -36,7 +36,15 @@ pub struct Sandbox {
     config: SandboxConfig,
     workspace: PathBuf,
     data_folder: PathBuf,
-    works: OnceLock<Result<(), String>>,
+    works: OnceLock<Result<Proc, String>>,
+}
+
+/// What commands see as /proc. A daemon that is itself walled in (systemd's ProtectKernelTunables)
+/// may not mount a fresh one; then there is none, rather than the outer one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Proc {
+    Fresh,
+    Empty,
 }
 
 impl Sandbox {
@@ -66,11 +74,17 @@ impl Sandbox {
                 path.display()
             )));
         }
-        self.works.get_or_init(|| self.try_out()).clone().map_err(ExecError::Unavailable)
+        self.proc().map(drop)
     }
 
-    fn try_out(&self) -> Result<(), String> {
-        let mut process = self.walls(&self.workspace, &[]);
+    fn proc(&self) -> Result<Proc, ExecError> {
+        let tried =
+            || self.try_out(Proc::Fresh).or_else(|first| self.try_out(Proc::Empty).map_err(|_| first));
+        self.works.get_or_init(tried).clone().map_err(ExecError::Unavailable)
+    }
+
+    fn try_out(&self, proc: Proc) -> Result<Proc, String> {
+        let mut process = self.walls(&self.workspace, &[], proc);
         process
             .args(["/bin/sh", "-c", "exit 0"])
             .stdin(Stdio::null())
@@ -81,7 +95,7 @@ impl Sandbox {
             _ => format!("bubblewrap did not start: {error}"),
         })?;
         if output.status.success() {
-            return Ok(());
+            return Ok(proc);
         }
         Err(format!(
             "bubblewrap does not work here: {}",
@@ -103,7 +117,7 @@ impl Sandbox {
         }
         let variables = self.environment(&command.variables);
         let mut process = match self.config.mode {
-            SandboxMode::Enabled => self.walls(&folder, &variables),
+            SandboxMode::Enabled => self.walls(&folder, &variables, self.proc()?),
             SandboxMode::Disabled => {
                 let mut process = Process::new("/usr/bin/env");
                 process.current_dir(&folder).env_clear().envs(variables);
@@ -148,7 +162,7 @@ impl Sandbox {
     }
 
     /// bwrap with everything up to the command itself.
-    fn walls(&self, folder: &Path, variables: &[(String, String)]) -> Process {
+    fn walls(&self, folder: &Path, variables: &[(String, String)], proc: Proc) -> Process {
         let mut process = Process::new("bwrap");
         process.args([
             "--unshare-all",
@@ -164,7 +178,11 @@ impl Sandbox {
         for system in SYSTEM_FOLDERS {
             process.args(["--ro-bind-try", system, system]);
         }
-        process.args(["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]);
+        match proc {
+            Proc::Fresh => process.args(["--proc", "/proc"]),
+            Proc::Empty => process.args(["--dir", "/proc"]),
+        };
+        process.args(["--dev", "/dev", "--tmpfs", "/tmp"]);
         if Path::new(CONFIG_FOLDER).is_dir() {
             process.args(["--tmpfs", CONFIG_FOLDER]);
         }

@@ -28,14 +28,18 @@ use std::time::Duration;
 pub use guard::{authorized, is_from_foreign_page};
 pub use httparse::Header;
 pub use lease::{Lease, Leases};
-pub use request::{Request, percent_decode};
+pub use request::{Parameter, Request, percent_decode};
 pub use response::Response;
+
+use nix::sys::socket::{Backlog, listen};
 
 use crate::clock::SharedClock;
 use crate::error::{Fault, Kind};
 use crate::thread::{self, Cancel};
 use table::Shared;
 
+/// Connections that the kernel keeps until they are accepted.
+const BACKLOG: i32 = 512;
 /// Most fields of one request's head.
 const MAX_HEADERS: usize = 64;
 
@@ -43,6 +47,12 @@ const MAX_HEADERS: usize = 64;
 /// holds one of the workers.
 pub trait Handler: Send + Sync {
     fn handle(&self, request: &Request<'_>) -> Outcome;
+}
+
+impl<F: Fn(&Request<'_>) -> Outcome + Send + Sync> Handler for F {
+    fn handle(&self, request: &Request<'_>) -> Outcome {
+        self(request)
+    }
 }
 
 pub enum Outcome {
@@ -137,6 +147,10 @@ impl Server {
     ) -> Result<(ServerHandle, Vec<JoinHandle<()>>), HttpError> {
         for (listener, _) in &listeners {
             listener.set_nonblocking(true).map_err(|error| HttpError::Listen(error.to_string()))?;
+            // The standard library asks for 128; a burst beyond that waits a second for a second try.
+            Backlog::new(BACKLOG)
+                .and_then(|backlog| listen(listener, backlog))
+                .map_err(|error| HttpError::Listen(error.to_string()))?;
         }
         let workers = options.limits.workers;
         let shared = Shared::new(options).map_err(|error| HttpError::Start(error.to_string()))?;

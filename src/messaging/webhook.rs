@@ -1,11 +1,11 @@
 //! The webhook: `POST /send`, `GET /poll/{conversation_id}`, `GET /health`.
 
-use serde_json::json;
-
-use super::mailbox::Mailbox;
 use crate::config::Secret;
 use crate::error::Kind;
-use crate::http::server::{Handler, Outcome, Request, Response, authorized, is_from_foreign_page};
+use crate::http::server::{
+    Handler, Outcome, Request, Response, authorized, is_from_foreign_page, percent_decode,
+};
+use crate::messaging::mailbox::Mailbox;
 
 pub struct Webhook {
     mailbox: Mailbox,
@@ -13,30 +13,64 @@ pub struct Webhook {
 }
 
 impl Webhook {
+    /// Without a token everybody who reaches the port may write, except web pages; `config` allows
+    /// that on the loopback address only.
     pub fn new(mailbox: Mailbox, token: Option<Secret>) -> Self {
         Self { mailbox, token }
+    }
+
+    /// Why this request may not go on.
+    fn refusal(&self, request: &Request<'_>) -> Option<Response> {
+        let token = self.token.as_ref().map(Secret::reveal);
+        if !authorized(request, token) {
+            let refused = Response::error(401, Kind::Auth, "A valid bearer token is needed here.");
+            return Some(refused.with_header("WWW-Authenticate", "Bearer"));
+        }
+        if token.is_none() && is_from_foreign_page(request) {
+            let message = "Requests from web pages need a bearer token, set messaging.webhook.auth_token.";
+            return Some(Response::error(403, Kind::Auth, message));
+        }
+        None
     }
 }
 
 impl Handler for Webhook {
     fn handle(&self, request: &Request<'_>) -> Outcome {
-        let refuse = |status, kind, reason: &str| Outcome::Respond(Response::error(status, kind, reason));
         if request.path == "/health" {
-            return Outcome::Respond(Response::json(200, &json!({ "status": "ok" })));
+            return Outcome::Respond(match request.method {
+                "GET" | "HEAD" => self.mailbox.health(),
+                _ => wrong_method("GET, HEAD"),
+            });
         }
-        if !authorized(request, self.token.as_ref().map(Secret::reveal)) {
-            return refuse(401, Kind::Auth, "the bearer token is missing or wrong");
+        if let Some(refusal) = self.refusal(request) {
+            return Outcome::Respond(refusal);
         }
-        if self.token.is_none() && is_from_foreign_page(request) {
-            return refuse(403, Kind::Auth, "web pages of other origins may not talk to this daemon");
-        }
-        match (request.method, request.path, request.path.strip_prefix("/poll/")) {
-            ("POST", "/send", _) => Outcome::Respond(self.mailbox.send(request)),
-            ("GET", _, Some(conversation)) => self.mailbox.poll(request, conversation),
-            (_, "/send", _) | (_, _, Some(_)) => {
-                refuse(405, Kind::Invalid, "this address does not take that method")
+        let poll = request.path.strip_prefix("/poll/").filter(|id| !id.contains('/'));
+        match (request.path, poll, request.method) {
+            ("/send", _, "POST") => self.mailbox.send(request),
+            ("/send", _, _) => Outcome::Respond(wrong_method("POST")),
+            (_, Some(id), "GET") => match percent_decode(id) {
+                Some(id) => self.mailbox.poll(&id, request),
+                None => {
+                    let message = "The conversation in the path is not valid percent-encoded UTF-8.";
+                    Outcome::Respond(Response::error(400, Kind::Invalid, message))
+                }
+            },
+            // Not HEAD: it would fetch answers and throw them away.
+            (_, Some(_), _) => Outcome::Respond(wrong_method("GET")),
+            _ => {
+                let message =
+                    "There is nothing here. The paths are /send, /poll/{conversation_id} and /health.";
+                Outcome::Respond(Response::error(404, Kind::NotFound, message))
             }
-            _ => refuse(404, Kind::NotFound, "there are /send, /poll/{conversation_id} and /health"),
         }
     }
 }
+
+fn wrong_method(allowed: &'static str) -> Response {
+    Response::error(405, Kind::Invalid, format_args!("Only {allowed} is possible here."))
+        .with_header("Allow", allowed)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! The real binary in a temporary folder, and a client for its webhook.
 
-#![allow(dead_code)] // every test file uses a part of this
+#![allow(dead_code, unreachable_pub)] // every test file uses a part of this
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};

@@ -1,5 +1,7 @@
 //! A model inside the test process: Rig sees a model like any other, a closure decides what it says.
 
+#![allow(dead_code, unreachable_pub)] // every test file uses a part of this
+
 use std::sync::Arc;
 
 use rig_core::completion::options::{Mapping, OptionFields, OptionMap};

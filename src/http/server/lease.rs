@@ -39,8 +39,19 @@ impl<K: Clone + Eq + Hash, T> Leases<K, T> {
 pub struct Lease<K: Eq + Hash, T> {
     map: Map<K, T>,
     key: K,
-    /// From earlier holders, for the next one.
-    pub left: Vec<T>,
+    left: Vec<T>,
+}
+
+impl<K: Eq + Hash, T> Lease<K, T> {
+    /// What the holder before left.
+    pub fn left(&self) -> &[T] {
+        &self.left
+    }
+
+    /// Leaves this, and nothing else, to the next holder.
+    pub fn leave(&mut self, items: Vec<T>) {
+        self.left = items;
+    }
 }
 
 impl<K: Eq + Hash, T> Drop for Lease<K, T> {
@@ -65,12 +76,12 @@ mod tests {
         let mut first = leases.acquire(&"a").unwrap();
         assert!(leases.acquire(&"a").is_none());
         assert!(leases.acquire(&"b").is_some());
-        first.left.push(7);
+        first.leave(vec![7]);
         drop(first);
         let mut second = leases.acquire(&"a").unwrap();
-        assert_eq!(second.left, [7]);
+        assert_eq!(second.left(), [7]);
         assert!(leases.acquire(&"a").is_none());
-        second.left.clear();
+        second.leave(Vec::new());
         drop(second);
         assert!(lock(&leases.0).is_empty());
     }

@@ -7,6 +7,9 @@ use super::Header;
 /// Most `name=value` pairs of a query; our own paths take three.
 const MAX_PARAMETERS: usize = 32;
 
+/// A decoded name and its value.
+pub type Parameter<'a> = (Cow<'a, str>, Cow<'a, str>);
+
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     pub method: &'a str,
@@ -45,7 +48,7 @@ impl<'a> Request<'a> {
     ///
     /// # Errors
     /// A sentence: an encoding is broken, or there are too many.
-    pub fn parameters(&self) -> Result<Vec<(Cow<'a, str>, Cow<'a, str>)>, &'static str> {
+    pub fn parameters(&self) -> Result<Vec<Parameter<'a>>, &'static str> {
         let mut pairs = Vec::new();
         for pair in self.query.split('&').filter(|pair| !pair.is_empty()) {
             if pairs.len() == MAX_PARAMETERS {

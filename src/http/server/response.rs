@@ -83,6 +83,12 @@ impl Response {
         &self.body
     }
 
+    /// A header that the handler set.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let header = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
+        Some(&header.1)
+    }
+
     /// Runs the callback as the server would, for tests of handlers.
     pub fn finish(mut self, sent: bool) {
         if let Some(callback) = self.after_sent.take() {
@@ -93,7 +99,7 @@ impl Response {
     /// The whole response as bytes, for the few that are written without a worker.
     pub(super) fn into_bytes(self, now: Timestamp) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(256 + self.body.len());
-        write_head(&mut bytes, &self, Connection::Close, &HttpDate::default().at(now));
+        write_head(&mut bytes, &self, Connection::Close, HttpDate::default().at(now));
         bytes.extend_from_slice(&self.body);
         bytes
     }

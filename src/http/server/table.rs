@@ -34,19 +34,19 @@ const NEVER: Duration = Duration::MAX;
 /// Names a connection: the place in the table, and a serial number against late events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Token {
-    index: u32,
+    index: usize,
     serial: u32,
 }
 
 impl Token {
     fn to_event(self) -> u64 {
-        u64::from(self.serial) << 32 | u64::from(self.index)
+        u64::from(self.serial) << 32 | self.index as u64
     }
 
     fn from_event(data: u64) -> Self {
         let low = data & u64::from(u32::MAX);
         Self {
-            index: u32::try_from(low).unwrap_or_default(),
+            index: usize::try_from(low).unwrap_or_default(),
             serial: u32::try_from(data >> 32).unwrap_or_default(),
         }
     }
@@ -91,7 +91,7 @@ struct Slot {
 
 struct Table {
     slots: Vec<Slot>,
-    free: Vec<u32>,
+    free: Vec<usize>,
     open: usize,
     parked: usize,
     /// When the accepting thread looks at the deadlines next.
@@ -172,9 +172,9 @@ impl Shared {
         }
         let index = table.free.pop().unwrap_or_else(|| {
             table.slots.push(Slot::default());
-            u32::try_from(table.slots.len() - 1).unwrap_or_default()
+            table.slots.len() - 1
         });
-        let slot = &mut table.slots[index as usize];
+        let slot = &mut table.slots[index];
         connection.token = Token { index, serial: slot.serial };
         let event = event(EpollFlags::EPOLLIN, connection.token);
         let added = self.epoll.add(&connection.stream, event);
@@ -248,7 +248,7 @@ impl Shared {
 
     /// Arms a connection that lies in the table; on failure it is taken out again.
     fn arm(&self, table: &mut Table, token: Token, interest: EpollFlags) -> Result<(), Box<Connection>> {
-        let Some(connection) = &table.slots[token.index as usize].connection else { return Ok(()) };
+        let Some(connection) = &table.slots[token.index].connection else { return Ok(()) };
         match self.epoll.modify(&connection.stream, &mut event(interest, token)) {
             Ok(()) => Ok(()),
             Err(error) => {
@@ -321,7 +321,7 @@ impl Shared {
         table: &mut Table,
         expired: bool,
         choose: impl Fn(&Connection) -> bool,
-    ) -> Vec<Box<Connection>> {
+    ) -> Vec<Connection> {
         let mut lost = Vec::new();
         let deadline = self.now() + self.limits.idle_time;
         for index in 0..table.slots.len() {
@@ -333,14 +333,15 @@ impl Shared {
             connection.deadline = deadline;
             let token = connection.token;
             table.parked -= 1;
-            lost.extend(self.arm(table, token, EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP).err());
+            let armed = self.arm(table, token, EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP);
+            lost.extend(armed.err().map(|connection| *connection));
         }
         lost
     }
 
     /// Dispatches parked requests whose time is over, takes out every other connection whose time
     /// is over, and says when to look again.
-    pub(super) fn sweep(&self) -> (Vec<Box<Connection>>, Option<Duration>) {
+    pub(super) fn sweep(&self) -> (Vec<Connection>, Option<Duration>) {
         let now = self.now();
         let mut table = lock(&self.table);
         let mut expired = self.unpark(&mut table, true, |connection| connection.deadline <= now);
@@ -348,7 +349,7 @@ impl Shared {
         for index in 0..table.slots.len() {
             let Some(connection) = &table.slots[index].connection else { continue };
             if connection.deadline <= now {
-                expired.extend(table.remove(u32::try_from(index).unwrap_or_default()));
+                expired.extend(table.remove(index).map(|connection| *connection));
             } else {
                 next = next.min(connection.deadline);
             }
@@ -359,7 +360,7 @@ impl Shared {
 
     /// From now on: no idle connections, parked requests are answered with what there is. Returns
     /// the connections to close.
-    pub(super) fn begin_stop(&self) -> Vec<Box<Connection>> {
+    pub(super) fn begin_stop(&self) -> Vec<Connection> {
         let mut table = lock(&self.table);
         table.stopping = true;
         let mut unwanted = self.unpark(&mut table, true, |_| true);
@@ -368,7 +369,7 @@ impl Shared {
                 matches!(connection.phase, Phase::Reading) && connection.buffer.is_empty()
             });
             if is_idle {
-                unwanted.extend(table.remove(u32::try_from(index).unwrap_or_default()));
+                unwanted.extend(table.remove(index).map(|connection| *connection));
             }
         }
         unwanted
@@ -382,14 +383,17 @@ impl Shared {
         lock(&self.table).open
     }
 
+    #[cfg(test)]
+    pub(super) fn parked_requests(&self) -> usize {
+        lock(&self.table).parked
+    }
+
     /// Closes what is left in the table and ends the workers.
     pub(super) fn finish(&self) {
         let mut table = lock(&self.table);
         table.stopping = true;
         table.finished = true;
-        let rest: Vec<_> = (0..table.slots.len())
-            .filter_map(|index| table.remove(u32::try_from(index).unwrap_or_default()))
-            .collect();
+        let rest: Vec<_> = (0..table.slots.len()).filter_map(|index| table.remove(index)).collect();
         drop(table);
         drop(rest);
         // Never read again, so that it stays readable for every worker.
@@ -399,7 +403,7 @@ impl Shared {
 
 impl Table {
     fn take(&mut self, token: Token) -> Option<Box<Connection>> {
-        let slot = self.slots.get_mut(token.index as usize).filter(|slot| slot.serial == token.serial)?;
+        let slot = self.slots.get_mut(token.index).filter(|slot| slot.serial == token.serial)?;
         let connection = slot.connection.take()?;
         self.parked -= usize::from(matches!(connection.phase, Phase::Parked { .. }));
         Some(connection)
@@ -407,21 +411,21 @@ impl Table {
 
     fn put(&mut self, connection: Box<Connection>) {
         self.parked += usize::from(matches!(connection.phase, Phase::Parked { .. }));
-        let index = connection.token.index as usize;
+        let index = connection.token.index;
         self.slots[index].connection = Some(connection);
     }
 
     /// Takes a connection that lies in the table out for good.
-    fn remove(&mut self, index: u32) -> Option<Box<Connection>> {
-        let connection = self.slots[index as usize].connection.take()?;
+    fn remove(&mut self, index: usize) -> Option<Box<Connection>> {
+        let connection = self.slots[index].connection.take()?;
         self.parked -= usize::from(matches!(connection.phase, Phase::Parked { .. }));
         self.release(index);
         Some(connection)
     }
 
     /// Frees the place of a connection that is not in the table any more.
-    fn release(&mut self, index: u32) {
-        let slot = &mut self.slots[index as usize];
+    fn release(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
         slot.serial = slot.serial.wrapping_add(1);
         self.free.push(index);
         self.open -= 1;

@@ -323,7 +323,9 @@ fn a_full_table_leaves_conversations_in_the_database_and_reads_them_later() {
     while let Some(job) = bench.started().first().cloned() {
         // All running turns end, one by one.
         let keys: Vec<_> = bench.hub.processes.keys().map(|key| key.1).collect();
-        keys.into_iter().for_each(|process| drop(bench.turned(process, i64::MAX)));
+        for process in keys {
+            bench.turned(process, i64::MAX);
+        }
         rescans += bench.actions.iter().filter(|action| matches!(action, Action::Rescan { .. })).count();
         bench.actions.retain(|action| matches!(action, Action::Start { .. }));
         assert!(job.process.number > 0);

@@ -57,7 +57,8 @@ fn remember(table: &Table, request: &Request<'_>, what: &str) -> Answer {
         if let Some(kind) = kind.filter(known) {
             arguments["memory_type"] = json!(kind);
         }
-        return call(request, "memory_save", arguments).unwrap_or_else(|| not(&words.not_noted, ""));
+        return call(request, "memory_save", arguments)
+            .unwrap_or_else(|| not(&words.not_noted, &table.other.no_tool));
     };
     match saved.failure(&table.words.refusals) {
         Some(reason) => not(&words.not_noted, &reason),
@@ -70,7 +71,7 @@ fn remember(table: &Table, request: &Request<'_>, what: &str) -> Answer {
 
 fn recall(table: &Table, request: &Request<'_>, question: &str) -> Answer {
     let words = &table.branch;
-    let all = is_everything(table, question);
+    let all = question.is_empty() || is_everything(table, question);
     let Some(step) = request.newest().own_calls("memory_recall").last() else {
         let found = if all { list(request) } else { search(request, question) };
         return found.unwrap_or_else(|| Answer::Text(words.unknown.clone()));
@@ -100,7 +101,7 @@ fn forget(table: &Table, request: &Request<'_>, what: &str) -> Answer {
     }
     let repeated = shorten(what, MAX_REPEATED_BYTES);
     let Some(step) = request.newest().own_calls("memory_recall").last() else {
-        return search(request, what).unwrap_or_else(|| not(&words.not_forgotten, ""));
+        return search(request, what).unwrap_or_else(|| not(&words.not_forgotten, &table.other.no_tool));
     };
     let found = match found_by(table, step) {
         Ok(found) => found,
@@ -117,9 +118,10 @@ fn forget(table: &Table, request: &Request<'_>, what: &str) -> Answer {
     these.truncate(MAX_DELETED);
     let mut deleted = request.newest().own_calls("memory_delete").peekable();
     if deleted.peek().is_none() {
-        return delete(table, request, &these).unwrap_or_else(|| not(&words.not_forgotten, ""));
+        return delete(table, request, &these)
+            .unwrap_or_else(|| not(&words.not_forgotten, &table.other.no_tool));
     }
-    if let Some(reason) = deleted.find_map(|step| step.failure(&table.words.refusals)) {
+    if let Some(reason) = deleted.find_map(|step| not_deleted(table, step)) {
         return not(&words.not_forgotten, &reason);
     }
     let sentence = if these.len() > 1 { &words.forgotten_several } else { &words.forgotten };
@@ -180,6 +182,15 @@ fn delete(table: &Table, request: &Request<'_>, these: &[Memory]) -> Option<Answ
         Call::of(request, "memory_delete", arguments)
     });
     Some(Answer::Calls(calls.collect::<Option<_>>()?))
+}
+
+/// Why a memory is still there: the tool failed, or answered `{"forgotten": false, "why": ..}`.
+fn not_deleted(table: &Table, step: &Step<'_>) -> Option<String> {
+    let value = step.outcome.as_ref().and_then(|outcome| outcome.value.as_ref());
+    let refused = value.filter(|value| value.get("forgotten").and_then(Value::as_bool) == Some(false));
+    let why =
+        refused.map(|value| value.get("why").and_then(Value::as_str).unwrap_or_default().replace('_', " "));
+    step.failure(&table.words.refusals).or(why)
 }
 
 fn found_by(table: &Table, step: &Step<'_>) -> Result<Vec<Memory>, String> {

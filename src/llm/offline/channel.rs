@@ -49,7 +49,7 @@ enum Aim {
 pub(super) fn answer(table: &Table, request: &Request<'_>, clock: &dyn Clock) -> Answer {
     let episode = request.newest();
     if episode.own().next().is_none() && is_settled(table, episode) {
-        return skip(table, request, &table.channel.done_reason);
+        return skip(request, &table.channel.done_reason);
     }
     let items = Plan::of(table, request, clock, episode.prompt).items;
     let calls: Vec<Call> = items.iter().filter_map(Item::call).cloned().collect();
@@ -62,10 +62,10 @@ pub(super) fn answer(table: &Table, request: &Request<'_>, clock: &dyn Clock) ->
         Some(Some(reason)) if replies.len() < MAX_REPLIES => {
             return reply(table, request, fill(&table.channel.reply_failed, &[("reason", &reason)]));
         }
-        Some(_) => return skip(table, request, &table.channel.done_reason),
+        Some(_) => return skip(request, &table.channel.done_reason),
     }
     match sentences(table, episode, &items) {
-        sentences if sentences.is_empty() => skip(table, request, &table.channel.skip_reason),
+        sentences if sentences.is_empty() => skip(request, &table.channel.skip_reason),
         sentences => reply(table, request, sentences.join("\n\n")),
     }
 }
@@ -103,7 +103,7 @@ fn reply(table: &Table, request: &Request<'_>, content: String) -> Answer {
     }
 }
 
-fn skip(_table: &Table, request: &Request<'_>, reason: &str) -> Answer {
+fn skip(request: &Request<'_>, reason: &str) -> Answer {
     match Call::of(request, "skip", json!({ "reason": reason })) {
         Some(call) => Answer::Calls(vec![call]),
         None => Answer::Text(reason.to_owned()),
@@ -319,28 +319,28 @@ impl<'a> Plan<'a> {
         self.say(fill(&self.table.channel.time, &[("time", &time)]));
     }
 
-    /// The workers and branches that the status block lists as running.
+    /// The workers and branches that the status block lists as running, one a line.
     fn running(&self) -> Vec<ProcessId> {
         let mut runs = true;
         let mut found = Vec::new();
         for line in self.status.lines().map(str::trim) {
-            if line.starts_with('#') || line.ends_with(':') {
-                let heading = line.to_lowercase();
-                runs = !self.table.words.finished.iter().any(|word| heading.contains(word.as_str()));
-            }
-            if runs {
-                found.extend(
-                    processes_in(line).filter(|process| !found.contains(process)).collect::<Vec<_>>(),
-                );
+            match process_in(line) {
+                Some(process) if runs && !found.contains(&process) => found.push(process),
+                Some(_) => {}
+                None if line.starts_with('#') || line.ends_with(':') => {
+                    let heading = line.to_lowercase();
+                    runs = !self.table.words.finished.iter().any(|word| heading.contains(word.as_str()));
+                }
+                None => {}
             }
         }
         found
     }
 }
 
-/// Every `worker:7` and `branch:3` of a line.
-fn processes_in(line: &str) -> impl Iterator<Item = ProcessId> {
-    line.split(|c: char| !(c.is_alphanumeric() || c == ':')).filter_map(|word| {
+/// The first `worker:7` or `branch:3` of a line; a task behind it may name others.
+fn process_in(line: &str) -> Option<ProcessId> {
+    line.split(|c: char| !(c.is_alphanumeric() || c == ':')).find_map(|word| {
         let (kind, number) = word.trim_end_matches(':').split_once(':')?;
         let kind =
             [ProcessKind::Branch, ProcessKind::Worker].into_iter().find(|known| known.as_str() == kind)?;

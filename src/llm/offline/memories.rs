@@ -194,6 +194,11 @@ mod tests {
         assert_eq!(contents(&copies), ["I like tea", "I like tea"]);
         let Meant::These(car) = meant_by("my red car") else { panic!("car") };
         assert_eq!(contents(&car), ["the car is red"]);
+        let more = memories(&["I like tea with milk", "I like tea"]);
+        let Meant::These(exact) = meant(table, &Topic::of(table, "I like tea"), more) else {
+            panic!("exact")
+        };
+        assert_eq!(contents(&exact), ["I like tea"]);
         let Meant::Unclear(tea) = meant_by("tea") else { panic!("tea") };
         assert_eq!(tea.len(), 3);
         assert_eq!(meant_by("the blue car of Anna"), Meant::Nothing);

@@ -319,3 +319,47 @@ fn catch_elements<'a>(
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+
+    fn caught<'a>(pattern: &str, text: &'a str) -> Option<&'a str> {
+        let words = Words::of(text);
+        Pattern::parse(pattern).expect(pattern).catch(&words, words.all()).map(|caught| caught.text)
+    }
+
+    #[test]
+    fn patterns_match_whole_messages() {
+        for (pattern, text, expected) in [
+            ("remember {rest}", "Remember: \"tea\".", Some("\"tea\".")),
+            ("remember {rest}", "remember “tea”", Some("tea")),
+            ("remember {rest}", "remember", None),
+            ("remember {rest}", "please remember tea", None),
+            ("... remember ...", "please remember tea", Some("")),
+            ("(a b|a) [c|d e] {rest}", "a b d e f", Some("f")),
+            ("(a b|a) [c|d e] {rest}", "A, d. g", Some("d. g")),
+            ("{rest} from {rest}", "x y from z", Some("z")),
+            ("dont", "DON’T", Some("")),
+            ("$ {raw}", "$  ls  -l $HOME ", Some("ls  -l $HOME")),
+            ("$ {raw}", "$5 for lunch", None),
+            ("run {raw}", "run: ```sh\nls\ndate\n```", Some("ls\ndate")),
+            ("note {rest}", "note - .bashrc costs $5, -3 left -", Some(".bashrc costs $5, -3 left")),
+            ("{rest} ?", "really? :)", Some("really? :)")),
+            ("{rest} ?", "really.", None),
+            ("worker {number}", "Worker:007", Some("")),
+            ("worker {number}", "worker 99999999999999999999999", None),
+        ] {
+            assert_eq!(caught(pattern, text), expected, "{pattern:?} on {text:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_text_is_caught_to_its_end() {
+        let what = "more and more ".repeat(MAX_WORDS) + "the end.";
+        assert_eq!(caught("remember {rest}", &format!("remember {what}")), Some(what.as_str()));
+        assert_eq!(caught("remember {rest} end", &format!("remember {what}")), None);
+    }
+}

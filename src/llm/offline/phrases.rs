@@ -79,7 +79,8 @@ pub(super) enum Does {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Intent {
-    pub(super) name: String,
+    #[cfg_attr(not(test), expect(dead_code, reason = "read by the test of the table"))]
+    name: String,
     pub(super) does: Does,
     #[serde(default)]
     pub(super) says: String,
@@ -175,6 +176,7 @@ pub(super) struct WorkerSentences {
 #[serde(deny_unknown_fields)]
 pub(super) struct OtherSentences {
     pub(super) no_tools: String,
+    pub(super) no_tool: String,
 }
 
 /// Words that are compared one by one.
@@ -410,7 +412,7 @@ mod tests {
             ("\"$ {raw}\"", "\"(a|b\"", "without )"),
             ("\"$ {raw}\"", "\"{what}\"", "is no element"),
             ("does = \"run\"", "does = \"fly\"", "fly"),
-            ("no_tools =", "no_tool =", "no_tool"),
+            ("no_tools =", "no_tolls =", "no_tolls"),
         ] {
             assert!(SOURCE.contains(from), "{from}");
             let error = Table::parse(&SOURCE.replacen(from, to, 1)).expect_err(to);

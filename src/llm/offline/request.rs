@@ -12,9 +12,9 @@ use crate::turn::{self, Part};
 /// away in the middle of a turn is not taken for ours.
 pub(super) const CALL_PREFIX: &str = "offline-";
 
-/// How many texts back from the newest we look: the newest one, and before it the order that a
-/// reminder ("you have not reported an outcome") belongs to.
-const MAX_EPISODES: usize = 4;
+/// How many texts back from the newest we look: a worker may have got several orders since it last
+/// reported.
+const MAX_EPISODES: usize = 8;
 
 /// Longest reason out of a tool's answer that is repeated in a sentence.
 const MAX_REASON_BYTES: usize = 300;
@@ -43,6 +43,8 @@ pub(super) struct Request<'a> {
 pub(super) struct Episode<'a> {
     pub(super) prompt: &'a str,
     pub(super) steps: Vec<Step<'a>>,
+    /// The model has said something in plain text.
+    pub(super) spoke: bool,
 }
 
 /// One tool call, with its answer once that is there.
@@ -94,7 +96,7 @@ impl<'a> Request<'a> {
 
     /// The newest text and what followed it; there is always one.
     pub(super) fn newest(&self) -> &Episode<'a> {
-        const NONE: &Episode<'static> = &Episode { prompt: "", steps: Vec::new() };
+        const NONE: &Episode<'static> = &Episode { prompt: "", steps: Vec::new(), spoke: false };
         self.episodes.last().unwrap_or(NONE)
     }
 }
@@ -182,13 +184,14 @@ fn episodes(history: &[Message]) -> Vec<Episode<'_>> {
             Message::System { .. } => {}
             Message::User { content } => content.iter().for_each(|item| match item {
                 UserContent::Text(text) if !text.text.trim().is_empty() => {
-                    episodes.push(Episode { prompt: &text.text, steps: Vec::new() });
+                    episodes.push(Episode { prompt: &text.text, ..Episode::default() });
                 }
                 UserContent::ToolResult(result) => answer(&mut episodes, result),
                 _ => {}
             }),
             Message::Assistant(said) => {
                 if let Some(episode) = episodes.last_mut() {
+                    episode.spoke |= said.content.iter().any(is_text);
                     episode.steps.extend(said.tool_calls().map(|call| Step {
                         name: call.function.name.as_str(),
                         arguments: &call.function.arguments,
@@ -200,6 +203,10 @@ fn episodes(history: &[Message]) -> Vec<Episode<'_>> {
         }
     }
     episodes
+}
+
+fn is_text(content: &AssistantContent) -> bool {
+    matches!(content, AssistantContent::Text(text) if !text.text.trim().is_empty())
 }
 
 fn texts_of(message: &Message) -> usize {

@@ -118,7 +118,12 @@ impl<'id> Decoder<'id, Completion, Frame> for FrameDecoder {
             }
             Frame::End { usage, reason } => {
                 out.end_run()?;
-                return Ok(out.end(Finish { usage, reason: Some(reason), ..Finish::default() }));
+                return Ok(out.end(Finish {
+                    usage,
+                    reason: Some(reason),
+                    model: Some(MODEL.to_owned()),
+                    ..Finish::default()
+                }));
             }
         }
         Ok(Flow::More)

@@ -1,12 +1,12 @@
-//! The responder in a worker: it runs the one command that it was given, reports the outcome, and
-//! its last text is the output.
+//! The responder in a worker: it runs the command that it was given, reports the outcome, and its
+//! last text is the output.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::answer::{Answer, Call};
 use super::order;
 use super::phrases::{Does, Table, fill};
-use super::request::{Episode, Outcome, Request, Step};
+use super::request::{Episode, Request, Step};
 use crate::text::{one_line, shorten};
 
 /// Longest command repeated in a sentence.
@@ -18,46 +18,57 @@ const MAX_STATUS_BYTES: usize = 250;
 /// How often an outcome that was refused is reported again.
 const MAX_OUTCOMES: usize = 2;
 
-/// What the worker has to do, and its own calls for it so far.
-struct Job<'a> {
-    command: Option<String>,
-    steps: Vec<&'a Step<'a>>,
-}
-
 pub(super) fn answer(table: &Table, request: &Request<'_>) -> Answer {
     let words = &table.worker;
     let job = Job::of(table, request);
-    let Some(command) = job.command.as_deref() else {
-        return conclude(request, &job, &words.cannot, words.cannot.clone());
-    };
-    if command.is_empty() {
-        return conclude(request, &job, &words.nothing, words.nothing.clone());
-    }
-    let Some(ran) = job.calls("shell").last() else {
-        return match Call::of(request, "shell", json!({ "command": command })) {
-            Some(call) => Answer::Calls(vec![call]),
-            None => conclude(request, &job, &words.no_shell, words.no_shell.clone()),
+    let mut ran = job.steps.iter().filter(|step| step.name == "shell");
+    let mut outcomes = Vec::new();
+    let mut texts = Vec::new();
+    for order in &job.orders {
+        let (outcome, text) = match order.as_deref() {
+            None => (words.cannot.clone(), words.cannot.clone()),
+            Some("") => (words.nothing.clone(), words.nothing.clone()),
+            Some(command) => match ran.next() {
+                Some(step) => told(table, command, step),
+                None => match Call::of(request, "shell", json!({ "command": command })) {
+                    Some(call) => return Answer::Calls(vec![call]),
+                    None => (words.no_shell.clone(), words.no_shell.clone()),
+                },
+            },
         };
-    };
-    let named = one_line(command, MAX_COMMAND_BYTES);
-    let summary = match failure(ran) {
-        Some(reason) => fill(&words.failed, &[("command", &named), ("reason", &reason)]),
-        None => fill(&words.ran, &[("command", &named)]),
-    };
-    let output = ran.outcome.as_ref().map(output).unwrap_or_default();
-    let text = if output.is_empty() {
-        fill(&words.no_output, &[("summary", &summary)])
-    } else {
-        let output = shorten(&output, MAX_OUTPUT_BYTES);
-        fill(&words.output, &[("summary", &summary), ("output", &output)])
-    };
-    conclude(request, &job, &summary, text)
+        outcomes.push(outcome);
+        texts.push(text);
+    }
+    conclude(request, &job, &outcomes.join(" "), texts.join("\n\n"))
 }
 
-/// Reports the outcome once it has not been taken yet, then says the final text.
+/// The outcome of a command, and the same with its output.
+fn told(table: &Table, command: &str, step: &Step<'_>) -> (String, String) {
+    let words = &table.worker;
+    let named = one_line(command, MAX_COMMAND_BYTES);
+    let report = Report::of(step);
+    let summary = match &report.failure {
+        Some(reason) => fill(&words.failed, &[("command", &named), ("reason", reason)]),
+        None => fill(&words.ran, &[("command", &named)]),
+    };
+    let text = match (report.output.as_str(), &report.failure) {
+        ("", Some(_)) => summary.clone(),
+        ("", None) => fill(&words.no_output, &[("summary", &summary)]),
+        (output, _) => {
+            let output = shorten(output, MAX_OUTPUT_BYTES);
+            fill(&words.output, &[("summary", &summary), ("output", &output)])
+        }
+    };
+    (summary, text)
+}
+
+/// Reports the outcome once the work is done, then says the final text.
 fn conclude(request: &Request<'_>, job: &Job<'_>, outcome: &str, text: String) -> Answer {
-    let reported: Vec<_> = job.calls("set_status").collect();
-    if !is_reported(&reported) && reported.len() < MAX_OUTCOMES {
+    let is_report = |step: &&&Step<'_>| step.name == "set_status";
+    let mut since_work = job.steps.iter().rev().take_while(|step| step.name != "shell").filter(is_report);
+    // Counted anew behind each reminder; who reminds also counts.
+    let attempts = request.newest().own_calls("set_status").count();
+    if !since_work.any(|step| step.failure(&[]).is_none()) && attempts < MAX_OUTCOMES {
         let status = one_line(outcome, MAX_STATUS_BYTES);
         if let Some(call) = Call::of(request, "set_status", json!({ "status": status, "kind": "outcome" })) {
             return Answer::Calls(vec![call]);
@@ -66,34 +77,43 @@ fn conclude(request: &Request<'_>, job: &Job<'_>, outcome: &str, text: String) -
     Answer::Text(text)
 }
 
-fn is_reported(steps: &[&Step<'_>]) -> bool {
-    steps.iter().any(|step| step.failure(&[]).is_none())
+/// What the worker has been told since it last came to an end, and its own calls since then.
+struct Job<'a> {
+    /// Commands; `None` stands for something that only a language model could do.
+    orders: Vec<Option<String>>,
+    steps: Vec<&'a Step<'a>>,
 }
 
 impl<'a> Job<'a> {
-    /// The newest text is a new order, unless the work before it was never reported: then it is the
-    /// reminder to do so, and must not be taken for a command.
     fn of(table: &Table, request: &'a Request<'a>) -> Self {
-        let mut steps: Vec<&Step<'_>> = Vec::new();
         let episodes = &request.episodes;
-        for (index, episode) in episodes.iter().enumerate().rev() {
-            steps.splice(0..0, episode.own());
-            let text = episode.plain();
-            let earlier = &episodes[..index];
-            let explicit = spelled_out(table, &text, earlier.is_empty());
-            if explicit.is_none() && earlier.last().is_some_and(is_unreported) {
-                continue;
-            }
-            // A worker that was started for a command takes a follow-up for the next one.
-            let follows = earlier.iter().any(|episode| episode.own_calls("shell").next().is_some());
-            return Self { command: explicit.or_else(|| follows.then_some(text)), steps };
-        }
-        Self { command: None, steps }
+        let newest = episodes.len().saturating_sub(1);
+        let first =
+            (0..newest).rev().find(|index| is_concluded(&episodes[*index])).map_or(0, |index| index + 1);
+        let orders =
+            (first..episodes.len()).filter_map(|index| order_of(table, &episodes[..=index], index > first));
+        // What nobody can do here is said once.
+        let mut orders: Vec<Option<String>> = orders.collect();
+        orders.dedup_by(|one, other| one.is_none() && other.is_none());
+        Self { orders, steps: episodes[first..].iter().flat_map(Episode::own).collect() }
     }
+}
 
-    fn calls(&self, tool: &str) -> impl Iterator<Item = &'a Step<'a>> {
-        self.steps.iter().copied().filter(move |step| step.name == tool)
+/// What the last of these episodes asks for; none when it asks for nothing new.
+fn order_of(table: &Table, episodes: &[Episode<'_>], unfinished: bool) -> Option<Option<String>> {
+    let (newest, earlier) = episodes.split_last()?;
+    let text = newest.plain();
+    if let Some(command) = spelled_out(table, &text, earlier.is_empty()) {
+        return Some(Some(command));
     }
+    // Behind a final text that came without an outcome stands the reminder to report it. It must not
+    // be taken for a command.
+    if unfinished && earlier.last().is_some_and(|before| before.spoke) {
+        return None;
+    }
+    // A worker that was started for a command takes a follow-up for the next one.
+    let follows = earlier.iter().any(|episode| episode.own_calls("shell").next().is_some());
+    Some(follows.then_some(text))
 }
 
 /// The command of `run: ls`, and in a follow-up also of `run ls` or `$ ls`. A first task in prose is
@@ -106,47 +126,39 @@ fn spelled_out(table: &Table, text: &str, is_task: bool) -> Option<String> {
     order::read(order::RUN, text).or_else(heard).map(str::to_owned)
 }
 
-fn is_unreported(episode: &Episode<'_>) -> bool {
-    let reports: Vec<_> = episode.own_calls("set_status").collect();
-    episode.own().next().is_some() && !is_reported(&reports)
+/// The worker has said its last word on this, with an outcome before it.
+fn is_concluded(episode: &Episode<'_>) -> bool {
+    episode.spoke && episode.steps.iter().any(|step| step.name == "set_status" && step.failure(&[]).is_none())
 }
 
-/// Why the command did not work. What it printed may hold any word, so only the tool's own marks count.
-fn failure(step: &Step<'_>) -> Option<String> {
-    step.failure(&[]).or_else(|| {
-        let outcome = step.outcome.as_ref()?;
-        let code = exit_code(outcome)?;
-        (code != 0).then(|| format!("exit code {code}"))
-    })
+/// What the shell tool has to say about a command. Its first line tells how the command ended, the
+/// rest is what was printed and may hold any word, so nothing is concluded from that.
+struct Report {
+    failure: Option<String>,
+    output: String,
 }
 
-/// From the tool's JSON, or from its first or last line; what stands between is the command's.
-fn exit_code(outcome: &Outcome) -> Option<i64> {
-    if let Some(value) = &outcome.value {
-        return value.get("exit_code").and_then(Value::as_i64);
+impl Report {
+    fn of(step: &Step<'_>) -> Self {
+        let Some(outcome) = &step.outcome else {
+            return Self { failure: Some(String::new()), output: String::new() };
+        };
+        if let Some(reason) = step.failure(&[]) {
+            return Self { failure: Some(reason), output: String::new() };
+        }
+        let (first, rest) = outcome.text.split_once('\n').unwrap_or((&outcome.text, ""));
+        let first = first.trim();
+        let failure = match first.strip_prefix(EXIT_CODE).map(|code| code.trim() == "0") {
+            Some(true) => None,
+            Some(false) => Some(first.to_owned()),
+            None if FAILED_ENDS.iter().any(|start| first.starts_with(start)) => Some(first.to_owned()),
+            None => return Self { failure: None, output: outcome.text.trim().to_owned() },
+        };
+        Self { failure, output: rest.trim().to_owned() }
     }
-    let mut lines = outcome.text.trim().lines();
-    [lines.next(), lines.next_back()].into_iter().flatten().find_map(|line| {
-        let lower = line.to_lowercase();
-        let (_, after) = lower.split_once("exit code")?;
-        let number =
-            after.trim_start_matches([':', ' ', '=']).split(|c: char| c != '-' && !c.is_ascii_digit());
-        number.into_iter().next()?.parse().ok()
-    })
 }
 
-/// What the command printed, as the tool gives it.
-fn output(outcome: &Outcome) -> String {
-    let Some(value) = &outcome.value else {
-        return outcome.text.trim().to_owned();
-    };
-    if value.get("error").is_some() {
-        return String::new();
-    }
-    let printed = ["output", "stdout", "stderr"].into_iter().filter_map(|name| value.get(name)?.as_str());
-    let printed: Vec<&str> = printed.map(str::trim).filter(|text| !text.is_empty()).collect();
-    if printed.is_empty() && value.get("exit_code").is_none() {
-        return outcome.text.trim().to_owned();
-    }
-    printed.join("\n")
-}
+/// How the first line of the shell tool begins: `exit code 0`.
+const EXIT_CODE: &str = "exit code ";
+/// `stopped after 60 seconds`, `ended by signal 9`.
+const FAILED_ENDS: [&str; 2] = ["stopped after ", "ended by signal "];

@@ -3,10 +3,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 use ureq::Error;
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, RustlsConnector, ShutdownHandle,
@@ -171,13 +174,8 @@ impl Transport for Socket {
 
     /// An idle connection is open when nothing is there to be read: neither an end nor stray bytes.
     fn is_open(&mut self) -> bool {
-        let mut byte = [0_u8; 1];
-        if self.stream.set_nonblocking(true).is_err() {
-            return false;
-        }
-        let nothing = matches!(self.stream.peek(&mut byte),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock);
-        self.stream.set_nonblocking(false).is_ok() && nothing
+        let look = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        recv(self.stream.as_raw_fd(), &mut [0_u8; 1], look) == Err(Errno::EAGAIN)
     }
 }
 

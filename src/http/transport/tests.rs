@@ -84,6 +84,23 @@ fn an_error_status_and_a_redirect_are_responses() {
 }
 
 #[test]
+fn a_connection_that_the_server_closed_meanwhile_is_not_used() {
+    let (closed, has_closed) = crossbeam_channel::bounded(2);
+    let (url, connections) = server(move |stream| {
+        assert!(read_request(stream));
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").unwrap();
+        stream.shutdown(std::net::Shutdown::Both).unwrap();
+        closed.send(()).unwrap();
+    });
+    let transport = transport(PATIENT);
+    for _ in 0..2 {
+        assert_eq!(get(&transport, &url).unwrap().1, b"ok");
+        has_closed.recv_timeout(PATIENT).unwrap();
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 2);
+}
+
+#[test]
 fn a_packed_body_is_unpacked() {
     /// `gzip -n` of "packed".
     const PACKED: &[u8] = &[

@@ -157,7 +157,8 @@ fn inspircd_config(folder: &Path, plain: u16, tls: u16, link: u16) -> String {
         "ircv3_servertime",
         "ircv3_labeledresponse",
         "ircv3_batch",
-        "ircv3_accounttag", "ircv3_ctctags",
+        "ircv3_accounttag",
+        "ircv3_ctctags",
     ];
     let modules: String = modules.iter().map(|module| format!("<module name=\"{module}\">\n")).collect();
     format!(

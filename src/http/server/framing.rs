@@ -286,28 +286,31 @@ impl Framing {
                     Chunk::Size
                 }
                 Chunk::DataEnd => return Err(malformed),
-                Chunk::Trailer(seen) => {
-                    let line = rest.iter().position(|byte| *byte == b'\n').map(|index| index + 1);
-                    if seen + line.unwrap_or(rest.len()) > MAX_TRAILER_BYTES {
-                        return Err(Reject::invalid(431, "The trailer of the body is too long."));
-                    }
-                    match line {
-                        None => break Some(chunk),
-                        Some(line) => {
-                            cursor += line;
-                            if matches!(&rest[..line], b"\r\n" | b"\n") {
-                                break None;
-                            }
-                            Chunk::Trailer(seen + line)
+                Chunk::Trailer(seen) => match trailer_line(rest, seen)? {
+                    None => break Some(chunk),
+                    Some(line) => {
+                        cursor += line;
+                        if matches!(&rest[..line], b"\r\n" | b"\n") {
+                            break None;
                         }
+                        Chunk::Trailer(seen + line)
                     }
-                }
+                },
             };
         };
         buffer.remove(end, cursor);
         self.body = end - self.head;
         Ok(next)
     }
+}
+
+/// Length of the next line of the trailer, if it is complete.
+fn trailer_line(rest: &[u8], seen: usize) -> Result<Option<usize>, Reject> {
+    let line = rest.iter().position(|byte| *byte == b'\n').map(|index| index + 1);
+    if seen + line.unwrap_or(rest.len()) > MAX_TRAILER_BYTES {
+        return Err(Reject::invalid(431, "The trailer of the body is too long."));
+    }
+    Ok(line)
 }
 
 fn too_large() -> Reject {

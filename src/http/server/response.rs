@@ -60,7 +60,8 @@ impl Response {
 
     /// Called exactly once: with true after the last byte went to the kernel, with false when that
     /// did not happen (the client went away, time-out, stop, or a HEAD request). It runs before the
-    /// next request of the same connection and may block.
+    /// next request of the same connection. With true it may block; with false it may run on the
+    /// accepting thread and must not.
     #[must_use]
     pub fn after_sent(mut self, callback: impl FnOnce(bool) + Send + 'static) -> Self {
         self.after_sent = Some(Box::new(callback));

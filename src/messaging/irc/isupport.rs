@@ -68,6 +68,16 @@ impl Server {
     pub(super) fn same(&self, one: &str, other: &str) -> bool {
         self.casemapping.same(one, other)
     }
+
+    pub(super) fn is_channel(&self, target: &str) -> bool {
+        target.starts_with(|sign| self.channel_types.contains(sign))
+    }
+
+    /// True for `@#channel`: only part of the channel's people read that.
+    pub(super) fn is_part_of_channel(&self, target: &str) -> bool {
+        let name = target.trim_start_matches(|sign| self.status_prefixes.contains(sign));
+        name.len() < target.len() && self.is_channel(name) && !self.is_channel(target)
+    }
 }
 
 #[cfg(test)]

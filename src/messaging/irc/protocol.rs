@@ -240,6 +240,10 @@ impl Session {
         }
         let Some(said) = spoken(message.text()) else { return };
         let direct = self.server.same(&target, &self.nick);
+        // `@#channel` is for a part of its people; an answer there would reach all of them.
+        if !direct && (self.server.is_part_of_channel(&target) || !self.server.is_channel(&target)) {
+            return;
+        }
         let (text, addressed) = self.understood(said, &source);
         if direct {
             let casemapping = self.server.casemapping;

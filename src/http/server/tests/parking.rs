@@ -139,11 +139,11 @@ fn no_wake_is_missed_in_many_tries() {
         let lane = usize::from(request.path == "/1");
         let after: u64 = request.query.parse().unwrap();
         let now = look[lane].load(Ordering::SeqCst);
-        if now > after {
-            return Outcome::Respond(Response::json(200, &now));
-        }
         if request.expired {
             return Outcome::Respond(Response::json(504, &now));
+        }
+        if now > after {
+            return Outcome::Respond(Response::json(200, &now));
         }
         park(request.path, PATIENCE / 2)
     });

@@ -30,8 +30,10 @@ bench:
 measure:
 	cargo test --test tidy -- --nocapture measure
 
+# As root: the binary, the unit and its user.
 install:
 	cargo build --release
+	[ -n "$(DESTDIR)" ] || id spacebot >/dev/null 2>&1 || useradd --system --home-dir /var/lib/spacebot --shell /usr/sbin/nologin spacebot
 	install -D -s -m 755 $(TARGET)/release/spacebot $(DESTDIR)/usr/local/bin/spacebot
 	install -D -m 644 systemd/spacebot.service $(DESTDIR)/etc/systemd/system/spacebot.service
 

@@ -10,6 +10,7 @@ mod casemap;
 mod channels;
 mod connection;
 mod delivery;
+mod dial;
 mod flood;
 mod format;
 mod grammar;
@@ -20,6 +21,8 @@ mod registration;
 mod settings;
 mod socket;
 mod split;
+#[cfg(test)]
+mod tests;
 mod texts;
 
 use std::sync::{Arc, Mutex};
@@ -35,11 +38,12 @@ use crate::error::{Fault, Kind};
 use crate::id::InstanceId;
 use crate::message::{Intake, Outbox};
 use crate::thread::{self, Cancel, lock};
-use connection::Connection;
+use connection::{Connection, ConnectionParts};
+use dial::Dialer;
 use settings::Settings;
 
-/// Panics after which an instance stays down.
-const MAX_PANICS: usize = 5;
+/// Restarts after a panic; then the instance stays down.
+const MAX_RESTARTS: usize = 5;
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum IrcError {
@@ -138,30 +142,34 @@ pub fn start_paced(
     pace: Pace,
 ) -> Result<Adapter, IrcError> {
     let failed = |error: &dyn std::fmt::Display| IrcError::Start(error.to_string());
+    let dialer = Dialer::new(&config)?;
     let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
     let bell = Bell(Arc::new(EventFd::from_value_and_flags(0, flags).map_err(|error| failed(&error))?));
     let state = State::default();
     let name = format!("in:{}", config.instance);
     let settings = Arc::new(Settings::new(config)?);
-    let connection =
-        Connection::new(settings, intake, outbox, clock, cancel.clone(), (bell.clone(), state.clone()));
-    let shown = state.clone();
-    let body = move || {
-        let mut connection = connection;
-        for _ in 0..MAX_PANICS {
-            match thread::contained(|| connection.run(pace)) {
-                Ok(()) => return,
-                Err(panic) => {
-                    log::error!("the IRC adapter broke: {panic}");
-                    shown.down(&panic);
-                }
-            }
-            if cancel.wait(pace.first_retry) {
-                return;
-            }
-        }
-        log::error!("the IRC adapter broke {MAX_PANICS} times and stays down until the next start");
-    };
-    let handle = thread::spawn(name, body).map_err(|error| failed(&error))?;
+    let parts =
+        ConnectionParts { settings, intake, outbox, clock, cancel, bell: bell.clone(), state: state.clone() };
+    let handle =
+        thread::spawn(name, move || keep_running(parts, dialer, pace)).map_err(|error| failed(&error))?;
     Ok(Adapter { bell, state, threads: vec![handle] })
+}
+
+/// Runs the connection until the cancel; a panic begins it anew, a bounded number of times.
+fn keep_running(parts: ConnectionParts, dialer: Dialer, pace: Pace) {
+    let (cancel, state, instance) =
+        (parts.cancel.clone(), parts.state.clone(), parts.settings.config.instance.clone());
+    let mut connection = Connection::new(parts, dialer, pace);
+    let mut wait = pace.first_retry;
+    for _ in 0..=MAX_RESTARTS {
+        let Err(panic) = thread::contained(|| connection.run()) else { return };
+        log::error!("{instance}: the adapter broke: {panic}");
+        state.down(&format!("the adapter broke: {panic}"));
+        if cancel.wait(wait) {
+            return;
+        }
+        wait = (wait * 2).min(pace.longest_retry);
+    }
+    log::error!("{instance}: the adapter broke too often and stays down until the next start");
+    state.down("the adapter broke too often and stays down until the next start");
 }

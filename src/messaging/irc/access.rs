@@ -32,6 +32,11 @@ impl Allowed {
             Rule::Account(name) => account.is_some_and(|account| casemapping.same(account, name)),
         })
     }
+
+    /// True when somebody is listed by account, which only works where the server names accounts.
+    pub(super) fn needs_accounts(&self) -> bool {
+        self.0.iter().any(|rule| matches!(rule, Rule::Account(_)))
+    }
 }
 
 /// Glob match with `*` and `?`, in time bounded by the product of the lengths.

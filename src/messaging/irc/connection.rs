@@ -1,265 +1,203 @@
 //! The thread of one instance: connects, moves bytes, hands messages to the intake and answers to the
 //! server, and begins again when the connection is lost.
 
-use std::os::fd::AsFd;
+mod talk;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
 use super::backoff::{Backoff, Pace};
-use super::grammar::{Framer, Message};
-use super::protocol::{Action, Closing, Progress, Report, Session};
+use super::dial::Dialer;
+use super::protocol::{Arrival, Closing, Moment, Progress};
 use super::settings::Settings;
-use super::socket::Socket;
 use super::{Bell, State};
 use crate::clock::SharedClock;
-use crate::error::Fault;
-use crate::id::OutboxId;
-use crate::message::{Accepted, Delivery, Inbound, Intake, Outbox};
+use crate::error::{Fault, log_line};
+use crate::id::{ConversationId, OutboxId};
+use crate::message::{Accepted, Delivery, Intake, IntakeError, Outbox};
 use crate::thread::Cancel;
+use talk::Talk;
 
-/// Tries to store one message before its writer is told that it is not kept.
-const STORE_TRIES: u32 = 5;
-const STORE_WAIT: Duration = Duration::from_secs(1);
-/// Answers read from the outbox at once.
-const ANSWERS: usize = 8;
-/// Notes about answers that the disk did not take yet; more are written after the next start.
-const MAX_UNRECORDED: usize = 64;
-/// Longest wait of one poll, so that a clock that jumps does no harm.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Tries to store one message before its writer is told that it is not kept: about a minute.
+const STORE_TRIES: u32 = 12;
+/// Wait after the first of them; doubled up to the longest.
+const FIRST_STORE_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_STORE_WAIT: Duration = Duration::from_secs(8);
+/// Wait after the outbox could not be read or written.
+const OUTBOX_WAIT: Duration = Duration::from_secs(5);
+/// A connection that lived this long was a good one: the next wait is short again.
+const GOOD_CONNECTION: Duration = Duration::from_secs(60);
 
 pub(super) struct Connection {
-    settings: Arc<Settings>,
-    intake: Arc<dyn Intake>,
-    outbox: Arc<dyn Outbox>,
-    clock: SharedClock,
-    cancel: Cancel,
-    bell: Bell,
-    state: State,
+    parts: ConnectionParts,
+    dialer: Dialer,
+    backoff: Backoff,
+    /// Recorded as `Sending`, and nothing else yet.
+    begun: Vec<(OutboxId, ConversationId)>,
+    /// What the disk did not take yet. Nothing is begun while something stands here, so it holds at
+    /// most what was begun before.
     unrecorded: Vec<Progress>,
+    record_at: Duration,
+    held: Option<Held>,
+    /// The last message was given up: the next gets one try, so that a full disk does not cost a
+    /// minute for each.
+    storage_is_down: bool,
+}
+
+pub(super) struct ConnectionParts {
+    pub(super) settings: Arc<Settings>,
+    pub(super) intake: Arc<dyn Intake>,
+    pub(super) outbox: Arc<dyn Outbox>,
+    pub(super) clock: SharedClock,
+    pub(super) cancel: Cancel,
+    pub(super) bell: Bell,
+    pub(super) state: State,
+}
+
+/// The one message that could not be stored yet. Nothing is read from the server meanwhile.
+struct Held {
+    arrival: Arrival,
+    tries: u32,
+    wait: Duration,
+    next: Duration,
 }
 
 impl Connection {
-    pub(super) fn new(
-        settings: Arc<Settings>,
-        intake: Arc<dyn Intake>,
-        outbox: Arc<dyn Outbox>,
-        clock: SharedClock,
-        cancel: Cancel,
-        (bell, state): (Bell, State),
-    ) -> Self {
-        Self { settings, intake, outbox, clock, cancel, bell, state, unrecorded: Vec::new() }
+    pub(super) fn new(parts: ConnectionParts, dialer: Dialer, pace: Pace) -> Self {
+        let seed = parts.clock.now().0.unsigned_abs();
+        Self {
+            parts,
+            dialer,
+            backoff: Backoff::new(pace, seed),
+            begun: Vec::new(),
+            unrecorded: Vec::new(),
+            record_at: Duration::ZERO,
+            held: None,
+            storage_is_down: false,
+        }
     }
 
-    /// Until the cancel.
-    pub(super) fn run(&mut self, pace: Pace) {
-        let bell = self.bell.clone();
-        let _guard = self.cancel.on_cancel(move || bell.ring());
-        let seed = self.clock.now().0.unsigned_abs();
-        let mut backoff = Backoff::new(pace, seed);
-        while !self.cancel.is_cancelled() {
-            let closing = match Socket::connect(&self.settings.config) {
-                Ok(socket) => self.serve(socket, &mut backoff),
+    /// Until the cancel. May be called again after a panic.
+    pub(super) fn run(&mut self) {
+        let bell = self.parts.bell.clone();
+        let _guard = self.parts.cancel.on_cancel(move || bell.ring());
+        self.give_up_begun("the adapter broke while it was being sent");
+        while !self.parts.cancel.is_cancelled() {
+            let ended = match self.dialer.dial(&self.parts.bell, &self.parts.cancel, &self.parts.clock) {
+                Ok(Some(socket)) => {
+                    let mut talk = Talk::new(self, socket);
+                    let ended = talk.run(self);
+                    if talk.age(self.now()).is_some_and(|age| age >= GOOD_CONNECTION) {
+                        self.backoff.reset();
+                    }
+                    ended
+                }
+                Ok(None) => return,
                 Err(error) => Closing::Lost(error.to_string()),
             };
-            if self.cancel.is_cancelled() {
+            if self.parts.cancel.is_cancelled() {
+                self.give_up_begun("the daemon stopped before the server confirmed it");
                 return;
             }
-            let (wait, reason) = match closing {
-                Closing::Credentials(reason) => (backoff.refused_wait(), reason),
-                Closing::Lost(reason) => (backoff.next_wait(), reason),
-            };
-            self.state.down(&reason);
-            log::warn!("{}: {reason}; next try in {} s", self.settings.config.instance, wait.as_secs());
-            self.cancel.wait(wait);
+            self.give_up_begun("the connection was lost before the server confirmed it");
+            self.pause(ended);
         }
     }
 
-    /// One connection from its first line to its end.
-    fn serve(&mut self, mut socket: Socket, backoff: &mut Backoff) -> Closing {
-        let stamp = format!("{}-{}", self.settings.config.instance, self.clock.now().0);
-        let (mut session, first) = Session::begin(self.settings.clone(), self.clock.monotonic(), stamp);
-        let mut framer = Framer::default();
-        let mut closing = self.perform(first, &mut session, &mut socket, backoff);
-        while closing.is_none() {
-            if self.cancel.is_cancelled() {
-                let quit = super::grammar::line(&["QUIT"], Some(&self.settings.texts.quit));
-                // Best effort: the server notices the closed socket anyway.
-                socket.push(&quit).and_then(|()| socket.flush()).ok();
-                closing = Some(Closing::Lost("stopped".to_owned()));
-                break;
-            }
-            closing = self.turn(&mut session, &mut socket, &mut framer, backoff);
-        }
-        for action in session.abandon() {
-            if let Action::Progress(progress) = action {
-                self.record(progress);
-            }
-        }
-        closing.unwrap_or_else(|| Closing::Lost("closed".to_owned()))
-    }
-
-    fn turn(
-        &mut self,
-        session: &mut Session,
-        socket: &mut Socket,
-        framer: &mut Framer,
-        backoff: &mut Backoff,
-    ) -> Option<Closing> {
-        self.take_answers(session);
-        let due = session.tick(self.clock.monotonic());
-        if let Some(closing) = self.perform(due, session, socket, backoff) {
-            return Some(closing);
-        }
-        self.wait(session, socket);
-        let mut bytes = Vec::new();
-        let open = match socket.read(&mut bytes) {
-            Ok(open) => open,
-            Err(error) => return Some(Closing::Lost(error.to_string())),
+    fn pause(&mut self, ended: Closing) {
+        let (wait, reason) = match ended {
+            Closing::Credentials(reason) | Closing::Rejected(reason) => (self.backoff.refused_wait(), reason),
+            Closing::Lost(reason) => (self.backoff.next_wait(), reason),
         };
-        framer.push(&bytes);
-        while let Some(line) = framer.next_line() {
-            let Some(message) = Message::parse(&line) else { continue };
-            let actions = session.handle(&message, self.clock.monotonic(), self.clock.now());
-            if let Some(closing) = self.perform(actions, session, socket, backoff) {
-                return Some(closing);
-            }
-        }
-        (!open).then(|| Closing::Lost("the server closed the connection".to_owned()))
+        self.parts.state.down(&reason);
+        log::warn!("{}: {reason}; next try in {} s", self.instance(), wait.as_secs());
+        self.parts.cancel.wait(wait);
     }
 
-    /// Until the socket, the bell or the next deadline.
-    fn wait(&self, session: &mut Session, socket: &Socket) {
-        let now = self.clock.monotonic();
-        let wait = session.deadline(now).saturating_sub(now).min(LONGEST_WAIT);
-        let timeout = PollTimeout::try_from(wait.as_millis() + 1).unwrap_or(PollTimeout::MAX);
-        let write = if socket.wants_write() { PollFlags::POLLOUT } else { PollFlags::empty() };
-        let mut watched = [
-            PollFd::new(socket.as_fd(), PollFlags::POLLIN | write),
-            PollFd::new(self.bell.0.as_fd(), PollFlags::POLLIN),
-        ];
-        // Interrupted or not: the loop looks at everything again.
-        poll(&mut watched, timeout).ok();
-        self.bell.0.read().ok(); // nothing to read when it did not ring
+    fn instance(&self) -> &crate::id::InstanceId {
+        &self.parts.settings.config.instance
     }
 
-    fn perform(
-        &mut self,
-        actions: Vec<Action>,
-        session: &mut Session,
-        socket: &mut Socket,
-        backoff: &mut Backoff,
-    ) -> Option<Closing> {
-        let mut closing = None;
-        for action in actions {
-            match action {
-                Action::Write(line) => {
-                    if let Err(error) = socket.push(&line) {
-                        closing = Some(Closing::Lost(error.to_string()));
-                    }
-                }
-                Action::Receive(inbound) => self.receive(*inbound, session),
-                Action::Progress(progress) => self.record(progress),
-                Action::Report(report) => self.report(&report, backoff),
-                Action::Close(reason) => closing = closing.or(Some(reason)),
-            }
-        }
-        match socket.flush() {
-            Ok(()) => closing,
-            Err(error) => closing.or(Some(Closing::Lost(error.to_string()))),
+    fn now(&self) -> Moment {
+        Moment { wall: self.parts.clock.now(), steady: self.parts.clock.monotonic() }
+    }
+
+    /// Nobody knows what became of these: they are not sent again (P2).
+    fn give_up_begun(&mut self, reason: &str) {
+        for (id, conversation) in std::mem::take(&mut self.begun) {
+            let delivery = Delivery::Unknown { reason: reason.to_owned() };
+            self.record(Progress { id, conversation, delivery });
         }
     }
 
-    /// Hands answers to the session while it can send them; each is noted as begun first (P2).
-    fn take_answers(&mut self, session: &mut Session) {
-        for progress in std::mem::take(&mut self.unrecorded) {
-            self.record(progress);
-        }
-        let now = self.clock.monotonic();
-        if !session.takes_answers(now) {
-            return;
-        }
-        let pending = match self.outbox.pending(&self.settings.config.instance, None, OutboxId(0), ANSWERS) {
-            Ok(pending) => pending,
-            Err(error) => return log::warn!("{}: {error}", self.settings.config.instance),
-        };
-        for outbound in pending {
-            if !session.takes_answers(now) {
-                return;
-            }
-            if let Err(error) = self.outbox.record(&[outbound.id], &outbound.conversation, Delivery::Sending)
-            {
-                return log::warn!("{}: an answer waits: {error}", self.settings.config.instance);
-            }
-            if let Err(reason) = session.say(&outbound, now) {
-                let (id, conversation) = (outbound.id, outbound.conversation);
-                self.record(Progress { id, conversation, delivery: Delivery::Refused { reason } });
-            }
-        }
+    fn conclude(&mut self, progress: Progress) {
+        self.begun.retain(|(id, conversation)| (*id, conversation) != (progress.id, &progress.conversation));
+        self.record(progress);
     }
 
     fn record(&mut self, progress: Progress) {
         match &progress.delivery {
-            Delivery::Unknown { reason } => log::warn!(
-                "{}: answer {} may not have arrived: {reason}",
-                self.settings.config.instance,
-                progress.id
-            ),
+            Delivery::Unknown { reason } => {
+                log::warn!("{}: answer {} may not have arrived: {reason}", self.instance(), progress.id);
+            }
             Delivery::Refused { reason } => {
-                log::warn!("{}: answer {} was refused: {reason}", self.settings.config.instance, progress.id)
+                log::warn!("{}: answer {} was refused: {reason}", self.instance(), progress.id);
             }
             Delivery::Sending | Delivery::Sent { .. } => {}
         }
-        if let Err(error) =
-            self.outbox.record(&[progress.id], &progress.conversation, progress.delivery.clone())
-        {
-            log::warn!("{}: {error}", self.settings.config.instance);
-            if self.unrecorded.len() < MAX_UNRECORDED {
+        let Progress { id, conversation, delivery } = progress.clone();
+        if let Err(error) = self.parts.outbox.record(&[id], &conversation, delivery) {
+            log::error!("{}: answer {id}: {}", self.instance(), log_line(&error));
+            if error.kind().is_retryable() {
                 self.unrecorded.push(progress);
+                self.record_at = self.parts.clock.monotonic() + OUTBOX_WAIT;
             }
         }
     }
 
-    /// Stores a message. Nothing more is read from the socket meanwhile.
-    fn receive(&self, inbound: Inbound, session: &mut Session) {
-        let mut wait = STORE_WAIT;
-        for attempt in 1..=STORE_TRIES {
-            match self.intake.accept(inbound.clone()) {
-                Ok(Accepted::New(_) | Accepted::Duplicate) => return,
-                Ok(Accepted::Refused(reason)) => {
-                    return log::debug!("{}: {reason}", self.settings.config.instance);
-                }
-                Err(error) => {
-                    log::error!("{}: a message is not stored: {error}", self.settings.config.instance);
-                    if attempt == STORE_TRIES || !error.kind().is_retryable() || self.cancel.wait(wait) {
-                        break;
-                    }
-                    wait *= 2;
-                }
+    /// Writes down what the disk did not take before, when it is time.
+    fn catch_up(&mut self, now: Moment) {
+        if !self.unrecorded.is_empty() && now.steady >= self.record_at {
+            for progress in std::mem::take(&mut self.unrecorded) {
+                self.record(progress);
             }
         }
-        session.not_stored(&inbound.sender_name);
     }
 
-    fn report(&self, report: &Report, backoff: &mut Backoff) {
-        let instance = &self.settings.config.instance;
-        match report {
-            Report::Welcome { nick } => {
-                backoff.reset();
-                self.state.up(nick);
-                log::info!("{instance}: connected as {nick}");
+    /// Gives a message to the intake, or holds it. Returns whom to tell that it is not kept.
+    fn receive(&mut self, arrival: Arrival) -> Option<String> {
+        let tries = if self.storage_is_down { 1 } else { STORE_TRIES };
+        self.store(Held { arrival, tries, wait: FIRST_STORE_WAIT, next: Duration::ZERO })
+    }
+
+    /// Tries the held message again when it is time.
+    fn store_held(&mut self, now: Moment) -> Option<String> {
+        let held = self.held.take_if(|held| held.next <= now.steady)?;
+        self.store(held)
+    }
+
+    fn store(&mut self, held: Held) -> Option<String> {
+        match self.parts.intake.accept(held.arrival.inbound.clone()) {
+            Ok(accepted) => {
+                if let Accepted::Refused(reason) = accepted {
+                    log::debug!("{}: a message was not taken: {reason}", self.instance());
+                }
+                self.storage_is_down = false;
+                None
             }
-            Report::LoggedIn { account } => log::info!("{instance}: logged in as {account}"),
-            Report::Joined { channel } => log::info!("{instance}: in {channel}"),
-            Report::NotInChannel { channel, reason, again } => match again {
-                Some(wait) => {
-                    log::warn!("{instance}: not in {channel}: {reason}; next try in {} s", wait.as_secs())
-                }
-                None => {
-                    log::warn!("{instance}: not in {channel}: {reason}; given up until the next connection")
-                }
-            },
+            Err(error) if held.tries > 1 && error.kind().is_retryable() => {
+                log::warn!("{}: a message waits to be stored: {}", self.instance(), log_line(&error));
+                let next = self.parts.clock.monotonic() + held.wait;
+                let wait = (held.wait * 2).min(LONGEST_STORE_WAIT);
+                self.held = Some(Held { tries: held.tries - 1, wait, next, ..held });
+                None
+            }
+            Err(error) => {
+                let sender = &held.arrival.inbound.sender_name;
+                log::error!("{}: a message of {sender} is lost: {}", self.instance(), log_line(&error));
+                self.storage_is_down = matches!(error, IntakeError::Storage(..));
+                Some(held.arrival.reply_to)
+            }
         }
     }
 }

@@ -117,13 +117,14 @@ impl Deliveries {
     /// Gives up what waited too long and writes what may go now.
     pub(super) fn pump(&mut self, now: Duration, actions: &mut Vec<Action>) {
         while let Some(place) = self.answers.iter().position(|answer| answer.is_overdue(now)) {
-            let answer = &self.answers[place];
-            let reason = match answer.account.is_some() {
-                true => Err(format!("the server did not say who is logged in as {}", answer.target)),
-                false => Ok("the server did not confirm it in time".to_owned()),
+            // Nothing was sent to somebody whose account was not proven.
+            let delivery = match &self.answers[place].account {
+                Some(account) => {
+                    let reason = format!("the server did not say who is logged in as {account}");
+                    Delivery::Refused { reason }
+                }
+                None => Delivery::Unknown { reason: "the server did not confirm it in time".to_owned() },
             };
-            let delivery = reason
-                .map_or_else(|reason| Delivery::Refused { reason }, |reason| Delivery::Unknown { reason });
             self.finish(place, delivery, actions);
         }
         loop {
@@ -178,7 +179,7 @@ impl Deliveries {
         self.confirm(place, index, message_id, actions);
     }
 
-    /// A PONG came; true when it was for one of ours.
+    /// A PONG came, perhaps the one behind an answer.
     pub(super) fn pong(&mut self, token: &str, actions: &mut Vec<Action>) {
         let Some(serial) = token.strip_prefix(BARRIER).and_then(|serial| serial.parse::<u64>().ok()) else {
             return;
@@ -226,14 +227,6 @@ impl Deliveries {
             let account = self.answers[place].account.clone().unwrap_or_default();
             let reason = format!("nobody is seen under a nick that is logged in as {account}");
             self.finish(place, Delivery::Refused { reason }, actions);
-        }
-    }
-
-    /// The connection is gone: what was begun may or may not have arrived.
-    pub(super) fn abandon(&mut self, actions: &mut Vec<Action>) {
-        while !self.answers.is_empty() {
-            let reason = "the connection was lost while it was being sent".to_owned();
-            self.finish(0, Delivery::Unknown { reason }, actions);
         }
     }
 

@@ -337,6 +337,12 @@ impl Outbox for Conversations {
             .map_err(outbox_error)
     }
 
+    fn acknowledge(&self, ids: &[OutboxId], _conversation: &ConversationId) -> Result<(), OutboxError> {
+        let (ids, now, sent) = (ids.to_vec(), self.now(), Delivery::Sent { platform_id: None });
+        let queued = self.db.submit(move |connection| outbox::record(connection, &ids, &sent, now));
+        queued.map(drop).map_err(outbox_error)
+    }
+
     fn record(
         &self,
         ids: &[OutboxId],

@@ -120,6 +120,15 @@ pub trait Outbox: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Outbound>, OutboxError>;
 
+    /// As [`Outbox::record`] with [`Delivery::Sent`], without waiting for the disk: for receivers that
+    /// say again with every request how far they have come.
+    ///
+    /// # Errors
+    /// The storage is closed.
+    fn acknowledge(&self, ids: &[OutboxId], conversation: &ConversationId) -> Result<(), OutboxError> {
+        self.record(ids, conversation, Delivery::Sent { platform_id: None })
+    }
+
     /// Records progress for these answers in one commit. They must be of one conversation.
     fn record(
         &self,

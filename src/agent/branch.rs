@@ -1,8 +1,10 @@
 //! The branch: a fork of the channel's history that thinks with memory tools and leaves one
 //! conclusion behind.
 
+use std::sync::OnceLock;
+
 use rig_agent::run::RunSpec;
-use rig_core::completion::Message;
+use rig_core::completion::{Message, ToolDefinition};
 use serde_json::json;
 
 use super::driver::{Conduct, Counts, Driver, Ended};
@@ -36,7 +38,7 @@ pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Ori
     let mut driver = Driver {
         link,
         model: parts.llm.model_for(&parts.config.routing, ProcessKind::Branch),
-        toolbox: Toolbox::new(branch_tools(parts, job)),
+        toolbox: Toolbox::new(branch_tools(parts, job), &DEFINITIONS),
         desk: ProcessDesk::new(link, Origin::default()),
         journal,
         spec: RunSpec {
@@ -108,6 +110,9 @@ impl Conduct for Thinking {
         None
     }
 }
+
+/// See [`Toolbox::new`].
+static DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
 
 fn branch_tools(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
     let origin = MemoryOrigin { conversation: job.place.conversation.clone(), process: job.process };

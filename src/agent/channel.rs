@@ -1,10 +1,10 @@
 //! The channel: one turn of a conversation, from unanswered messages and waiting results to one
 //! commit that answers them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rig_agent::run::RunSpec;
-use rig_core::completion::Message;
+use rig_core::completion::{Message, ToolDefinition};
 use serde_json::json;
 
 use super::driver::{Conduct, Counts, Driver, Ended};
@@ -143,7 +143,7 @@ fn answer(
     let mut driver = Driver {
         link,
         model: parts.llm.model_for(&parts.config.routing, ProcessKind::Channel),
-        toolbox: Toolbox::new(channel_tools()),
+        toolbox: Toolbox::new(channel_tools(), &DEFINITIONS),
         desk: ProcessDesk::new(link, origin),
         journal,
         spec: RunSpec {
@@ -190,6 +190,9 @@ impl Conduct for Talking {
         None
     }
 }
+
+/// See [`Toolbox::new`].
+static DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
 
 fn channel_tools() -> Vec<Box<dyn Tool>> {
     vec![

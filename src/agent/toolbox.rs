@@ -1,5 +1,7 @@
 //! The tools of one process, with the definitions that the model sees.
 
+use std::sync::OnceLock;
+
 use rig_core::completion::ToolDefinition;
 use rig_core::message::ToolName;
 use serde_json::Value;
@@ -12,22 +14,24 @@ use crate::tools::{MAX_TOOL_OUTPUT_BYTES, Tool, ToolContext, ToolError};
 
 pub(super) struct Toolbox {
     tools: Vec<Box<dyn Tool>>,
-    definitions: Vec<ToolDefinition>,
+    definitions: &'static [ToolDefinition],
 }
 
 impl Toolbox {
-    /// The order of `tools` is the order in the prompt; it must not change between turns (P9).
-    pub(super) fn new(tools: Vec<Box<dyn Tool>>) -> Self {
+    /// The order of `tools` is the order in the prompt; it must not change between turns (P9). All
+    /// processes of one kind have the same tools, so that their definitions are made once, in `known`.
+    pub(super) fn new(tools: Vec<Box<dyn Tool>>, known: &'static OnceLock<Vec<ToolDefinition>>) -> Self {
         let definition = |tool: &dyn Tool| {
             let name = ToolName::new(tool.name()).ok()?;
             Some(ToolDefinition::new(name, prompts::tool_description(tool.name()), tool.parameters()))
         };
-        let definitions = tools.iter().filter_map(|tool| definition(tool.as_ref())).collect();
+        let definitions =
+            known.get_or_init(|| tools.iter().filter_map(|tool| definition(tool.as_ref())).collect());
         Self { tools, definitions }
     }
 
     pub(super) fn definitions(&self) -> &[ToolDefinition] {
-        &self.definitions
+        self.definitions
     }
 
     pub(super) fn is_external(&self, name: &str) -> bool {

@@ -2,8 +2,10 @@
 //! of it, or somebody stopped it.
 
 use crossbeam_channel::select;
+use std::sync::OnceLock;
+
 use rig_agent::run::RunSpec;
-use rig_core::completion::Message;
+use rig_core::completion::{Message, ToolDefinition};
 use serde_json::json;
 
 use super::driver::{Conduct, Counts, Driver, Ended};
@@ -75,7 +77,7 @@ pub(super) fn run(
     let driver = Driver {
         link,
         model: parts.llm.model_for(&parts.config.routing, ProcessKind::Worker),
-        toolbox: Toolbox::new(worker_tools(parts)),
+        toolbox: Toolbox::new(worker_tools(parts), &DEFINITIONS),
         desk: ProcessDesk::new(link, Origin::default()),
         journal,
         spec: RunSpec {
@@ -283,6 +285,9 @@ impl Conduct for OutcomeGate<'_> {
         self.messages.try_recv().ok()
     }
 }
+
+/// See [`Toolbox::new`].
+static DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
 
 fn worker_tools(parts: &AgentParts) -> Vec<Box<dyn Tool>> {
     let workspace = &parts.workspace;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender};
 use rusqlite::Connection;
 
-use super::{BUSY_TIMEOUT, DbError, migrations};
+use super::{BUSY_TIMEOUT, DbError, keep_plans, migrations};
 
 /// Pieces of work that share one commit at most; bounds how long the first of them waits.
 const BATCH: usize = 64;
@@ -74,6 +74,7 @@ impl Writer {
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
         connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+        keep_plans(&connection)?;
         migrations::apply(&mut connection)?;
         Ok(Self { connection, gate })
     }

@@ -48,18 +48,33 @@ impl Outbox for AgentOutbox {
         Ok(all)
     }
 
+    fn acknowledge(&self, ids: &[OutboxId], conversation: &ConversationId) -> Result<(), OutboxError> {
+        self.for_each(ids, |agent, rows| agent.acknowledge(rows, conversation))
+    }
+
     fn record(
         &self,
         ids: &[OutboxId],
         conversation: &ConversationId,
         delivery: Delivery,
     ) -> Result<(), OutboxError> {
+        self.for_each(ids, |agent, rows| agent.record(rows, conversation, delivery.clone()))
+    }
+}
+
+impl AgentOutbox {
+    /// Calls `change` with the rows of each agent.
+    fn for_each(
+        &self,
+        ids: &[OutboxId],
+        change: impl Fn(&Conversations, &[OutboxId]) -> Result<(), OutboxError>,
+    ) -> Result<(), OutboxError> {
         let mask = (1 << AGENT_BITS) - 1;
         for (place, agent) in (0_i64..).zip(&self.agents) {
             let rows: Vec<_> =
                 ids.iter().filter(|id| id.0 & mask == place).map(|id| OutboxId(id.0 >> AGENT_BITS)).collect();
             if !rows.is_empty() {
-                agent.record(&rows, conversation, delivery.clone())?;
+                change(agent, &rows)?;
             }
         }
         match ids.iter().find(|id| usize::try_from(id.0 & mask).is_ok_and(|place| place >= self.agents.len()))

@@ -93,6 +93,10 @@ impl Mailbox {
             if ids.is_empty() {
                 return Ok(());
             }
+            if ids.len() < MAX_MESSAGES {
+                // What a crash forgets of this the client says again with its next poll.
+                return self.outbox.acknowledge(&ids, conversation);
+            }
             self.outbox.record(&ids, conversation, Delivery::Sent { platform_id: None })?;
         }
         Ok(())

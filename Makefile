@@ -29,7 +29,7 @@ bench:
 	cargo bench --bench figures
 
 measure:
-	cargo test --test tidy -- --nocapture measure
+	cargo test -q --test tidy -- --nocapture measure
 
 # As yourself, not as root: only the lines that need it ask for sudo.
 install:

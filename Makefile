@@ -36,10 +36,10 @@ install:
 	cargo build --release
 	$(SUDO) install -D -s -m 755 $(TARGET)/release/spacebot $(DESTDIR)/usr/local/bin/spacebot
 	$(SUDO) install -D -m 644 systemd/spacebot.service $(DESTDIR)/etc/systemd/system/spacebot.service
-	id -u spacebot >/dev/null 2>&1 || $(SUDO) useradd --system --user-group --no-create-home \
+	[ -n "$(DESTDIR)" ] || id -u spacebot >/dev/null 2>&1 || $(SUDO) useradd --system --user-group --no-create-home \
 	  --home-dir /var/lib/spacebot --shell /usr/sbin/nologin spacebot
-	$(SUDO) install -d -m 750 -o root -g spacebot $(DESTDIR)/etc/spacebot
-	if [ -d /run/systemd/system ]; then $(SUDO) systemctl daemon-reload; fi
+	[ -n "$(DESTDIR)" ] || $(SUDO) install -d -m 750 -o root -g spacebot /etc/spacebot
+	if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then $(SUDO) systemctl daemon-reload; fi
 	@echo "start it: sudo systemctl enable --now spacebot"
 
 # Runs the unit under a real systemd in namespaces of its own (root); LOWER=/path/to/a/root for another system.

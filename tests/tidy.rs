@@ -291,11 +291,11 @@ fn leftovers(path: &Path, text: &str) -> Vec<String> {
     let unfinished = UNFINISHED.iter().flat_map(|word| lines_with(text, word)).collect();
     let mut found = at_lines(path, unfinished, "unfinished");
     for (number, line) in text.lines().enumerate() {
-        let absolute = |place: &&str| {
+        let absolute = |place: &&str| -> bool {
             let before = |at: usize| line[..at].chars().next_back();
             line.match_indices(*place).any(|(at, _)| before(at).is_none_or(|character| !in_path(character)))
         };
-        if MACHINE_PATHS.iter().any(|place| absolute(place)) {
+        if MACHINE_PATHS.iter().any(absolute) {
             found.extend(at_lines(path, vec![number + 1], "a path of one machine"));
         }
     }

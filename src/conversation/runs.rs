@@ -135,8 +135,9 @@ pub(super) fn move_worker(
     to: &str,
     result: Option<&str>,
 ) -> Result<(), DbError> {
-    let sql =
-        "UPDATE worker_runs SET status = ?3, result = coalesce(?4, result) WHERE id = ?1 AND status = ?2";
+    let sql = "UPDATE worker_runs SET status = ?3, result = coalesce(?4, result),
+                   relayed = CASE WHEN ?4 IS NULL THEN relayed ELSE 0 END
+               WHERE id = ?1 AND status = ?2";
     let changed = connection.prepare_cached(sql)?.execute(params![number(id)?, from, to, result])?;
     once(changed, ProcessKind::Worker, id)
 }

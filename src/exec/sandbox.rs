@@ -36,16 +36,25 @@ pub struct Sandbox {
     config: SandboxConfig,
     workspace: PathBuf,
     data_folder: PathBuf,
-    works: OnceLock<Result<Proc, String>>,
+    works: OnceLock<Result<Walls, String>>,
 }
 
-/// What commands see as /proc. A daemon that is itself walled in (systemd's ProtectKernelTunables)
-/// may not mount a fresh one; then there is none, rather than the outer one.
+/// How much of the wall this machine allows; the first set that works is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Proc {
-    Fresh,
-    Empty,
+struct Walls {
+    /// A namespace for shared memory of their own. A daemon in a unit with PrivateIPC has one already.
+    ipc: bool,
+    /// A fresh /proc. Where a daemon that is itself walled in may not mount one, there is none, rather
+    /// than the outer one.
+    proc: bool,
 }
+
+const WALLS: [Walls; 4] = [
+    Walls { ipc: true, proc: true },
+    Walls { ipc: false, proc: true },
+    Walls { ipc: true, proc: false },
+    Walls { ipc: false, proc: false },
+];
 
 impl Sandbox {
     /// `data_folder` is what commands must not see, `workspace` the part of it that they may.
@@ -74,17 +83,21 @@ impl Sandbox {
                 path.display()
             )));
         }
-        self.proc().map(drop)
+        self.tried().map(drop)
     }
 
-    fn proc(&self) -> Result<Proc, ExecError> {
-        let tried =
-            || self.try_out(Proc::Fresh).or_else(|first| self.try_out(Proc::Empty).map_err(|_| first));
+    fn tried(&self) -> Result<Walls, ExecError> {
+        let tried = || {
+            let first = self.try_out(WALLS[0]);
+            WALLS[1..].iter().fold(first, |outcome, walls| {
+                outcome.or_else(|error| self.try_out(*walls).map_err(|_| error))
+            })
+        };
         self.works.get_or_init(tried).clone().map_err(ExecError::Unavailable)
     }
 
-    fn try_out(&self, proc: Proc) -> Result<Proc, String> {
-        let mut process = self.walls(&self.workspace, &[], proc);
+    fn try_out(&self, walls: Walls) -> Result<Walls, String> {
+        let mut process = self.walls(&self.workspace, &[], walls);
         process
             .args(["/bin/sh", "-c", "exit 0"])
             .stdin(Stdio::null())
@@ -95,7 +108,7 @@ impl Sandbox {
             _ => format!("bubblewrap did not start: {error}"),
         })?;
         if output.status.success() {
-            return Ok(proc);
+            return Ok(walls);
         }
         Err(format!(
             "bubblewrap does not work here: {}",
@@ -117,7 +130,7 @@ impl Sandbox {
         }
         let variables = self.environment(&command.variables);
         let mut process = match self.config.mode {
-            SandboxMode::Enabled => self.walls(&folder, &variables, self.proc()?),
+            SandboxMode::Enabled => self.walls(&folder, &variables, self.tried()?),
             SandboxMode::Disabled => {
                 let mut process = Process::new("/usr/bin/env");
                 process.current_dir(&folder).env_clear().envs(variables);
@@ -162,26 +175,33 @@ impl Sandbox {
     }
 
     /// bwrap with everything up to the command itself.
-    fn walls(&self, folder: &Path, variables: &[(String, String)], proc: Proc) -> Process {
+    fn walls(&self, folder: &Path, variables: &[(String, String)], walls: Walls) -> Process {
         let mut process = Process::new("bwrap");
         process.args([
-            "--unshare-all",
+            "--unshare-user-try",
+            "--unshare-pid",
+            "--unshare-uts",
+            "--unshare-cgroup-try",
             "--die-with-parent",
             "--new-session",
             "--cap-drop",
             "ALL",
             "--clearenv",
         ]);
-        if self.config.network {
-            process.arg("--share-net");
+        if walls.ipc {
+            process.arg("--unshare-ipc");
+        }
+        if !self.config.network {
+            process.arg("--unshare-net");
         }
         for system in SYSTEM_FOLDERS {
             process.args(["--ro-bind-try", system, system]);
         }
-        match proc {
-            Proc::Fresh => process.args(["--proc", "/proc"]),
-            Proc::Empty => process.args(["--dir", "/proc"]),
-        };
+        if walls.proc {
+            process.args(["--proc", "/proc"]);
+        } else {
+            process.args(["--dir", "/proc"]);
+        }
         process.args(["--dev", "/dev", "--tmpfs", "/tmp"]);
         if Path::new(CONFIG_FOLDER).is_dir() {
             process.args(["--tmpfs", CONFIG_FOLDER]);

@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -25,9 +26,22 @@ pub struct Home {
     more: String,
 }
 
-/// A port that was free a moment ago.
+/// Below the ports that the kernel gives to clients.
+const FIRST_PORT: u16 = 15_000;
+const PORTS: u16 = 15_000;
+
+/// A free port that no other test of this process got or gets.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % u32::from(PORTS)).unwrap();
+    for _ in 0..PORTS {
+        let offset = (start + NEXT.fetch_add(1, Ordering::SeqCst) % PORTS) % PORTS;
+        let port = FIRST_PORT + offset;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free");
 }
 
 impl Home {

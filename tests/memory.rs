@@ -631,6 +631,40 @@ fn many_small_commits_do_not_pile_up() {
     }
 }
 
+#[test]
+fn a_changed_memory_is_found_by_its_new_words_only() {
+    let bench = Bench::new();
+    let saved: Vec<Memory> =
+        (0..12).map(|n| bench.save(MemoryType::Fact, &format!("old{n} words about a lighthouse"))).collect();
+    assert!(bench.store.flush().unwrap());
+    for round in 0..3 {
+        for memory in saved.iter().skip(round).step_by(2) {
+            let (id, content) = (memory.id.clone(), format!("new{round} words about a lighthouse"));
+            let change = move |connection: &spacebot::db::rusqlite::Connection| {
+                let sql = "UPDATE memories SET content = ?2, change_seq =
+                               (SELECT MAX(change_seq) + 1 FROM memories) WHERE id = ?1";
+                Ok(connection.execute(sql, [id, content])?)
+            };
+            assert_eq!(bench.db.write(change).unwrap(), 1);
+        }
+        let gone = bench.save(MemoryType::Fact, "a lighthouse that is forgotten");
+        assert!(bench.store.forget(&gone.id, None).unwrap());
+        for flush in [false, true] {
+            if flush {
+                assert!(bench.store.flush().unwrap());
+            }
+            let query = SearchQuery { limit: 50, ..SearchQuery::hybrid("lighthouse") };
+            let hits = bench.store.search(&query).unwrap();
+            let ids: HashSet<_> = hits.iter().map(|hit| &hit.memory.id).collect();
+            assert_eq!((hits.len(), ids.len()), (12, 12), "round {round}, flushed: {flush}");
+            assert!(bench.find(&format!("new{round}")).len() >= 5);
+        }
+    }
+    let bench = bench.reopened();
+    assert!(bench.find("old0").is_empty() && bench.find("old1").is_empty());
+    assert!(bench.find("forgotten").is_empty());
+}
+
 struct NoDesk;
 
 impl Desk for NoDesk {

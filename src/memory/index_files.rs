@@ -37,6 +37,7 @@ pub(super) struct Fields {
 }
 
 pub(super) const ID: &str = "id";
+pub(super) const CREATED_AT: &str = "created_at";
 
 impl Fields {
     fn schema() -> (Schema, Self) {
@@ -50,7 +51,7 @@ impl Fields {
             text: builder.add_text_field("text", TextOptions::default().set_indexing_options(indexing)),
             memory_type: builder.add_text_field("memory_type", STRING),
             channel: builder.add_text_field("channel", STRING),
-            created_at: builder.add_i64_field("created_at", INDEXED | FAST),
+            created_at: builder.add_i64_field(CREATED_AT, INDEXED | FAST),
         };
         (builder.build(), fields)
     }

@@ -1,9 +1,11 @@
 //! One commit of the text index.
 //!
 //! tantivy's own writer would fill its segments on a new thread with a table for 15 MB of text, however
-//! little there is to write, and the allocator keeps that for every such thread: measured, 30 commits of
-//! 32 memories left 50 MB behind. Here the segments are filled on the caller's thread with a small
-//! table; tantivy's writer only puts them in place, marks deletions and merges.
+//! little there is to write, and the allocator keeps much of that. Here the segments are filled on the
+//! caller's thread with a small table; tantivy's writer only puts them in place, marks deletions and
+//! merges. Measured over 40 commits of 32 memories, three runs each, with glibc's defaults: at most 35 to
+//! 59 MiB resident with tantivy's way, 22 to 33 MiB with this one, and no difference in time. What is
+//! left is kept by the allocator: MALLOC_MMAP_THRESHOLD_=131072 in the environment makes it 14 to 20.
 
 use tantivy::indexer::{AddOperation, IndexWriterOptions, SegmentWriter};
 use tantivy::{IndexWriter, Searcher, Segment, TantivyDocument, TantivyError, Term};

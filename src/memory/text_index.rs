@@ -94,9 +94,11 @@ impl TextIndex {
         now: Timestamp,
     ) -> Result<Found, MemoryError> {
         let snapshot = self.snapshot(db, now)?;
-        let error = match snapshot.search(query, memory_type, limit) {
-            Ok(found) => return Ok(found),
-            Err(error) => self.failed(&error),
+        let error = match contained(|| snapshot.search(query, memory_type, limit)) {
+            Ok(Ok(found)) => return Ok(found),
+            Ok(Err(error)) => self.failed(&error),
+            // Bytes that changed after the check at opening.
+            Err(panic) => self.error(panic, Kind::Bug),
         };
         log::warn!("{}; it is rebuilt", log_line(&error));
         self.distrust();

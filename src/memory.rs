@@ -6,6 +6,7 @@ mod analysis;
 mod error;
 mod index_files;
 mod index_query;
+mod index_writer;
 mod record;
 mod search;
 mod store;

@@ -28,6 +28,11 @@ fn people_are_answered_in_channels_and_directly_over_tls_and_sasl() {
     alice.wait_for(" 366 ");
     let home = Home::new(&config(&server, "s3cret"));
     let daemon = home.start();
+    eventually("it is connected", DEADLINE, || {
+        let state = daemon.status()["adapters"]["irc"].as_str().unwrap().to_owned();
+        assert!(!state.contains("not connected"), "{state}");
+        state.contains("connected as")
+    });
     alice.wait_for("JOIN :#pi");
     alice.write("PRIVMSG #pi :pibot: remember that the cellar key hangs by the door");
     let answer = alice.wait_for("PRIVMSG #pi :Noted");

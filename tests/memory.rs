@@ -211,7 +211,7 @@ fn everything_is_found_after_a_crash() {
 #[test]
 fn a_deleted_or_damaged_index_is_made_anew() {
     type Damage = (&'static str, fn(&Path));
-    let damages: [Damage; 6] = [
+    let damages: [Damage; 7] = [
         ("folder deleted", |folder| fs::remove_dir_all(folder).unwrap()),
         ("segments deleted", |folder| {
             segment_files(folder).iter().for_each(|file| fs::remove_file(file).unwrap());
@@ -230,6 +230,16 @@ fn a_deleted_or_damaged_index_is_made_anew() {
                 fs::write(&file, &bytes).unwrap();
             }
         }),
+        // Wrong lengths of texts change the ranking and nothing else: only the checksum tells.
+        ("one bit flipped in the lengths", |folder| {
+            for file in
+                segment_files(folder).iter().filter(|file| file.extension() == Some("fieldnorm".as_ref()))
+            {
+                let mut bytes = fs::read(file).unwrap();
+                bytes[0] ^= 1;
+                fs::write(file, &bytes).unwrap();
+            }
+        }),
         ("other format", |folder| {
             let meta = fs::read_to_string(folder.join("meta.json")).unwrap();
             let other = meta.replace("\\\"format\\\":1", "\\\"format\\\":99");
@@ -242,12 +252,15 @@ fn a_deleted_or_damaged_index_is_made_anew() {
     assert!(bench.store.flush().unwrap());
     for (what, damage) in damages {
         let foreign = bench.index().join("notes.txt");
+        let damaged: HashSet<_> = segment_files(&bench.index()).into_iter().collect();
         damage(&bench.index());
         if bench.index().exists() {
             fs::write(&foreign, "not ours").unwrap();
         }
         bench = bench.reopened();
         assert_finds_numbered(&bench, 0..MANY);
+        let files: HashSet<_> = segment_files(&bench.index()).into_iter().collect();
+        assert!(!files.is_empty() && files.is_disjoint(&damaged), "{what}: not made anew");
         // The next start finds a sound index, not another reason to make one.
         let before = fs::read_to_string(bench.index().join("meta.json")).expect(what);
         bench = bench.reopened();
@@ -454,6 +467,26 @@ fn newer_and_more_important_decide_between_equals() {
 }
 
 #[test]
+fn the_newest_of_many_equals_come_first() {
+    let bench = Bench::new();
+    let saved: Vec<String> =
+        (0..80).map(|_| bench.save(MemoryType::Event, "took the blue pill").id).collect();
+    let newest: Vec<&String> = saved.iter().rev().take(10).collect();
+    for flush in [false, true] {
+        if flush {
+            assert!(bench.store.flush().unwrap());
+        }
+        let hits = bench.find("pill");
+        assert_eq!(hits.iter().map(|hit| &hit.memory.id).collect::<Vec<_>>(), newest, "flushed: {flush}");
+    }
+    // And with the newest forgotten since: those before them.
+    saved.iter().rev().take(50).for_each(|id| assert!(bench.store.forget(id, None).unwrap()));
+    let hits = bench.find("pill");
+    let expected: Vec<&String> = saved.iter().rev().skip(50).take(10).collect();
+    assert_eq!(hits.iter().map(|hit| &hit.memory.id).collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn lists_sort_and_filter() {
     let bench = Bench::new();
     let goal = bench.save(MemoryType::Goal, "learn to sail");
@@ -629,6 +662,43 @@ fn many_small_commits_do_not_pile_up() {
     for round in 0..20 {
         assert_eq!(bench.find(&format!("round{round}")).len(), 4);
     }
+}
+
+#[test]
+fn a_changed_memory_is_found_by_its_new_words_only() {
+    let bench = Bench::new();
+    let saved: Vec<Memory> =
+        (0..12).map(|n| bench.save(MemoryType::Fact, &format!("old{n} words about a lighthouse"))).collect();
+    assert!(bench.store.flush().unwrap());
+    for round in 0..3 {
+        for memory in saved.iter().skip(round).step_by(2) {
+            let (id, content) = (memory.id.clone(), format!("new{round} words about a lighthouse"));
+            let change = move |connection: &spacebot::db::rusqlite::Connection| {
+                let sql = "UPDATE memories SET content = ?2, change_seq =
+                               (SELECT MAX(change_seq) + 1 FROM memories) WHERE id = ?1";
+                Ok(connection.execute(sql, [id, content])?)
+            };
+            assert_eq!(bench.db.write(change).unwrap(), 1);
+        }
+        let gone = bench.save(MemoryType::Fact, "a lighthouse that is forgotten");
+        assert!(bench.store.forget(&gone.id, None).unwrap());
+        for flush in [false, true] {
+            if flush {
+                assert!(bench.store.flush().unwrap());
+            }
+            let query = SearchQuery { limit: 50, ..SearchQuery::hybrid("lighthouse") };
+            let hits = bench.store.search(&query).unwrap();
+            let ids: HashSet<_> = hits.iter().map(|hit| &hit.memory.id).collect();
+            assert_eq!((hits.len(), ids.len()), (12, 12), "round {round}, flushed: {flush}");
+            assert!(bench.find(&format!("new{round}")).len() >= 5);
+            for n in (round..12).step_by(2) {
+                assert!(bench.find(&format!("old{n}")).is_empty(), "old{n} in round {round}");
+            }
+        }
+    }
+    let bench = bench.reopened();
+    assert!(bench.find("old0").is_empty() && bench.find("old1").is_empty());
+    assert!(bench.find("forgotten").is_empty());
 }
 
 struct NoDesk;

@@ -90,7 +90,7 @@ impl Sandbox {
         let tried = || {
             let first = self.try_out(WALLS[0]);
             WALLS[1..].iter().fold(first, |outcome, walls| {
-                outcome.or_else(|error| self.try_out(*walls).map_err(|_| error))
+                outcome.or_else(|error| self.try_out(*walls).map_err(|next| format!("{error} | {next}")))
             })
         };
         self.works.get_or_init(tried).clone().map_err(ExecError::Unavailable)
@@ -181,7 +181,6 @@ impl Sandbox {
             "--unshare-user-try",
             "--unshare-pid",
             "--unshare-uts",
-            "--unshare-cgroup-try",
             "--die-with-parent",
             "--new-session",
             "--cap-drop",

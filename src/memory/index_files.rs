@@ -37,6 +37,7 @@ pub(super) struct Fields {
 }
 
 pub(super) const ID: &str = "id";
+pub(super) const CREATED_AT: &str = "created_at";
 
 impl Fields {
     fn schema() -> (Schema, Self) {
@@ -50,7 +51,7 @@ impl Fields {
             text: builder.add_text_field("text", TextOptions::default().set_indexing_options(indexing)),
             memory_type: builder.add_text_field("memory_type", STRING),
             channel: builder.add_text_field("channel", STRING),
-            created_at: builder.add_i64_field("created_at", INDEXED | FAST),
+            created_at: builder.add_i64_field(CREATED_AT, INDEXED | FAST),
         };
         (builder.build(), fields)
     }
@@ -106,7 +107,15 @@ impl Payload {
 pub(super) struct Opened {
     pub(super) index: Index,
     pub(super) fields: Fields,
-    pub(super) committed: i64,
+    /// `None` for one that was just made.
+    pub(super) payload: Option<Payload>,
+}
+
+impl Opened {
+    /// The index holds every change up to this one.
+    pub(super) fn committed(&self) -> i64 {
+        self.payload.as_ref().map_or(0, |payload| payload.change_seq)
+    }
 }
 
 /// The index as it lies there, if it fits the database. `None` when there is none.
@@ -135,7 +144,7 @@ pub(super) fn open_current(folder: &Path, db: &Db, analyzer: &Analyzer) -> Resul
     if change.is_none_or(|change| change < payload.change_seq) {
         return Err("it was made from another state of the database".to_owned());
     }
-    Ok(Some(Opened { index, fields, committed: payload.change_seq }))
+    Ok(Some(Opened { index, fields, payload: Some(payload) }))
 }
 
 /// As [`open_current`], after reading every byte against its checksum, and ready to search.
@@ -149,7 +158,7 @@ pub(super) fn open_checked(
     let damaged = opened.index.validate_checksum().map_err(|error| error.to_string())?;
     match damaged.iter().next() {
         Some(file) => Err(format!("{} is damaged", file.display())),
-        None => Ok(Some((searcher, opened.committed))),
+        None => Ok(Some((searcher, opened.committed()))),
     }
 }
 
@@ -169,7 +178,7 @@ pub(super) fn create(folder: &Path, analyzer: &Analyzer) -> Result<Opened, Tanti
     let settings = IndexSettings { docstore_compress_dedicated_thread: false, ..IndexSettings::default() };
     let index = Index::create(directory, schema, settings)?;
     index.tokenizers().register(TOKENIZER, analyzer.tokenizer());
-    Ok(Opened { index, fields, committed: 0 })
+    Ok(Opened { index, fields, payload: None })
 }
 
 /// Removes the files of an index, and nothing else that may have got into the folder.

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use tantivy::collector::TopDocs;
+use tantivy::collector::sort_key::{SortBySimilarityScore, SortByStaticFastValue};
 use tantivy::columnar::StrColumn;
 use tantivy::query::{Bm25StatisticsProvider, BooleanQuery, ConstScoreQuery, Occur, Query, TermQuery};
 use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{DocAddress, Searcher, TantivyError, Term};
 
 use super::analysis::QueryWord;
-use super::index_files::{Fields, ID};
+use super::index_files::{CREATED_AT, Fields, ID};
 use super::record::MemoryType;
 use super::tail::{Statistics, Tail};
 
@@ -77,11 +78,22 @@ impl Snapshot {
     ) -> Result<Vec<(String, f32)>, TantivyError> {
         let query = build_query(&Fields::of(searcher), query, memory_type);
         // Every memory of the tail may stand in the index too, and is then taken from the tail.
-        let best = TopDocs::with_limit(limit + self.tail.len()).order_by_score();
-        let best = searcher.search_with_statistics_provider(&*query, &best, statistics)?;
+        let top = || TopDocs::with_limit(limit + self.tail.len());
+        let by_score = top().order_by_score();
+        let mut best = searcher.search_with_statistics_provider(&*query, &by_score, statistics)?;
+        if let [.., (one, _), (last, _)] = best[..]
+            && one == last
+        {
+            // Among equals tantivy takes the oldest. More of them than fit: take the newest, which
+            // costs a look at every match.
+            let newest = SortByStaticFastValue::<i64>::for_field(CREATED_AT);
+            let by_both = top().order_by((SortBySimilarityScore, newest));
+            let found = searcher.search_with_statistics_provider(&*query, &by_both, statistics)?;
+            best = found.into_iter().map(|((score, _), address)| (score, address)).collect();
+        }
         let ids = ids_of(searcher, best.iter().map(|(_, address)| *address))?;
         let scores = ids.into_iter().zip(best).map(|(id, (score, _))| (id, score));
-        Ok(scores.filter(|(id, _)| !self.tail.supersedes(id)).take(limit).collect())
+        Ok(scores.filter(|(id, _)| !self.tail.supersedes(id)).collect())
     }
 }
 

@@ -5,21 +5,20 @@
 //! and a row that is changed later gets a higher number and so is in the tail, which overrides. Reading
 //! a little less or a little more than one consistent state does no harm.
 //!
-//! What makes it small: nothing of tantivy is touched before the first search or commit; the writer,
-//! with an arena of 15 MB and three threads of tantivy's own, lives for one commit; the reader has no
-//! thread and is put away when nobody searches.
+//! What makes it small: nothing of tantivy is touched before the first search or commit; the writer and
+//! its threads live for one commit; the reader has no thread and is put away when nobody searches.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 use std::time::Duration;
 
-use tantivy::indexer::IndexWriterOptions;
-use tantivy::{IndexWriter, Searcher, TantivyError, Term};
+use tantivy::{Searcher, TantivyError};
 
-use super::analysis::{Analyzer, QueryWord, indexed_text};
+use super::analysis::{Analyzer, QueryWord};
 use super::error::index_kind;
-use super::index_files::{self, Fields, Opened, Payload};
+use super::index_files::{self, Opened, Payload};
 use super::index_query::{Found, Snapshot};
+use super::index_writer::BatchWriter;
 use super::record::MemoryType;
 use super::tail::Tail;
 use super::{MemoryError, store};
@@ -33,8 +32,6 @@ use crate::thread::{self, contained};
 pub(super) const TAIL_ROWS: usize = 256;
 /// The same, as bytes of content.
 const TAIL_BYTES: u64 = 512 << 10;
-/// Arena of the writer's one thread; tantivy takes no less.
-const WRITER_BYTES: usize = 15_000_000;
 /// Rows read from the database at a time while committing.
 const PAGE_ROWS: usize = 100;
 /// After a failed commit, how long searches do not try another.
@@ -97,9 +94,11 @@ impl TextIndex {
         now: Timestamp,
     ) -> Result<Found, MemoryError> {
         let snapshot = self.snapshot(db, now)?;
-        let error = match snapshot.search(query, memory_type, limit) {
-            Ok(found) => return Ok(found),
-            Err(error) => self.failed(&error),
+        let error = match contained(|| snapshot.search(query, memory_type, limit)) {
+            Ok(Ok(found)) => return Ok(found),
+            Ok(Err(error)) => self.failed(&error),
+            // Bytes that changed after the check at opening.
+            Err(panic) => self.error(panic, Kind::Bug),
         };
         log::warn!("{}; it is rebuilt", log_line(&error));
         self.distrust();
@@ -222,61 +221,35 @@ impl TextIndex {
             }
             Some(opened) => opened,
         };
-        let mut committed = opened.committed;
+        let mut committed = opened.committed();
         if committed < through
             && let Some(change) = self.write_changes(&opened, db, through)?
         {
             committed = change;
         }
         let searcher = index_files::searcher(&opened.index).map_err(|error| self.failed(&error))?;
-        Ok(Some(Written { searcher, committed, anything: committed > opened.committed }))
+        Ok(Some(Written { searcher, committed, anything: committed > opened.committed() }))
     }
 
     /// One commit with everything up to `through`; returns the last change that went in, if any.
     fn write_changes(&self, opened: &Opened, db: &Db, through: i64) -> Result<Option<i64>, MemoryError> {
-        let options = IndexWriterOptions::builder()
-            .num_worker_threads(1)
-            .num_merge_threads(1)
-            .memory_budget_per_thread(WRITER_BYTES)
-            .build();
-        let mut writer = opened.index.writer_with_options(options).map_err(|error| self.failed(&error))?;
-        let Some(payload) = self.add_changes(&writer, opened, db, through)? else { return Ok(None) };
-        let commit = |writer: &mut IndexWriter| {
-            let mut commit = writer.prepare_commit()?;
-            commit.set_payload(&payload.to_text());
-            commit.commit()
-        };
-        commit(&mut writer).map_err(|error| self.failed(&error))?;
-        // For the merges that the commit began; without it they would be thrown away each time.
-        writer.wait_merging_threads().map_err(|error| self.failed(&error))?;
-        Ok(Some(payload.change_seq))
-    }
-
-    fn add_changes(
-        &self,
-        writer: &IndexWriter,
-        opened: &Opened,
-        db: &Db,
-        through: i64,
-    ) -> Result<Option<Payload>, MemoryError> {
-        let fields: &Fields = &opened.fields;
-        let mut last = None;
-        let mut after = opened.committed;
+        let mut writer = BatchWriter::new(opened).map_err(|error| self.failed(&error))?;
+        let mut last: Option<Payload> = None;
         loop {
+            let after = last.as_ref().map_or(opened.committed(), |payload| payload.change_seq);
             let page = db.read(|connection| store::changes(connection, after, through, PAGE_ROWS))?;
-            let Some(newest) = page.last() else { return Ok(last) };
-            after = newest.change_seq;
-            last = Some(Payload::new(newest));
             for memory in &page {
-                if opened.committed > 0 {
-                    writer.delete_term(Term::from_field_text(fields.id, &memory.id));
-                }
-                if !memory.forgotten {
-                    let document = fields.document(memory, &indexed_text(memory));
-                    writer.add_document(document).map_err(|error| self.failed(&error))?;
-                }
+                writer.put(memory).map_err(|error| self.failed(&error))?;
+            }
+            match page.last() {
+                Some(newest) => last = Some(Payload::new(newest)),
+                None => break,
             }
         }
+        // Nothing there any more when every one of the rows has changed again since.
+        let Some(payload) = last else { return Ok(None) };
+        writer.commit(&payload).map_err(|error| self.failed(&error))?;
+        Ok(Some(payload.change_seq))
     }
 
     /// Gives the memory of the reader back when nobody searched for a while.

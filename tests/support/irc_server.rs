@@ -168,7 +168,7 @@ fn inspircd_config(folder: &Path, plain: u16, tls: u16, link: u16) -> String {
 <bind address="127.0.0.1" port="{tls}" type="clients" sslprofile="t">
 <bind address="127.0.0.1" port="{link}" type="servers">
 {modules}<sslprofile name="t" provider="gnutls" certfile="{folder}/cert.pem" keyfile="{folder}/key.pem" hash="sha256">
-<link name="services.test.local" ipaddr="127.0.0.1" port="17001" allowmask="127.0.0.1" sendpass="linkpw" recvpass="linkpw">
+<link name="services.test.local" ipaddr="127.0.0.1" port="{link}" allowmask="127.0.0.1" sendpass="linkpw" recvpass="linkpw">
 <uline server="services.test.local" silent="yes">
 <sasl target="services.test.local">
 <connect allow="*" localmax="200" globalmax="200" timeout="20" pingfreq="60" hardsendq="1M" softsendq="8192" recvq="64K" threshold="1000" commandrate="100000" fakelag="no" resolvehostnames="no" useident="no" modes="">

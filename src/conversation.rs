@@ -117,6 +117,14 @@ impl Conversations {
         self.db.read(|connection| history::visible(connection, conversation, max_lines, max_tokens))
     }
 
+    /// The lines of a conversation from `first` to `last`, both included: what a turn saw of it.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn lines(&self, conversation: &ConversationId, first: i64, last: i64) -> Result<Vec<Line>, DbError> {
+        self.db.read(|connection| history::between(connection, conversation, first, last))
+    }
+
     /// The last `limit` lines of any conversation, oldest first.
     ///
     /// # Errors
@@ -339,8 +347,8 @@ impl Outbox for Conversations {
 
     fn acknowledge(&self, ids: &[OutboxId], _conversation: &ConversationId) -> Result<(), OutboxError> {
         let (ids, now, sent) = (ids.to_vec(), self.now(), Delivery::Sent { platform_id: None });
-        let queued = self.db.submit(move |connection| outbox::record(connection, &ids, &sent, now));
-        queued.map(drop).map_err(outbox_error)
+        // Lost in a crash, the answer is offered again under the same id.
+        self.db.defer(move |connection| outbox::record(connection, &ids, &sent, now)).map_err(outbox_error)
     }
 
     fn record(

@@ -8,9 +8,11 @@ mod history;
 mod inbox;
 mod journal;
 mod outbox;
+mod retention;
 mod runs;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::{SharedClock, Timestamp};
 use crate::db::rusqlite::Connection;
@@ -301,6 +303,22 @@ impl Conversations {
     /// The database cannot be read.
     pub fn unfinished(&self) -> Result<Vec<Unfinished>, DbError> {
         self.db.read(inbox::unfinished)
+    }
+
+    /// Deletes, soon and without waiting, messages, answers, runs and journals that are over and came
+    /// longer ago than `keep`.
+    ///
+    /// # Errors
+    /// The database is closed.
+    pub fn forget_old(&self, keep: Duration) -> Result<(), DbError> {
+        let before = self.now().minus(keep);
+        self.db.defer(move |connection| {
+            let deleted = retention::forget(connection, before)?;
+            if deleted > 0 {
+                log::debug!("{deleted} rows from before {} were deleted", before.to_rfc3339());
+            }
+            Ok(())
+        })
     }
 
     pub fn db(&self) -> &Db {

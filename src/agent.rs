@@ -37,6 +37,9 @@ use crate::tools::workspace::Workspace;
 const PERSIST_RETRY_BASE: Duration = Duration::from_secs(1);
 const PERSIST_RETRY_MAX: Duration = Duration::from_secs(60);
 
+/// Processes between two looks for rows that are older than `keep_days`.
+const TURNS_PER_TIDYING: u64 = 64;
+
 /// What the processes of one agent are made of; shared by all of them.
 pub struct AgentParts {
     /// The agent's resolved values; a process sees them as they were at its start.
@@ -53,7 +56,15 @@ pub struct AgentParts {
 /// for [`How::Failed`] and [`How::Cancelled`] of a channel turn, which change nothing.
 pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
     match &job.work {
-        Work::Turn(turn) => channel::turn(parts, job, turn, link),
+        Work::Turn(turn) => {
+            let how = channel::turn(parts, job, turn, link);
+            if job.process.number.is_multiple_of(TURNS_PER_TIDYING)
+                && let Err(error) = parts.conversations.forget_old(parts.config.limits.keep)
+            {
+                log::warn!("old rows were not deleted: {error}");
+            }
+            how
+        }
         Work::Apology { kind, single } => channel::apologise(parts, job, *kind, *single),
         Work::Branch { description, origin } => branch::run(parts, job, description, origin, link),
         Work::Worker { task, interactive, origin } => {

@@ -187,7 +187,12 @@ pub struct LimitsConfig {
     pub branch_timeout: Duration,
     /// How long an interactive worker waits for the next `route` (`worker_idle_timeout_secs`).
     pub worker_idle_timeout: Duration,
+    /// How long messages, answers, runs and journals are kept after they are over (`keep_days`, 1 to 3,650).
+    pub keep: Duration,
 }
+
+/// Days of the config are 24 hours.
+pub const DAY: Duration = Duration::from_secs(86_400);
 
 impl Default for LimitsConfig {
     fn default() -> Self {
@@ -203,6 +208,7 @@ impl Default for LimitsConfig {
             worker_timeout: Duration::from_secs(1800),
             branch_timeout: Duration::from_secs(60),
             worker_idle_timeout: Duration::from_secs(600),
+            keep: 90 * DAY,
         }
     }
 }

@@ -8,9 +8,11 @@ mod history;
 mod inbox;
 mod journal;
 mod outbox;
+mod retention;
 mod runs;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::{SharedClock, Timestamp};
 use crate::db::rusqlite::Connection;
@@ -115,6 +117,14 @@ impl Conversations {
         max_tokens: usize,
     ) -> Result<History, DbError> {
         self.db.read(|connection| history::visible(connection, conversation, max_lines, max_tokens))
+    }
+
+    /// The lines of a conversation from `first` to `last`, both included: what a turn saw of it.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn lines(&self, conversation: &ConversationId, first: i64, last: i64) -> Result<Vec<Line>, DbError> {
+        self.db.read(|connection| history::between(connection, conversation, first, last))
     }
 
     /// The last `limit` lines of any conversation, oldest first.
@@ -295,6 +305,22 @@ impl Conversations {
         self.db.read(inbox::unfinished)
     }
 
+    /// Deletes, soon and without waiting, messages, answers, runs and journals that are over and came
+    /// longer ago than `keep`.
+    ///
+    /// # Errors
+    /// The database is closed.
+    pub fn forget_old(&self, keep: Duration) -> Result<(), DbError> {
+        let before = self.now().minus(keep);
+        self.db.defer(move |connection| {
+            let deleted = retention::forget(connection, before)?;
+            if deleted > 0 {
+                log::debug!("{deleted} rows from before {} were deleted", before.to_rfc3339());
+            }
+            Ok(())
+        })
+    }
+
     pub fn db(&self) -> &Db {
         &self.db
     }
@@ -339,8 +365,8 @@ impl Outbox for Conversations {
 
     fn acknowledge(&self, ids: &[OutboxId], _conversation: &ConversationId) -> Result<(), OutboxError> {
         let (ids, now, sent) = (ids.to_vec(), self.now(), Delivery::Sent { platform_id: None });
-        let queued = self.db.submit(move |connection| outbox::record(connection, &ids, &sent, now));
-        queued.map(drop).map_err(outbox_error)
+        // Lost in a crash, the answer is offered again under the same id.
+        self.db.defer(move |connection| outbox::record(connection, &ids, &sent, now)).map_err(outbox_error)
     }
 
     fn record(

@@ -3,8 +3,10 @@
 //! The SQL itself lives in the modules that own the tables; they hand closures in. A write returns
 //! after the fsync of the commit that holds it.
 
+mod deferred;
 mod error;
 mod migrations;
+mod ticket;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -12,14 +14,17 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, SendError, Sender, bounded};
 use rusqlite::{Connection, OpenFlags};
 
 pub use error::DbError;
 pub use rusqlite;
-pub use writer::CommitGate;
+pub use ticket::Ticket;
+pub use writer::{CommitGate, LINGER};
 
 use crate::thread;
+use deferred::Deferred;
+use ticket::ticket;
 use writer::{Task, Work, Writer};
 
 /// Writes that wait for the writer thread; a full queue makes the sender wait.
@@ -43,7 +48,7 @@ struct Inner {
 
 enum Mode {
     /// Writes go to the thread `db:<name>`. The sender is taken by [`Db::close`].
-    Thread(Mutex<Option<Sender<Box<dyn Work>>>>),
+    Thread { queue: Mutex<Option<Sender<Box<dyn Work>>>>, deferred: Deferred },
     /// Writes run on the caller's thread: one-shot commands and the simulation.
     Inline(Mutex<Writer>),
 }
@@ -57,9 +62,12 @@ impl Db {
     pub fn open(path: &Path, name: &str) -> Result<(Self, JoinHandle<()>), DbError> {
         let writer = Writer::open(path, None)?;
         let (sender, receiver) = bounded(WRITE_QUEUE);
-        let handle = thread::spawn(format!("db:{name}"), move || writer.run(&receiver))
+        let deferred = Deferred::default();
+        let riding = deferred.clone();
+        let handle = thread::spawn(format!("db:{name}"), move || writer.run(&receiver, &riding))
             .map_err(|error| DbError::Open { path: path.to_owned(), reason: error.to_string() })?;
-        Ok((Self::with_mode(path, Mode::Thread(Mutex::new(Some(sender)))), handle))
+        let mode = Mode::Thread { queue: Mutex::new(Some(sender)), deferred };
+        Ok((Self::with_mode(path, mode), handle))
     }
 
     /// Opens the database without a thread. `gate` is asked before and after each commit.
@@ -96,16 +104,39 @@ impl Db {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, DbError> + Send + 'static,
     ) -> Result<Ticket<T>, DbError> {
-        let (answer, ticket) = bounded(1);
-        let task = Box::new(Task::new(work, answer));
+        let (reply, ticket) = ticket();
+        self.queue(Box::new(Task::new(work, reply)))?;
+        Ok(ticket)
+    }
+
+    /// As [`Db::submit`] for what may be lost in a crash (it can be found out again): it rides along
+    /// with the next commit, at the latest after [`LINGER`]. It may overtake writes still in the queue.
+    ///
+    /// # Errors
+    /// The database is closed.
+    pub fn defer(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<(), DbError> + Send + 'static,
+    ) -> Result<(), DbError> {
+        let (reply, _) = ticket();
+        let task: Box<dyn Work> = Box::new(Task::new(work, reply));
         match &self.0.mode {
-            Mode::Thread(sender) => {
-                let sender = thread::lock(sender).clone().ok_or(DbError::Closed)?;
-                sender.send(task).map_err(|_| DbError::Closed)?;
-            }
-            Mode::Inline(writer) => thread::lock(writer).commit_batch(vec![task]),
+            Mode::Thread { deferred, .. } => deferred.put(task).or_else(|task| self.queue(task)),
+            Mode::Inline(_) => self.queue(task),
         }
-        Ok(Ticket(ticket))
+    }
+
+    fn queue(&self, task: Box<dyn Work>) -> Result<(), DbError> {
+        match &self.0.mode {
+            Mode::Thread { queue, .. } => {
+                let queue = thread::lock(queue).clone().ok_or(DbError::Closed)?;
+                queue.send(task).map_err(|SendError(_)| DbError::Closed)
+            }
+            Mode::Inline(writer) => {
+                thread::lock(writer).commit_batch(vec![task]);
+                Ok(())
+            }
+        }
     }
 
     /// Runs `work` on a read-only connection, which sees everything committed before the call.
@@ -144,19 +175,19 @@ impl Db {
 
     /// Asks the writer for a sign of life without waiting; `None` when its queue is full or it is gone.
     pub fn probe(&self) -> Option<Ticket<()>> {
-        let (answer, ticket) = bounded(1);
-        let task = Box::new(Task::new(|_: &Connection| Ok(()), answer));
+        let (reply, ticket) = ticket();
+        let task = Box::new(Task::new(|_: &Connection| Ok(()), reply));
         match &self.0.mode {
-            Mode::Thread(sender) => thread::lock(sender).as_ref()?.try_send(task).ok()?,
+            Mode::Thread { queue, .. } => thread::lock(queue).as_ref()?.try_send(task).ok()?,
             Mode::Inline(writer) => thread::lock(writer).commit_batch(vec![task]),
         }
-        Some(Ticket(ticket))
+        Some(ticket)
     }
 
     /// Takes no more writes; the thread drains its queue, checkpoints and ends.
     pub fn close(&self) {
-        if let Mode::Thread(sender) = &self.0.mode {
-            thread::lock(sender).take();
+        if let Mode::Thread { queue, .. } = &self.0.mode {
+            thread::lock(queue).take();
         }
     }
 
@@ -170,24 +201,6 @@ impl Db {
 fn keep_plans(connection: &Connection) -> Result<(), DbError> {
     connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())
-}
-
-/// The promise of a queued write.
-pub struct Ticket<T>(Receiver<Result<T, DbError>>);
-
-impl<T> Ticket<T> {
-    /// Waits for the commit.
-    ///
-    /// # Errors
-    /// As [`Db::write`].
-    pub fn wait(self) -> Result<T, DbError> {
-        self.0.recv().unwrap_or(Err(DbError::Closed))
-    }
-
-    /// The result, if the commit has happened by now.
-    pub fn poll(&self) -> Option<Result<T, DbError>> {
-        self.0.try_recv().ok()
-    }
 }
 
 #[cfg(test)]

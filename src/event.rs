@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
-use rig_core::completion::Message;
 
 use crate::effect::{Answer, Ask};
 use crate::error::Kind;
@@ -30,8 +29,16 @@ pub struct ProcessEvent {
 pub struct Origin {
     /// Platform ids of the messages that the turn is about.
     pub answers: Vec<String>,
-    /// The history as the turn saw it, the new messages included: what a branch forks from.
-    pub fork: Arc<Vec<Message>>,
+    pub fork: Fork,
+}
+
+/// What a branch forks from: the history as the turn saw it, and the new messages.
+#[derive(Debug, Clone, Default)]
+pub struct Fork {
+    /// Ids of the first and last visible line; none when nothing was said before.
+    pub lines: Option<(i64, i64)>,
+    /// The new messages as the model reads them.
+    pub words: Arc<str>,
 }
 
 #[derive(Debug, Clone)]

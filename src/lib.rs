@@ -4,6 +4,7 @@
 //! subtree only, which `tests/layering.rs` checks.
 
 // Floor 0: ground.
+pub mod allocator;
 pub mod clock;
 pub mod error;
 pub mod id;

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
+use spacebot::allocator;
 use spacebot::cli::arguments::{Arguments, Command};
 use spacebot::cli::chat::Chat;
 use spacebot::cli::logger;
@@ -22,6 +23,7 @@ use assembly::{Daemon, StartError};
 const EXIT_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
+    allocator::tune();
     match Arguments::parse().command {
         Command::Run { config, no_chat } => {
             with_config(config.file.as_deref(), |config| run(config, no_chat))

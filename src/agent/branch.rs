@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 
-use rig_agent::run::RunSpec;
+use rig_agent::run::{AgentRun, RunSpec};
 use rig_core::completion::{Message, ToolDefinition};
 use serde_json::json;
 
@@ -12,9 +12,11 @@ use super::job::Job;
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
 use super::toolbox::Toolbox;
-use super::{AgentParts, persist, transcript};
+use super::{AgentParts, persist, prompt, transcript};
 use crate::conversation::{BranchEnd, Record, Step};
-use crate::event::{How, Origin, StopReason};
+use crate::db::DbError;
+use crate::error::Fault;
+use crate::event::{Fork, How, Origin, StopReason};
 use crate::id::ProcessKind;
 use crate::memory::Origin as MemoryOrigin;
 use crate::prompts;
@@ -29,10 +31,17 @@ pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Ori
     if begun != How::Finished {
         return begun;
     }
+    let history = match forked(parts, job, &origin.fork) {
+        Ok(history) => history,
+        Err(error) => {
+            log::error!("a branch could not read its history: {error}");
+            return close(parts, job, prompts::notice(error.kind().notice()), link);
+        }
+    };
     let mut journal = RunJournal::new(&parts.conversations, number);
     journal.add(
         Step::Start,
-        json!({ "kind": "branch", "description": description, "forked": origin.fork.len() }),
+        json!({ "kind": "branch", "description": description, "lines": origin.fork.lines, "words": *origin.fork.words }),
     );
     let limits = &parts.config.limits;
     let mut driver = Driver {
@@ -48,8 +57,8 @@ pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Ori
         },
         counts: Counts { max_model_calls: limits.branch_max_turns, ..Counts::default() },
     };
-    let (ended, history) = driver.drive(Message::user(description), origin.fork.to_vec(), &mut Thinking);
-    let (status, conclusion) = conclusion(ended, &history, link);
+    let (ended, run) = driver.drive(Message::user(description), history, &mut Thinking);
+    let (status, conclusion) = conclusion(ended, run, link);
     driver.journal.add(Step::End, json!({ "status": status, "model_calls": driver.counts.model_calls }));
     if let Err(error) = parts.memory.maintain(parts.conversations.now()) {
         log::warn!("the memory index was not tended: {error}");
@@ -63,6 +72,16 @@ pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Ori
     )
 }
 
+/// What the turn saw that asked for this branch.
+fn forked(parts: &AgentParts, job: &Job, fork: &Fork) -> Result<Vec<Message>, DbError> {
+    let lines = match fork.lines {
+        Some((first, last)) => parts.conversations.lines(&job.place.conversation, first, last)?,
+        None => Vec::new(),
+    };
+    let words = (!fork.words.is_empty()).then(|| Message::user(&*fork.words));
+    Ok(lines.iter().map(prompt::line).chain(words).collect())
+}
+
 pub(super) fn close(parts: &AgentParts, job: &Job, sentence: &str, link: &Link<'_>) -> How {
     let conclusion = sentence.to_owned();
     end(parts, job, BranchEnd { status: "failed", conclusion, tool_calls: 0 }, Vec::new(), link.cancel)
@@ -72,14 +91,13 @@ fn end(parts: &AgentParts, job: &Job, end: BranchEnd, records: Vec<Record>, canc
     persist(cancel, || parts.conversations.end_branch(job.process.number, end.clone(), records.clone()))
 }
 
-fn conclusion(ended: Ended, history: &[Message], link: &Link<'_>) -> (&'static str, String) {
+fn conclusion(ended: Ended, run: AgentRun, link: &Link<'_>) -> (&'static str, String) {
     match ended {
         Ended::Text(text) if !text.trim().is_empty() => ("done", text.trim().to_owned()),
         Ended::Text(_) | Ended::Tools => ("failed", prompts::notice("branch_empty").to_owned()),
         Ended::Limit => {
-            let last =
-                transcript::last_words(history).unwrap_or_else(|| prompts::notice("branch_empty").to_owned());
-            ("done", last)
+            let last = transcript::last_words(&run.full_history());
+            ("done", last.unwrap_or_else(|| prompts::notice("branch_empty").to_owned()))
         }
         Ended::Cancelled => match link.stop_reason() {
             StopReason::Timeout => ("failed", prompts::notice("branch_timeout").to_owned()),

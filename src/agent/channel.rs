@@ -1,7 +1,7 @@
 //! The channel: one turn of a conversation, from unanswered messages and waiting results to one
 //! commit that answers them.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use rig_agent::run::RunSpec;
 use rig_core::completion::{Message, ToolDefinition};
@@ -12,12 +12,12 @@ use super::job::{Job, Turn};
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
 use super::toolbox::Toolbox;
-use super::{AgentParts, status};
-use crate::conversation::{Line, NewLine, Role, Step, TurnCommit, WaitingResult};
+use super::{AgentParts, prompt, status};
+use crate::conversation::{NewLine, Role, Step, TurnCommit, WaitingResult};
 use crate::db::DbError;
 use crate::effect::Effect;
 use crate::error::{Fault, Kind};
-use crate::event::{How, Origin, Received};
+use crate::event::{Fork, How, Origin, Received};
 use crate::id::ProcessKind;
 use crate::message::Content;
 use crate::prompts;
@@ -127,18 +127,19 @@ fn answer(
         .conversations
         .history(conversation, limits.history_messages, limits.context_window / 2)
         .map_err(boxed)?;
-    let mut messages: Vec<Message> = history.lines.iter().map(as_message).collect();
     let mut words = input.parts();
-    let mut fork = messages.clone();
-    fork.push(Message::user(turn::write(&words)));
-    words.push(Part::Status(status::render(&turn.running, parts.conversations.now()).map_err(boxed)?));
-    let origin = Origin { answers: input.answers(), fork: Arc::new(fork) };
-    let mut journal = RunJournal::new(&parts.conversations, job.process.number);
     let first = history.lines.first().map(|line| line.id);
-    let prompt = turn::write(&words);
+    let fork = Fork {
+        lines: first.zip(history.lines.last().map(|line| line.id)),
+        words: turn::write(&words).into(),
+    };
+    words.push(Part::Status(status::render(&turn.running, parts.conversations.now()).map_err(boxed)?));
+    let origin = Origin { answers: input.answers(), fork };
+    let mut journal = RunJournal::new(&parts.conversations, job.process.number);
+    let words = turn::write(&words);
     journal.add(
         Step::Start,
-        json!({ "kind": "channel", "conversation": conversation.as_str(), "history_from": first, "prompt": prompt }),
+        json!({ "kind": "channel", "conversation": conversation.as_str(), "history_from": first, "prompt": words }),
     );
     let mut driver = Driver {
         link,
@@ -153,7 +154,8 @@ fn answer(
         },
         counts: Counts { max_model_calls: limits.max_turns, ..Counts::default() },
     };
-    let (ended, _) = driver.drive(Message::user(prompt), std::mem::take(&mut messages), &mut Talking);
+    let history_messages = history.lines.iter().map(prompt::line).collect();
+    let (ended, _) = driver.drive(Message::user(words), history_messages, &mut Talking);
     let say = match said(ended, &driver.desk, input, job.place.direct) {
         Ok(say) => say,
         Err(how) => return Ok(how),
@@ -300,18 +302,5 @@ fn commit(parts: &AgentParts, job: &Job, input: &Input, say: Vec<Content>, base:
             outbox,
         },
         Err(error) => failed(&error),
-    }
-}
-
-/// A stored line as the model reads it; the same bytes in every turn.
-fn as_message(line: &Line) -> Message {
-    match line.role {
-        Role::Assistant => Message::assistant(&line.content),
-        Role::Event => Message::user(&line.content),
-        Role::User => Message::user(turn::write(&[Part::Said {
-            sender: line.sender_name.clone(),
-            at: line.at,
-            text: line.content.clone(),
-        }])),
     }
 }

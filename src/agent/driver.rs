@@ -62,21 +62,21 @@ pub(super) struct Counts {
 }
 
 impl Driver<'_> {
-    /// Starts from `prompt` after `history` and goes on until something ends it. Returns the whole
-    /// history then, with every tool call answered.
+    /// Starts from `prompt` after `history` and goes on until something ends it. The run that is
+    /// returned has every tool call answered.
     pub(super) fn drive(
         &mut self,
         prompt: Message,
         history: Vec<Message>,
         conduct: &mut dyn Conduct,
-    ) -> (Ended, Vec<Message>) {
+    ) -> (Ended, AgentRun) {
         let mut run = AgentRun::from_spec(&self.spec, prompt, Some(history));
         let ended = match self.steps(&mut run, conduct) {
             Ok(ended) => ended,
             Err(error) => Ended::Failed(Kind::Bug, format!("the run broke a rule of its own: {error}")),
         };
         let ended = if self.link.cancel.is_cancelled() { Ended::Cancelled } else { ended };
-        (ended, run.full_history())
+        (ended, run)
     }
 
     fn steps(&mut self, run: &mut AgentRun, conduct: &mut dyn Conduct) -> Result<Ended, PromptError> {
@@ -85,11 +85,11 @@ impl Driver<'_> {
                 return Ok(Ended::Cancelled);
             }
             match run.next_step()? {
-                AgentRunStep::CallModel { prompt, history, turn } => {
+                AgentRunStep::CallModel { prompt, history, .. } => {
                     if self.counts.model_calls >= self.counts.max_model_calls {
                         return Ok(Ended::Limit);
                     }
-                    if let Some(ended) = self.model_step(run, prompt, &history, turn)? {
+                    if let Some(ended) = self.model_step(run, prompt, &history)? {
                         return Ok(ended);
                     }
                     self.after_text(run, conduct)?;
@@ -115,7 +115,6 @@ impl Driver<'_> {
         run: &mut AgentRun,
         prompt: Message,
         history: &[Message],
-        turn: usize,
     ) -> Result<Option<Ended>, PromptError> {
         // Everything before this call is in the journal's queue before the call is made.
         if let Err(error) = self.journal.flush() {
@@ -126,8 +125,9 @@ impl Driver<'_> {
         let prepared =
             prepare_request(&self.spec, &capabilities, history, definitions, run.output_tool_name(), None)
                 .map_err(|error| PromptError::from(rig_core::error::ProviderError::from(error)))?;
-        run.advertise_tools(turn, prepared.tools.clone());
-        let request = prepared.clone().apply(CompletionRequest::new(prompt));
+        let (executable, mut allowed) =
+            (prepared.executable_tool_names.clone(), prepared.allowed_tool_names.clone());
+        let request = prepared.apply(CompletionRequest::new(prompt));
         self.counts.model_calls += 1;
         let reply = match self.model.call(&request, self.link.cancel, &mut |_| {}) {
             Ok(reply) => reply,
@@ -139,10 +139,9 @@ impl Driver<'_> {
             Step::Model,
             json!({ "model": reply.model, "attempts": reply.attempts, "response": response }),
         );
-        let mut model_turn = ModelTurn::from_response(&response, &prepared);
         // Unknown tools are answered by us, so that the valid calls beside them still run.
-        model_turn.allowed_tool_names.extend(called_names(&response));
-        run.model_response(model_turn)?;
+        allowed.extend(called_names(&response));
+        run.model_response(ModelTurn::from_response_parts(&response, executable, allowed))?;
         Ok(None)
     }
 

@@ -4,12 +4,14 @@
 
 use std::sync::Arc;
 
+use rig_core::completion::Message;
 use serde_json::json;
 
 use crate::config::{AgentConfig, SandboxMode};
-use crate::conversation::Place;
+use crate::conversation::{Line, Place, Role};
 use crate::identity::Identity;
 use crate::prompts::{self, PromptError, Template};
+use crate::turn::{self, Part};
 
 pub struct AgentPrompts {
     channel: Arc<str>,
@@ -55,5 +57,18 @@ impl AgentPrompts {
 
     pub(super) fn worker(&self) -> String {
         self.worker.to_string()
+    }
+}
+
+/// A stored line as the model reads it; the same bytes in every turn.
+pub(super) fn line(line: &Line) -> Message {
+    match line.role {
+        Role::Assistant => Message::assistant(&line.content),
+        Role::Event => Message::user(&line.content),
+        Role::User => Message::user(turn::write(&[Part::Said {
+            sender: line.sender_name.clone(),
+            at: line.at,
+            text: line.content.clone(),
+        }])),
     }
 }

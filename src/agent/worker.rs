@@ -142,8 +142,8 @@ impl Worker<'_> {
             }
             self.driver.counts.max_model_calls =
                 self.driver.counts.model_calls + TURNS_PER_SEGMENT.min(budget - used);
-            let (ended, history) = self.driver.drive(prompt, std::mem::take(&mut self.history), gate);
-            self.history = history;
+            let (ended, run) = self.driver.drive(prompt, std::mem::take(&mut self.history), gate);
+            self.history = run.full_history();
             if !matches!(ended, Ended::Limit) {
                 return ended;
             }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{AgentConfig, ApiType, Config, IrcConfig, SandboxMode, Secret};
+use super::{AgentConfig, ApiType, Config, DAY, IrcConfig, SandboxMode, Secret};
 
 /// Everything that is in force, defaults included. With the secrets put back, the text is a config
 /// file that resolves to the same values.
@@ -96,6 +96,7 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
         ("worker_timeout_secs", limits.worker_timeout.as_secs()),
         ("branch_timeout_secs", limits.branch_timeout.as_secs()),
         ("worker_idle_timeout_secs", limits.worker_idle_timeout.as_secs()),
+        ("keep_days", limits.keep.as_secs() / DAY.as_secs()),
     ];
     numbers.iter().try_for_each(|(key, number)| writeln!(out, "{key} = {number}"))?;
     let routing = &agent.routing;

@@ -10,8 +10,9 @@ use toml::de::DeTable;
 
 use super::section::{Section, Source};
 use super::{
-    AgentConfig, ApiConfig, ApiType, BindingConfig, Config, ConfigError, IrcConfig, LimitsConfig, LlmConfig,
-    OFFLINE_MODEL, ProviderConfig, RoutingConfig, SandboxConfig, SandboxMode, Secret, WebhookConfig,
+    AgentConfig, ApiConfig, ApiType, BindingConfig, Config, ConfigError, DAY, IrcConfig, LimitsConfig,
+    LlmConfig, OFFLINE_MODEL, ProviderConfig, RoutingConfig, SandboxConfig, SandboxMode, Secret,
+    WebhookConfig,
 };
 use crate::id::{AgentId, InstanceId};
 
@@ -285,6 +286,9 @@ fn limits(section: &Section<'_, '_>, base: &LimitsConfig) -> LimitsConfig {
         branch_timeout: seconds(section, "branch_timeout_secs", 5, 3600).unwrap_or(base.branch_timeout),
         worker_idle_timeout: seconds(section, "worker_idle_timeout_secs", 10, 86_400)
             .unwrap_or(base.worker_idle_timeout),
+        keep: section
+            .number("keep_days", 1, 3650)
+            .map_or(base.keep, |days| Duration::from_secs(days * DAY.as_secs())),
     }
 }
 

@@ -121,6 +121,19 @@ fn fitting(newest_first: &[Line], max_lines: usize, max_tokens: usize) -> usize 
     newest_first.len()
 }
 
+pub(super) fn between(
+    connection: &Connection,
+    conversation: &ConversationId,
+    first: i64,
+    last: i64,
+) -> Result<Vec<Line>, DbError> {
+    let sql = "SELECT id, role, sender_name, content, created_at FROM conversation_messages
+               WHERE channel_id = ?1 AND id BETWEEN ?2 AND ?3 ORDER BY id";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(params![conversation.as_str(), first, last], line)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 pub(super) fn last(
     connection: &Connection,
     conversation: &ConversationId,

@@ -8,6 +8,9 @@ use crate::db::rusqlite::{Connection, params};
 /// Longest payload of one record, in bytes; a longer one is stored as the note that it was too long.
 const MAX_PAYLOAD_BYTES: usize = 1 << 20;
 
+/// Records of one run. The longest run, a worker with every nudge and routed message, stays far below.
+const STEPS_MAX: u32 = 1 << 16;
+
 /// What a record holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -58,7 +61,7 @@ pub(super) fn append(connection: &Connection, records: &[Record], now: Timestamp
     if records.is_empty() {
         return Ok(());
     }
-    let sql = "INSERT INTO run_journal (run, step, kind, payload, at) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let sql = "INSERT INTO run_journal (id, kind, payload, at) VALUES (?1, ?2, ?3, ?4)";
     let mut statement = connection.prepare_cached(sql)?;
     for record in records {
         let mut payload = record.payload.to_string();
@@ -66,8 +69,7 @@ pub(super) fn append(connection: &Connection, records: &[Record], now: Timestamp
             payload = serde_json::json!({ "too_long": payload.len() }).to_string();
         }
         statement.execute(params![
-            number(record.run)?,
-            record.number,
+            row_id(record.run, record.number)?,
             record.step.as_str(),
             payload,
             now.0
@@ -78,8 +80,8 @@ pub(super) fn append(connection: &Connection, records: &[Record], now: Timestamp
 
 pub(super) fn of(connection: &Connection, run: u64) -> Result<Vec<Record>, DbError> {
     let mut statement = connection
-        .prepare_cached("SELECT step, kind, payload FROM run_journal WHERE run = ?1 ORDER BY step")?;
-    let mut rows = statement.query([number(run)?])?;
+        .prepare_cached("SELECT id, kind, payload FROM run_journal WHERE id BETWEEN ?1 AND ?2 ORDER BY id")?;
+    let mut rows = statement.query([row_id(run, 0)?, row_id(run, STEPS_MAX - 1)?])?;
     let mut records = Vec::new();
     while let Some(row) = rows.next()? {
         let kind: String = row.get(1)?;
@@ -87,12 +89,21 @@ pub(super) fn of(connection: &Connection, run: u64) -> Result<Vec<Record>, DbErr
         let damaged = || DbError::Corrupt(format!("journal of run {run}: {kind}"));
         records.push(Record {
             run,
-            number: row.get(0)?,
+            number: u32::try_from(row.get::<_, i64>(0)? % i64::from(STEPS_MAX)).unwrap_or(0),
             step: Step::parse(&kind).ok_or_else(damaged)?,
             payload: serde_json::from_str(&payload).map_err(|_| damaged())?,
         });
     }
     Ok(records)
+}
+
+/// The row of a record: all steps of a run stand together, and a new record is appended at the end.
+fn row_id(run: u64, step: u32) -> Result<i64, DbError> {
+    let full = || DbError::Refused(format!("step {step} of run {run} has no place in the journal"));
+    if step >= STEPS_MAX {
+        return Err(full());
+    }
+    number(run)?.checked_mul(i64::from(STEPS_MAX)).map(|first| first + i64::from(step)).ok_or_else(full)
 }
 
 pub(super) fn number(run: u64) -> Result<i64, DbError> {

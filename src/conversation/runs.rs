@@ -266,7 +266,7 @@ pub(super) fn worker(
 }
 
 pub(super) fn next_number(connection: &Connection) -> Result<u64, DbError> {
-    let sql = "SELECT max(coalesce((SELECT max(run) FROM run_journal), 0), coalesce((SELECT max(id) FROM branch_runs), 0),
+    let sql = "SELECT max(coalesce((SELECT max(id) / 65536 FROM run_journal), 0), coalesce((SELECT max(id) FROM branch_runs), 0),
                    coalesce((SELECT max(id) FROM worker_runs), 0)) + 1";
     Ok(connection.query_row(sql, [], |row| row.get(0))?)
 }

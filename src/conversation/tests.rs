@@ -156,3 +156,46 @@ fn records_come_back_in_order() {
     assert_eq!(c.next_process_number().expect("read"), 5);
     assert_eq!(Timestamp(0).plus(Duration::from_secs(1)), Timestamp(1000));
 }
+
+#[test]
+fn what_is_over_goes_after_its_time_and_ids_count_on() {
+    let folder = tempfile::tempdir().expect("folder");
+    let db = Db::open_inline(&folder.path().join("t.db"), None).expect("open");
+    let clock = SimulatedClock::starting_at(Timestamp(1000));
+    let c = Conversations::new(db, clock.clone());
+    let day = Duration::from_secs(86_400);
+    let count = |table: &str| {
+        let sql = format!("SELECT count(*) FROM {table}");
+        c.db.read(|connection| Ok(connection.query_row(&sql, [], |row| row.get::<_, i64>(0))?))
+            .expect("count")
+    };
+    let turn = |run: u64, answered: bool| {
+        let id = c.receive(inbound(&run.to_string(), "hello")).expect("write").expect("new");
+        let record = Record { run, number: 0, step: Step::Start, payload: serde_json::json!({}) };
+        let commit = TurnCommit {
+            answered: answered.then_some(id).into_iter().collect(),
+            lines: vec![new_line(Role::User, "hello")],
+            say: vec![say("hi")],
+            journal: vec![record],
+            ..TurnCommit::default()
+        };
+        c.commit_turn(&place(), commit).expect("commit");
+    };
+    (1..=3).for_each(|run| turn(run, run != 2));
+    clock.advance(40 * day);
+    turn(4, true);
+    c.forget_old(60 * day).expect("nothing is old enough");
+    assert_eq!((count("inbox"), count("outbox"), count("run_journal")), (4, 4, 4));
+    c.forget_old(30 * day).expect("forget");
+    assert_eq!((count("inbox"), count("outbox"), count("run_journal")), (2, 1, 1), "2 waits, 4 is new");
+    assert_eq!(count("conversation_messages"), 4, "the history stays");
+    clock.advance(40 * day);
+    c.forget_old(30 * day).expect("forget");
+    assert_eq!((count("outbox"), count("run_journal")), (1, 1), "the newest stays");
+    turn(5, true);
+    let last = c.db.read(|connection| {
+        Ok(connection.query_row("SELECT max(id) FROM outbox", [], |row| row.get::<_, i64>(0))?)
+    });
+    assert_eq!(last.expect("read"), 5, "a client's cursor stays right");
+    assert_eq!(c.next_process_number().expect("read"), 6);
+}

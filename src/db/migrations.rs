@@ -5,8 +5,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::DbError;
 
 /// Number (a UTC time, `YYYYMMDDHHMMSS`), name and text, in order.
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(20261121000000, "first_path", include_str!("../../migrations/20261121000000_first_path.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (20261121000000, "first_path", include_str!("../../migrations/20261121000000_first_path.sql")),
+    (20261121000100, "lean_rows", include_str!("../../migrations/20261121000100_lean_rows.sql")),
+];
 
 /// Applies what is missing, each file in its own transaction.
 pub(super) fn apply(connection: &mut Connection) -> Result<(), DbError> {

@@ -94,3 +94,32 @@ fn a_refused_commit_stores_nothing() {
     assert!(matches!(gated.write(insert(1)), Err(DbError::Full)));
     assert!(numbers(&gated).is_empty());
 }
+
+#[test]
+fn a_deferred_write_rides_along_or_comes_soon_and_none_is_lost_at_the_close() {
+    let (folder, db, handle) = opened();
+    let deferred = |n: i64| db.defer(move |connection| insert(n)(connection).map(drop)).expect("defer");
+    deferred(1);
+    assert_eq!(db.write(insert(2)).expect("write"), 2);
+    assert_eq!(numbers(&db), [1, 2], "it rode along with the next commit, or came before it");
+    (3..200).for_each(deferred);
+    db.close();
+    handle.join().expect("join");
+    assert!(matches!(db.defer(|_| Ok(())), Err(DbError::Closed)));
+    let again = Db::open_inline(&folder.path().join("t.db"), None).expect("open");
+    assert_eq!(numbers(&again).len(), 199);
+}
+
+#[test]
+fn a_deferred_write_comes_by_itself_when_nothing_else_is_written() {
+    let (_folder, db, handle) = opened();
+    let (committed, seen) = bounded(1);
+    db.defer(move |connection| {
+        insert(1)(connection)?;
+        committed.send(()).map_err(|_| DbError::Closed)
+    })
+    .expect("defer");
+    seen.recv_timeout(LINGER * 40).expect("the writer came back for it");
+    db.close();
+    handle.join().expect("join");
+}

@@ -3,14 +3,19 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rusqlite::Connection;
 
+use super::deferred::Deferred;
+use super::ticket::Reply;
 use super::{BUSY_TIMEOUT, DbError, keep_plans, migrations};
 
 /// Pieces of work that share one commit at most; bounds how long the first of them waits.
 const BATCH: usize = 64;
+/// How long the writer stays awake after a commit for what may ride along with the next one.
+pub const LINGER: Duration = Duration::from_millis(250);
 /// Page cache of the writer, in KiB.
 const WRITER_CACHE_KIB: i64 = 1024;
 /// Prepared statements kept; about as many as the crate has.
@@ -32,12 +37,12 @@ pub(super) trait Work: Send {
 pub(super) struct Task<F, T> {
     work: Option<F>,
     value: Option<T>,
-    answer: Sender<Result<T, DbError>>,
+    reply: Reply<T>,
 }
 
 impl<F, T> Task<F, T> {
-    pub(super) fn new(work: F, answer: Sender<Result<T, DbError>>) -> Self {
-        Self { work: Some(work), value: None, answer }
+    pub(super) fn new(work: F, reply: Reply<T>) -> Self {
+        Self { work: Some(work), value: None, reply }
     }
 }
 
@@ -50,10 +55,8 @@ impl<T: Send, F: FnOnce(&Connection) -> Result<T, DbError> + Send> Work for Task
     }
 
     fn finish(self: Box<Self>, outcome: Result<(), DbError>) {
-        let Self { value, answer, .. } = *self;
-        let result = outcome.and_then(|()| value.ok_or(DbError::Closed));
-        // Nobody waits for a dropped ticket.
-        answer.send(result).ok();
+        let Self { value, reply, .. } = *self;
+        reply.send(outcome.and_then(|()| value.ok_or(DbError::Closed)));
     }
 }
 
@@ -80,15 +83,43 @@ impl Writer {
     }
 
     /// Until the last sender is gone; then everything is moved out of the log.
-    pub(super) fn run(mut self, queue: &Receiver<Box<dyn Work>>) {
-        while let Ok(first) = queue.recv() {
-            let mut batch = vec![first];
+    pub(super) fn run(mut self, queue: &Receiver<Box<dyn Work>>, deferred: &Deferred) {
+        loop {
+            let first = match queue.recv_timeout(LINGER) {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    let waiting = deferred.take_or_sleep();
+                    if !waiting.is_empty() {
+                        self.commit_batch(waiting);
+                        continue;
+                    }
+                    match queue.recv() {
+                        Ok(first) => first,
+                        Err(_) => break,
+                    }
+                }
+            };
+            let mut batch = deferred.take();
+            batch.push(first);
             while batch.len() < BATCH
                 && let Ok(next) = queue.try_recv()
             {
                 batch.push(next);
             }
             self.commit_batch(batch);
+        }
+        self.close(deferred);
+    }
+
+    fn close(mut self, deferred: &Deferred) {
+        loop {
+            let waiting = deferred.take_or_sleep();
+            if waiting.is_empty() {
+                // From here on the queue refuses what comes.
+                break;
+            }
+            self.commit_batch(waiting);
         }
         if let Err(error) = self.connection.pragma_update(None, "wal_checkpoint", "TRUNCATE") {
             log::warn!("the write-ahead log was not emptied at the end: {error}");

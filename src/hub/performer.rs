@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, at, bounded, never, sele
 
 use super::state::{Action, Event, Hub};
 use crate::agent::{self, AgentParts, Job, Link};
+use crate::allocator;
 use crate::clock::SharedClock;
 use crate::command::Command;
 use crate::effect::{Answer, Refusal};
@@ -31,6 +32,9 @@ pub const QUEUE_COMMANDS: usize = 32;
 const QUEUE_STEER: usize = 8;
 /// One turn of the loop should take far less than this.
 const SLOW_TURN: Duration = Duration::from_millis(100);
+
+/// Nothing ran for this long: memory that the last turns needed goes back to the system, once.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// Tells an adapter that the outbox has something for it. Must not block.
 pub type Bell = Arc<dyn Fn(&ConversationId) + Send + Sync>;
@@ -73,11 +77,22 @@ struct Performer {
 pub fn run(mut hub: Hub, parts: HubParts, tick_every: Option<Duration>, mut tick: impl FnMut()) {
     let mut performer = Performer { parts, running: HashMap::new(), ended: Vec::new(), draining: false };
     let mut next_tick = tick_every.map(|every| performer.parts.clock.monotonic() + every);
+    let mut quiet_at = None;
     loop {
-        let deadline = [hub.next_deadline(), next_tick].into_iter().flatten().min();
+        let deadline = [hub.next_deadline(), next_tick, quiet_at].into_iter().flatten().min();
         let event = performer.next_event(deadline);
         let started = Instant::now();
         let now = performer.parts.clock.monotonic();
+        if quiet_at.is_some_and(|at| now >= at) {
+            quiet_at = None;
+            performer.join_ended();
+            if performer.running.is_empty() {
+                allocator::give_back();
+            }
+        }
+        if matches!(&event, Event::Process(ProcessEvent { what: What::Exited(_), .. })) {
+            quiet_at = Some(now + QUIET);
+        }
         if let (Some(due), Some(every)) = (next_tick, tick_every)
             && now >= due
         {

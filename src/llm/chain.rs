@@ -102,7 +102,7 @@ impl SpacebotModel {
     pub(super) fn new(shared: Arc<Shared>, links: Vec<Link>, rate_limit_cooldown: Duration) -> Self {
         let first = links.first().and_then(|link| Some((link, link.provider.as_ref()?)));
         let capabilities = match first {
-            Some((link, provider)) => shared.lines.describe(provider, &link.name),
+            Some((link, provider)) => shared.lines.describe(provider, &link.full_name, &link.name),
             None => shared.offline.capabilities().completion,
         };
         Self { shared, links: links.into(), capabilities, rate_limit_cooldown }

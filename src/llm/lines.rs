@@ -35,12 +35,15 @@ pub(super) struct Lines {
     read_wait_max: Duration,
     /// Last in, first out: the warmest connection is used next.
     idle: Mutex<Vec<Line>>,
+    /// By `provider/model`; only what the configuration names is asked for.
+    described: Mutex<HashMap<String, ProviderCapabilities>>,
     permits: (Sender<()>, Receiver<()>),
 }
 
 impl Lines {
     pub(super) fn new(network: Network, read_wait_max: Duration) -> Self {
-        Self { network, read_wait_max, idle: Mutex::default(), permits: bounded(LINES_MAX) }
+        let (idle, described) = (Mutex::default(), Mutex::default());
+        Self { network, read_wait_max, idle, described, permits: bounded(LINES_MAX) }
     }
 
     /// Waits for a line; none when the stop came first.
@@ -59,9 +62,19 @@ impl Lines {
     }
 
     /// What requests to this model may ask for. Sends nothing.
-    pub(super) fn describe(&self, provider: &ProviderConfig, name: &str) -> ProviderCapabilities {
+    pub(super) fn describe(
+        &self,
+        provider: &ProviderConfig,
+        full_name: &str,
+        name: &str,
+    ) -> ProviderCapabilities {
+        if let Some(known) = lock(&self.described).get(full_name) {
+            return *known;
+        }
         let transport = HttpTransport::new(&self.network, self.read_wait_max);
-        provider::build(provider, name, transport).capabilities().completion
+        let capabilities = provider::build(provider, name, transport).capabilities().completion;
+        lock(&self.described).insert(full_name.to_owned(), capabilities);
+        capabilities
     }
 
     fn give_back(&self, line: Line) {

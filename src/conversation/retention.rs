@@ -1,0 +1,47 @@
+//! What is deleted after its time: answered messages, answers, ended runs and journals. The history
+//! of a conversation stays.
+
+use crate::clock::Timestamp;
+use crate::db::DbError;
+use crate::db::rusqlite::{Connection, OptionalExtension, params};
+
+/// Rows of one table that one pass deletes at most: some milliseconds of the writing thread. Passes
+/// come every `agent::TURNS_PER_TIDYING` processes, which add fewer rows than this.
+const ROWS_MAX: usize = 4096;
+
+/// One table: its name, when a row came, and which rows may go.
+struct Rule {
+    table: &'static str,
+    came: &'static str,
+    over: &'static str,
+}
+
+const RULES: [Rule; 5] = [
+    Rule { table: "inbox", came: "received_at", over: "answered_at IS NOT NULL" },
+    // An answer that nobody came for in all this time goes too.
+    Rule { table: "outbox", came: "created_at", over: "state <> 'sending'" },
+    Rule { table: "branch_runs", came: "started_at", over: "relayed = 1" },
+    Rule { table: "worker_runs", came: "started_at", over: "relayed = 1" },
+    Rule { table: "run_journal", came: "at", over: "true" },
+];
+
+/// Deletes what came before `before`. The newest row of each table stays: new ids count on from it,
+/// and those of the outbox are the cursors of clients.
+pub(super) fn forget(connection: &Connection, before: Timestamp) -> Result<usize, DbError> {
+    let mut deleted = 0;
+    for Rule { table, came, over } in &RULES {
+        let oldest = connection
+            .prepare_cached(&format!("SELECT {came} FROM {table} ORDER BY id LIMIT 1"))?
+            .query_row([], |row| row.get::<_, i64>(0))
+            .optional()?;
+        if oldest.is_none_or(|came| came >= before.0) {
+            continue;
+        }
+        let sql = format!(
+            "DELETE FROM {table} WHERE id IN (SELECT id FROM {table} ORDER BY id LIMIT ?2)
+             AND id < (SELECT max(id) FROM {table}) AND {came} < ?1 AND {over}"
+        );
+        deleted += connection.prepare_cached(&sql)?.execute(params![before.0, ROWS_MAX])?;
+    }
+    Ok(deleted)
+}

@@ -232,3 +232,6 @@ fn parked_text(run: &AgentRun) -> Option<String> {
     };
     Some(choice.iter().filter_map(text).collect())
 }
+
+#[cfg(test)]
+mod tests;

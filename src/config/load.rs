@@ -140,10 +140,10 @@ fn resolve(
     let log_level = root.choice("log_level", &levels).unwrap_or(log::LevelFilter::Info);
     let llm = llm(&root.table("llm"), environment);
     let agents = agents(root, &llm);
-    let bindings = bindings(root, &agents);
     let messaging = root.table("messaging");
     let (webhook, irc) = (webhook(&messaging.table("webhook")), irc(&messaging.table("irc")));
     messaging.finish();
+    let bindings = bindings(root, &agents, &irc);
     let api = api(&root.table("api"));
     Config { data_folder, file, log_level, llm, agents, bindings, webhook, irc, api }
 }
@@ -343,7 +343,7 @@ fn sandbox(section: &Section<'_, '_>, base: &SandboxConfig) -> SandboxConfig {
     sandbox
 }
 
-fn bindings(root: &Section<'_, '_>, agents: &[AgentConfig]) -> Vec<BindingConfig> {
+fn bindings(root: &Section<'_, '_>, agents: &[AgentConfig], irc: &[IrcConfig]) -> Vec<BindingConfig> {
     let mut bindings = Vec::new();
     for section in root.tables("bindings") {
         let agent = section.name("agent_id").unwrap_or_default();
@@ -355,10 +355,16 @@ fn bindings(root: &Section<'_, '_>, agents: &[AgentConfig]) -> Vec<BindingConfig
         if channel.is_none() {
             section.refuse("channel", "is needed");
         }
+        let adapter = section.name("adapter");
+        if let (Some(channel), Some(name)) = (channel, &adapter)
+            && irc.iter().all(|known| known.instance.as_str() != format!("{channel}:{name}"))
+        {
+            section.refuse("adapter", format!("there is no instance {name:?} of {channel}"));
+        }
         bindings.push(BindingConfig {
             agent: AgentId::new(&agent),
             channel: channel.unwrap_or_default().to_owned(),
-            adapter: section.name("adapter"),
+            adapter,
             channel_ids: section.texts("channel_ids").unwrap_or_default(),
             require_mention: section.switch("require_mention"),
         });

@@ -25,6 +25,9 @@ pub(super) struct Source<'a> {
     errors: RefCell<Vec<ConfigError>>,
     /// Paths of literal secrets.
     literal_secrets: RefCell<Vec<String>>,
+    /// Every key that was asked for, with its range if it is a number: what docs/CONFIG.md must name.
+    #[cfg(test)]
+    pub(super) known: RefCell<std::collections::BTreeMap<String, Option<(u64, u64)>>>,
 }
 
 impl<'a> Source<'a> {
@@ -36,6 +39,8 @@ impl<'a> Source<'a> {
             environment,
             errors: RefCell::default(),
             literal_secrets: RefCell::default(),
+            #[cfg(test)]
+            known: RefCell::default(),
         })
     }
 
@@ -48,6 +53,9 @@ impl<'a> Source<'a> {
     pub(super) fn take_errors(&self) -> Vec<ConfigError> {
         let mut errors = self.errors.take();
         errors.sort_by_key(|error| error.line);
+        // The first says it; "is needed" behind "must be a text" would not help.
+        let mut said = BTreeSet::new();
+        errors.retain(|error| error.path.is_empty() || said.insert((error.line, error.path.clone())));
         errors
     }
 
@@ -85,6 +93,8 @@ impl<'s, 'a> Section<'s, 'a> {
 
     fn find(&self, key: &'static str) -> Option<&'s Spanned<DeValue<'s>>> {
         self.asked.borrow_mut().insert(key);
+        #[cfg(test)]
+        self.source.known.borrow_mut().entry(key.to_owned()).or_default();
         self.table?.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
     }
 
@@ -163,6 +173,10 @@ impl<'s, 'a> Section<'s, 'a> {
     /// `env:NAME` is replaced; a name that is not set is an error.
     fn resolve(&self, key: &str, at: usize, text: &str) -> Option<String> {
         let Some(name) = text.strip_prefix("env:") else { return Some(text.to_owned()) };
+        if name.is_empty() {
+            self.source.error(at, &self.path_of(key), "env: names no variable");
+            return None;
+        }
         let value = self.source.environment.variable(name);
         if value.is_none() {
             self.source.error(at, &self.path_of(key), format!("the environment variable {name} is not set"));
@@ -228,6 +242,8 @@ impl<'s, 'a> Section<'s, 'a> {
 
     /// A whole number within `least..=most`.
     pub(super) fn number(&self, key: &'static str, least: u64, most: u64) -> Option<u64> {
+        #[cfg(test)]
+        self.source.known.borrow_mut().insert(key.to_owned(), Some((least, most)));
         let value = self.find(key)?;
         let DeValue::Integer(integer) = value.get_ref() else {
             self.wrong(key, value, "a whole number");

@@ -356,8 +356,9 @@ fn start_hub(parts: HubParts) -> Result<JoinHandle<()>, StartError> {
             .map_err(|error| StartError::of(format!("agent {id}"), &error))?;
         state.push((id.clone(), agent.config.limits.clone(), next));
     }
-    let databases: Vec<Db> = parts.agents.values().map(|agent| agent.conversations.db().clone()).collect();
-    let (every, mut watchdog) = (watchdog_interval(), Watchdog { databases, asked: Vec::new() });
+    let databases = parts.agents.values().map(|agent| agent.conversations.db().clone());
+    let databases = databases.map(|db| (db.clone(), db.probe())).collect();
+    let (every, mut watchdog) = (watchdog_interval(), Watchdog { databases });
     let body = move || hub::run(Hub::new(state), parts, every, || watchdog.tick());
     thread::spawn("hub", body).map_err(|error| StartError::io("hub thread", &error))
 }
@@ -369,17 +370,26 @@ fn watchdog_interval() -> Option<Duration> {
 
 /// systemd hears of us only when every database has answered since the last tick.
 struct Watchdog {
-    databases: Vec<Db>,
-    asked: Vec<Ticket<()>>,
+    /// With the question that it was asked last; none when its queue was full.
+    databases: Vec<(Db, Option<Ticket<()>>)>,
 }
 
 impl Watchdog {
     fn tick(&mut self) {
-        let alive = self.asked.iter().all(|ticket| matches!(ticket.poll(), Some(Ok(()))));
+        let mut alive = true;
+        for (db, asked) in &mut self.databases {
+            match asked.as_ref().map(Ticket::poll) {
+                Some(Some(Ok(()))) => *asked = db.probe(),
+                Some(None) => alive = false,
+                Some(Some(Err(_))) | None => {
+                    alive = false;
+                    *asked = db.probe();
+                }
+            }
+        }
         if alive {
             sd_notify::notify(&[sd_notify::NotifyState::Watchdog]).ok(); // without systemd there is no one to tell
         }
-        self.asked = self.databases.iter().filter_map(Db::probe).collect();
     }
 }
 

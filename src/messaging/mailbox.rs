@@ -12,10 +12,13 @@
 //!   again until a later `after` acknowledges them. Begin with `after=0` and go on with the highest
 //!   id that was processed: then every answer is processed exactly once.
 
+mod commits;
 mod poll;
 mod send;
 
 use std::sync::Arc;
+
+pub use commits::Commits;
 
 use crate::clock::SharedClock;
 use crate::error::{Fault, Kind, log_line};
@@ -37,6 +40,7 @@ pub struct Mailbox {
     /// Conversations with a plain poll under way: its rows are still pending, and must not go into
     /// a second response. What is left are rows that were sent but could not be recorded.
     polls: Leases<ConversationId, OutboxId>,
+    commits: Commits,
 }
 
 impl Mailbox {
@@ -45,8 +49,9 @@ impl Mailbox {
         outbox: Arc<dyn Outbox>,
         clock: SharedClock,
         instance: InstanceId,
+        commits: Commits,
     ) -> Self {
-        Self { intake, outbox, clock, instance, polls: Leases::default() }
+        Self { intake, outbox, clock, instance, polls: Leases::default(), commits }
     }
 
     pub fn health(&self) -> Response {

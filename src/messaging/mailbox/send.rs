@@ -1,15 +1,19 @@
 //! A message comes in.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use uuid::{NoContext, Uuid};
 
-use super::{Mailbox, check_id, failure, invalid, platform_id};
+use super::{Mailbox, RETRY_AFTER_SECONDS, check_id, commits, failure, invalid, platform_id};
 use crate::clock::Timestamp;
 use crate::error::Kind;
 use crate::http::server::{Outcome, Request, Response};
 use crate::id::AgentId;
 use crate::message::{Accepted, Inbound};
 
+/// Longest wait for a turn; clients give up soon after.
+const TURN_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Longest message; more is a file, not a message.
 const MAX_CONTENT_BYTES: usize = 100_000;
 
@@ -32,9 +36,19 @@ struct Receipt<'a> {
 }
 
 impl Mailbox {
-    /// Takes the message in the request's body; the answer comes after the commit.
+    /// Takes the message in the request's body; the answer comes after the commit. While as many wait
+    /// for theirs as may, this one waits for its turn without a thread.
     pub fn send(&self, request: &Request<'_>) -> Outcome {
-        Outcome::Respond(self.try_send(request.body).unwrap_or_else(|refusal| refusal))
+        let Some(turn) = self.commits.begin() else {
+            if request.expired {
+                let busy = Response::error(503, Kind::Transient, "The disk is slow; try again in a moment.");
+                return Outcome::Respond(busy.with_header("Retry-After", RETRY_AFTER_SECONDS));
+            }
+            return Outcome::Park { key: commits::KEY.to_owned(), wait: TURN_WAIT_MAX };
+        };
+        let response = self.try_send(request.body).unwrap_or_else(|refusal| refusal);
+        drop(turn);
+        Outcome::Respond(response.wake_after(commits::KEY))
     }
 
     fn try_send(&self, body: &[u8]) -> Result<Response, Response> {

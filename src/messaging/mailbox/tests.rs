@@ -108,7 +108,8 @@ struct Fixture {
 fn fixture() -> Fixture {
     let (intake, outbox) = (Arc::new(FakeIntake::default()), Arc::new(FakeOutbox::default()));
     let clock = SimulatedClock::starting_at(Timestamp(1_790_000_000_123));
-    let mailbox = Mailbox::new(intake.clone(), outbox.clone(), clock, InstanceId::new("webhook"));
+    let mailbox =
+        Mailbox::new(intake.clone(), outbox.clone(), clock, InstanceId::new("webhook"), Commits::new(1));
     Fixture { intake, outbox, mailbox }
 }
 
@@ -435,4 +436,23 @@ fn a_query_is_checked() {
     }
     let response = respond(fixture.mailbox.poll("a\nb", &request("", &[])));
     assert_eq!(response.status(), 400);
+}
+
+#[test]
+fn a_send_waits_without_a_thread_while_all_turns_are_taken_and_is_refused_when_it_waited_too_long() {
+    let fixture = fixture();
+    let body = json!({ "conversation_id": "home", "sender_id": "u", "content": "x" }).to_string();
+    let turn = fixture.mailbox.commits.begin().expect("free");
+    let mut waiting = request("", body.as_bytes());
+    assert!(matches!(fixture.mailbox.send(&waiting), Outcome::Park { key, .. } if key == commits::KEY));
+    waiting.expired = true;
+    assert_eq!(respond(fixture.mailbox.send(&waiting)).status(), 503);
+    assert!(lock(&fixture.intake.accepted).is_empty());
+    drop(turn);
+    assert_eq!(respond(fixture.mailbox.send(&request("", body.as_bytes()))).status(), 202);
+    assert_eq!(
+        respond(fixture.mailbox.send(&request("", body.as_bytes()))).status(),
+        202,
+        "the turn came back"
+    );
 }

@@ -17,10 +17,10 @@ use spacebot::agent::{AgentParts, AgentPrompts};
 use spacebot::api::{Api, Facts};
 use spacebot::clock::{SharedClock, SystemClock};
 use spacebot::config::{AgentConfig, Config};
-use spacebot::conversation::{Conversations, Unfinished};
+use spacebot::conversation::{Conversations, Recovered, Unfinished};
 use spacebot::db::{Db, Ticket};
 use spacebot::error::{Fault, Kind};
-use spacebot::exec::Sandbox;
+use spacebot::exec::{self, Sandbox};
 use spacebot::http::server::{Handler, Limits, Server, ServerHandle, ServerOptions};
 use spacebot::hub::bindings::Bindings;
 use spacebot::hub::state::{Event, Hub};
@@ -192,16 +192,12 @@ impl Ground {
             .map_err(|error| fault("database", &error))?;
         self.databases.push(handle);
         let conversations = Conversations::new(db.clone(), self.clock.clone());
-        let (unfinished, unknown) = conversations
+        let sandbox = Sandbox::new(&agent.sandbox, &folder, &config.data_folder);
+        let recovered = conversations
             .recover(prompts::notice("interrupted"))
             .map_err(|error| fault("recovery", &error))?;
-        if unknown > 0 {
-            log::warn!(
-                "agent {}: {unknown} answers were being sent when the daemon stopped; they are not sent again",
-                agent.id
-            );
-        }
-        self.unfinished.extend(unfinished.into_iter().map(|found| (agent.id.clone(), found)));
+        tell_recovered(&agent.id, &recovered, &sandbox);
+        self.unfinished.extend(recovered.unfinished.into_iter().map(|found| (agent.id.clone(), found)));
         let memory = MemoryStore::open(db, data.join("index"), self.clock.clone())
             .map_err(|error| fault("memory", &error))?;
         let identity = Identity::load_or_seed(&home).map_err(|error| fault("identity", &error))?;
@@ -215,7 +211,7 @@ impl Ground {
             memory,
             llm: llm.clone(),
             workspace: Arc::new(workspace),
-            sandbox: Arc::new(Sandbox::new(&agent.sandbox, &folder, &config.data_folder)),
+            sandbox: Arc::new(sandbox),
         };
         self.agents.insert(agent.id.clone(), Arc::new(parts));
         Ok(())
@@ -227,6 +223,20 @@ impl Ground {
 }
 
 /// Readable by nobody else: conversations are private.
+/// What the operator should know about a start after a crash; ends what it left running.
+fn tell_recovered(agent: &AgentId, recovered: &Recovered, sandbox: &Sandbox) {
+    let unknown = recovered.unknown_sends;
+    if unknown > 0 {
+        log::warn!(
+            "agent {agent}: {unknown} answers were being sent when the daemon stopped; they are not sent again"
+        );
+    }
+    let left = if recovered.runs_cut_off { exec::end_leftovers(sandbox) } else { 0 };
+    if left > 0 {
+        log::warn!("agent {agent}: {left} processes of a command were still running and were ended");
+    }
+}
+
 fn make_folder(path: &Path) -> Result<(), StartError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| StartError::io(format!("folder {}", path.display()), &error))

@@ -68,6 +68,16 @@ pub struct Unfinished {
     pub results: bool,
 }
 
+/// What a start found.
+#[derive(Debug)]
+pub struct Recovered {
+    pub unfinished: Vec<Unfinished>,
+    /// Answers that were being sent when the daemon stopped.
+    pub unknown_sends: usize,
+    /// Branches or workers were running then: their commands may still be.
+    pub runs_cut_off: bool,
+}
+
 impl Conversations {
     pub fn new(db: Db, clock: SharedClock) -> Self {
         Self { db, clock }
@@ -275,18 +285,17 @@ impl Conversations {
     }
 
     /// After a start: runs that a crash cut off are marked as interrupted, sends that were under way
-    /// as unknown (P2); then every conversation with work to do is listed. Returns also how many
-    /// sends became unknown.
+    /// as unknown (P2); then every conversation with work to do is listed.
     ///
     /// # Errors
     /// The database cannot be read or written.
-    pub fn recover(&self, interrupted: &str) -> Result<(Vec<Unfinished>, usize), DbError> {
+    pub fn recover(&self, interrupted: &str) -> Result<Recovered, DbError> {
         let now = self.now();
         let text = interrupted.to_owned();
-        let cut_off = self
+        let (runs_cut_off, sends_cut_off) = self
             .db
-            .read(|connection| Ok(runs::any_running(connection)? || outbox::any_sending(connection)?))?;
-        let unknown = if cut_off {
+            .read(|connection| Ok((runs::any_running(connection)?, outbox::any_sending(connection)?)))?;
+        let unknown_sends = if runs_cut_off || sends_cut_off {
             self.db.write(move |connection| {
                 runs::interrupt(connection, &text, now)?;
                 outbox::forget_sending(connection, now)
@@ -294,7 +303,7 @@ impl Conversations {
         } else {
             0
         };
-        Ok((self.unfinished()?, unknown))
+        Ok(Recovered { unfinished: self.unfinished()?, unknown_sends, runs_cut_off })
     }
 
     /// Conversations with unanswered messages or results that wait.

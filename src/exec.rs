@@ -79,7 +79,7 @@ impl Fault for ExecError {
 /// # Errors
 /// It could not be started, or was cancelled.
 pub fn run(sandbox: &Sandbox, command: &Command, cancel: &Cancel) -> Result<Output, ExecError> {
-    let mark = uuid::Uuid::now_v7().to_string();
+    let mark = format!("{}{}", mark_of(sandbox), uuid::Uuid::now_v7());
     let mut prepared = sandbox.prepare(command)?;
     prepared.env(MARKER, &mark).process_group(0).stdin(Stdio::null());
     let failed = |error: &dyn std::fmt::Display| ExecError::Start(error.to_string());
@@ -106,6 +106,29 @@ pub fn run(sandbox: &Sandbox, command: &Command, cancel: &Cancel) -> Result<Outp
     }
 }
 
+/// How the marks of this workspace's commands begin.
+fn mark_of(sandbox: &Sandbox) -> String {
+    format!("{}#", sandbox.workspace().display())
+}
+
+/// Ends what an earlier daemon's commands in this workspace left behind, if it was killed and could not
+/// do so itself. Returns how many processes that were.
+pub fn end_leftovers(sandbox: &Sandbox) -> usize {
+    let begins = format!("{MARKER}={}", mark_of(sandbox));
+    let mut ended = 0;
+    for _ in 0..STRAGGLER_ROUNDS {
+        let left = marked(|variable| variable.starts_with(begins.as_bytes()));
+        if left.is_empty() {
+            break;
+        }
+        ended += left.len();
+        for process in left {
+            kill(process, Signal::SIGKILL).ok(); // it may have ended by itself
+        }
+    }
+    ended
+}
+
 fn pid_of(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX))
 }
@@ -129,7 +152,7 @@ impl Group {
         killpg(self.leader, Signal::SIGKILL).ok();
         let wanted = format!("{MARKER}={}", self.mark);
         for _ in 0..STRAGGLER_ROUNDS {
-            let left = marked(&wanted);
+            let left = marked(|variable| variable == wanted.as_bytes());
             if left.is_empty() {
                 return;
             }
@@ -140,16 +163,16 @@ impl Group {
     }
 }
 
-/// Living processes whose environment holds `wanted`. Inside the sandbox the environment is another
+/// Living processes with such a variable in their environment. Inside the sandbox the environment is another
 /// one and nothing is found; there the PID namespace does the work.
-fn marked(wanted: &str) -> Vec<Pid> {
+fn marked(wanted: impl Fn(&[u8]) -> bool) -> Vec<Pid> {
     let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
     let marked = |entry: std::io::Result<std::fs::DirEntry>| {
         let entry = entry.ok()?;
         let number: i32 = entry.file_name().to_str()?.parse().ok()?;
         // A zombie has an empty environment.
         let environment = std::fs::read(entry.path().join("environ")).ok()?;
-        let found = environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes());
+        let found = environment.split(|byte| *byte == 0).any(&wanted);
         found.then(|| Pid::from_raw(number))
     };
     processes.filter_map(marked).collect()

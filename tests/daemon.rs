@@ -177,17 +177,47 @@ fn a_cancelled_worker_leaves_no_process() {
     if Command::new("bwrap").arg("--version").output().is_err() {
         return not_run("bubblewrap is not installed");
     }
-    let home = Home::new("");
+    for mode in ["enabled", "disabled"] {
+        cancelled_worker(mode);
+    }
+}
+
+fn cancelled_worker(mode: &str) {
+    let home = Home::new(&format!("[defaults.sandbox]\nmode = \"{mode}\"\n"));
     let daemon = home.start();
     let mut client = daemon.client("c");
     // An unusual number, to find the processes by.
-    let seconds = format!("1000.{}", std::process::id());
-    client.send("1", &format!("run sleep {seconds} & sleep {seconds}"));
+    let seconds = format!("1000.{}{}", mode.len(), std::process::id());
+    client.send("1", &format!("run setsid sleep {seconds} & sleep {seconds}"));
     eventually("the command runs", DEADLINE, || processes_with(&seconds).len() >= 2);
     let worker = daemon.status()["processes"][0]["process"].as_str().unwrap().to_owned();
     client.send("2", &format!("cancel {}", worker.replace(':', " ")));
     eventually("all processes are gone", DEADLINE, || processes_with(&seconds).is_empty());
     assert!(client.answer("1").contains("Cancelled") || client.answer("2").contains("ancel"));
+}
+
+#[test]
+fn no_command_outlives_a_killed_daemon() {
+    if Command::new("bwrap").arg("--version").output().is_err() {
+        return not_run("bubblewrap is not installed");
+    }
+    for mode in ["enabled", "disabled"] {
+        let home = Home::new(&format!("[defaults.sandbox]\nmode = \"{mode}\"\n"));
+        let daemon = home.start();
+        let seconds = format!("2000.{}{}", mode.len(), std::process::id());
+        let sleeping = || processes_with(&format!("sleep\0{seconds}")).len();
+        daemon.client("c").send("1", &format!("run setsid sleep {seconds} & sleep {seconds}"));
+        eventually("the command runs", DEADLINE, || sleeping() == 2);
+        daemon.kill();
+        // Inside the sandbox they die with the daemon, else with its next start.
+        if mode == "enabled" {
+            eventually("all processes are gone", DEADLINE, || sleeping() == 0);
+        }
+        let daemon = home.start();
+        eventually("all processes are gone", DEADLINE, || sleeping() == 0);
+        // The person who asked hears of it.
+        assert!(!daemon.client("c").answer("1").is_empty());
+    }
 }
 
 #[test]

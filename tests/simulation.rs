@@ -260,7 +260,7 @@ fn begin(
     let db = Db::open_inline(&folder.join("spacebot.db"), Some(disk.clone()))
         .expect("the database opens after every crash");
     let conversations = Conversations::new(db.clone(), shared.clone());
-    let (unfinished, _) = conversations.recover("interrupted").expect("recovery");
+    let unfinished = conversations.recover("interrupted").expect("recovery").unfinished;
     let (calm, random) = (calm.clone(), random.clone());
     let model = local_model(move |request| {
         let mut random = random.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

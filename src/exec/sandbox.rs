@@ -68,6 +68,10 @@ impl Sandbox {
         }
     }
 
+    pub(super) fn workspace(&self) -> &Path {
+        &self.workspace
+    }
+
     /// Why no command can run, if so. The first call tries bubblewrap out.
     ///
     /// # Errors

@@ -3,3 +3,4 @@
 pub mod arguments;
 pub mod chat;
 pub mod logger;
+pub mod memory;

@@ -35,6 +35,11 @@ impl Timestamp {
         }
     }
 
+    /// As [`Timestamp::to_rfc3339`] with milliseconds where there are any: nothing is lost.
+    pub fn to_rfc3339_milliseconds(self) -> String {
+        jiff::Timestamp::from_millisecond(self.0).map_or_else(|_| self.0.to_string(), |time| time.to_string())
+    }
+
     /// `None` when the text is no RFC 3339 time.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         text.parse::<jiff::Timestamp>().ok().map(|time| Self(time.as_millisecond()))

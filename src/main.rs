@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use spacebot::allocator;
 use spacebot::cli::arguments::{Arguments, Command};
 use spacebot::cli::chat::Chat;
-use spacebot::cli::logger;
+use spacebot::cli::{logger, memory};
 use spacebot::config::{self, Config};
 use spacebot::error::{Fault, log_line};
 use spacebot::thread;
@@ -31,6 +31,13 @@ fn main() -> ExitCode {
         Command::Check { config } => with_config(config.file.as_deref(), |config| {
             print!("{}", config::describe(config));
             ExitCode::SUCCESS
+        }),
+        Command::Memory { config, agent, action } => with_config(config.file.as_deref(), |config| {
+            match memory::run(config, agent.as_deref(), action) {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::FAILURE,
+                Err(error) => failed(&error),
+            }
         }),
         Command::Chat { config, once, agent, session } => with_config(config.file.as_deref(), |config| {
             let outcome = Chat::new(&config.api, agent, session).and_then(|chat| match once {

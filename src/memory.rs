@@ -12,6 +12,7 @@ mod search;
 mod store;
 mod tail;
 mod text_index;
+pub mod transfer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use crate::db::Db;
 use crate::text;
 use record::SOURCE_BYTES_MAX;
 use text_index::TextIndex;
+use transfer::Imported;
 
 /// Changes worth a commit of the text index at idle; fewer are as well off in its tail.
 const COMMIT_CHANGES: usize = 32;
@@ -38,6 +40,22 @@ const COMMIT_CHANGES_BUSY: usize = text_index::TAIL_ROWS;
 const QUIET: Duration = Duration::from_secs(30);
 /// Longest reason for forgetting that is kept, in bytes.
 const REASON_BYTES_MAX: usize = 1_000;
+
+/// Memories read at a time for an export.
+const EXPORT_ROWS: usize = 200;
+
+/// What [`MemoryStore::statistics`] returns.
+#[derive(Debug, Clone)]
+pub struct Statistics {
+    /// Without the forgotten ones and empty types.
+    pub by_type: Vec<(MemoryType, u64)>,
+    pub forgotten: u64,
+    pub associations: u64,
+    /// Number of the last change.
+    pub changes: i64,
+    /// The last change that the text index on disk holds.
+    pub indexed: i64,
+}
 
 /// The memories of one agent; clones are the same store.
 #[derive(Clone)]
@@ -81,6 +99,75 @@ impl MemoryStore {
         })?;
         self.changed(now);
         Ok(saved)
+    }
+
+    /// Stores many memories in one commit; each that was imported before is passed over. For each it
+    /// says whether it is new, or why it was refused.
+    ///
+    /// # Errors
+    /// The database does not take it; then nothing is stored.
+    pub fn import(&self, batch: Vec<Imported>) -> Result<Vec<Result<bool, MemoryError>>, MemoryError> {
+        let now = self.0.clock.now();
+        let checked: Vec<_> =
+            batch.into_iter().map(|one| Ok((one.key, self::checked(one.memory, now)?))).collect();
+        let stored = self.0.db.write(move |connection| {
+            checked
+                .into_iter()
+                .map(|one: Result<_, MemoryError>| match one {
+                    Ok((key, (memory, _))) => store::import(connection, key, &memory).map(Ok),
+                    Err(error) => Ok(Err(error)),
+                })
+                .collect::<Result<Vec<_>, _>>()
+        })?;
+        if stored.iter().any(|one| matches!(one, Ok(true))) {
+            self.changed(now);
+        }
+        Ok(stored)
+    }
+
+    /// Hands every memory to `take`, in the order of their last changes; forgotten ones only if asked.
+    ///
+    /// # Errors
+    /// The database cannot be read, or what `take` returned.
+    pub fn export<E: From<MemoryError>>(
+        &self,
+        forgotten: bool,
+        mut take: impl FnMut(&Memory) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut after = 0;
+        loop {
+            let read = self.0.db.read(|connection| store::changes(connection, after, i64::MAX, EXPORT_ROWS));
+            let page = read.map_err(MemoryError::from)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.change_seq;
+            page.iter().filter(|memory| forgotten || !memory.forgotten).try_for_each(&mut take)?;
+        }
+    }
+
+    /// Makes the text index anew.
+    ///
+    /// # Errors
+    /// It could not be written; searches do without it.
+    pub fn reindex(&self) -> Result<(), MemoryError> {
+        self.0.text_index.rebuild(&self.0.db, self.0.clock.now()).map(drop)
+    }
+
+    /// What is stored and how far the index has come.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn statistics(&self) -> Result<Statistics, MemoryError> {
+        let now = self.0.clock.now();
+        let indexed = self.0.text_index.committed(&self.0.db, now);
+        Ok(self.0.db.read(|connection| {
+            Ok(Statistics {
+                by_type: store::count_by_type(connection)?,
+                forgotten: store::count_forgotten(connection)?,
+                associations: store::count_associations(connection)?,
+                changes: store::last_change(connection)?,
+                indexed,
+            })
+        })?)
     }
 
     /// Searches, and counts an access for every hit.

@@ -27,6 +27,16 @@ pub enum Command {
         #[command(flatten)]
         config: ConfigPath,
     },
+    /// Look into, search, import and export memories; needs no daemon and may run beside one.
+    Memory {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Whose memories; the default agent's without it.
+        #[arg(long, global = true)]
+        agent: Option<String>,
+        #[command(subcommand)]
+        action: MemoryAction,
+    },
     /// Talk to the running daemon.
     Chat {
         #[command(flatten)]
@@ -43,9 +53,48 @@ pub enum Command {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub enum MemoryAction {
+    /// Read memories from FILE: lines of JSON, the database of the original Spacebot (.db), or Markdown notes (.md, or
+    /// a folder with MEMORY.md and memory/*.md). What was imported before is passed over.
+    Import { file: PathBuf },
+    /// Write all memories as lines of JSON.
+    Export {
+        /// Standard output without it.
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// The forgotten ones too.
+        #[arg(long)]
+        forgotten: bool,
+    },
+    /// Find memories.
+    Search {
+        /// Words, or a question. Needed unless --mode or --queries is given.
+        query: Option<String>,
+        /// hybrid, recent, important or typed.
+        #[arg(long, default_value = "hybrid")]
+        mode: String,
+        /// Only memories of this type; needed by --mode typed.
+        #[arg(long = "type", value_name = "TYPE")]
+        memory_type: Option<String>,
+        /// 1 to 50.
+        #[arg(long, default_value_t = 10)]
+        limit: usize,
+        /// Lines of JSON with id and query; each is answered with one line.
+        #[arg(long, value_name = "FILE", requires = "json", conflicts_with = "query")]
+        queries: Option<PathBuf>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make the indexes anew from the database.
+    Reindex,
+    /// What is stored, and the state of the indexes.
+    Stats,
+}
+
 #[derive(Debug, Args)]
 pub struct ConfigPath {
     /// The config file. Without it: $SPACEBOT_DIR/config.toml, ~/.spacebot/config.toml, /etc/spacebot/config.toml, defaults.
-    #[arg(long = "config", short = 'c', value_name = "FILE")]
+    #[arg(id = "config", long = "config", short = 'c', value_name = "FILE", global = true)]
     pub file: Option<PathBuf>,
 }

@@ -8,6 +8,7 @@ use super::DbError;
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (20261121000000, "first_path", include_str!("../../migrations/20261121000000_first_path.sql")),
     (20261121000100, "lean_rows", include_str!("../../migrations/20261121000100_lean_rows.sql")),
+    (20261121000200, "memory_imports", include_str!("../../migrations/20261121000200_memory_imports.sql")),
 ];
 
 /// Applies what is missing, each file in its own transaction.

@@ -53,6 +53,15 @@ pub(super) fn insert(
     Ok(change)
 }
 
+/// False when a line with this key was imported before.
+pub(super) fn import(connection: &Connection, key: i64, memory: &Memory) -> Result<bool, DbError> {
+    let sql = "INSERT INTO memory_imports (key) VALUES (?1) ON CONFLICT DO NOTHING";
+    if connection.prepare_cached(sql)?.execute([key])? == 0 {
+        return Ok(false);
+    }
+    insert(connection, memory, &[]).map(|_| true)
+}
+
 fn insert_association(
     connection: &Connection,
     source_id: &str,
@@ -234,6 +243,15 @@ pub(super) fn associations(connection: &Connection, id: &str) -> Result<Vec<Asso
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn count_forgotten(connection: &Connection) -> Result<u64, DbError> {
+    let sql = "SELECT COUNT(*) FROM memories WHERE forgotten = 1";
+    Ok(connection.query_row(sql, [], |row| row.get(0))?)
+}
+
+pub(super) fn count_associations(connection: &Connection) -> Result<u64, DbError> {
+    Ok(connection.query_row("SELECT COUNT(*) FROM associations", [], |row| row.get(0))?)
 }
 
 /// How many memories of each type are not forgotten; types without any are left out.

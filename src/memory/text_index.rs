@@ -165,6 +165,17 @@ impl TextIndex {
         }
     }
 
+    /// Up to which change the files go.
+    pub(super) fn committed(&self, db: &Db, now: Timestamp) -> i64 {
+        self.look(db, now)
+    }
+
+    /// Throws away what is on disk and writes it anew.
+    pub(super) fn rebuild(&self, db: &Db, now: Timestamp) -> Result<bool, MemoryError> {
+        self.distrust();
+        self.commit_now(db, now)
+    }
+
     /// Waits for a running commit and makes another one if there is something left.
     pub(super) fn commit_now(&self, db: &Db, now: Timestamp) -> Result<bool, MemoryError> {
         self.commit(thread::lock(&self.writing), db, now)

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# `make bench-memory`: what the search finds of the LoCoMo conversations. LOCOMO is a folder with
+# N.memories.jsonl, N.questions.jsonl and score.py; nothing of it belongs to this repository.
+set -euo pipefail
+binary=${BINARY:-target/release/spacebot}
+folder=${LOCOMO:-../shared/data/locomo}
+if [ ! -f "$folder/score.py" ]; then
+    echo "not run: no LoCoMo data in $folder (set LOCOMO)"
+    exit 0
+fi
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+# For each conversation a store of its own.
+for memories in "$folder"/*.memories.jsonl; do
+    name=$(basename "$memories" .memories.jsonl)
+    SPACEBOT_DIR="$work/$name" "$binary" memory import "$memories" >/dev/null
+done
+variants=${VARIANTS:-"full"}
+for variant in $variants; do
+    : >"$work/hits"
+    for questions in "$folder"/*.questions.jsonl; do
+        name=$(basename "$questions" .questions.jsonl)
+        SPACEBOT_DIR="$work/$name" SPACEBOT_SEARCH="$variant" "$binary" memory search --queries "$questions" --json --limit 20 >>"$work/hits"
+    done
+    echo "== $variant"
+    python3 "$folder/score.py" "$work/hits" "$folder"/*.questions.jsonl
+done

@@ -1,0 +1,119 @@
+//! `spacebot memory …`: works on the database of an agent directly, beside a daemon or without one.
+
+mod export;
+mod import;
+mod originals;
+mod search;
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use super::arguments::MemoryAction;
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::db::Db;
+use crate::error::{Fault, Kind};
+use crate::memory::{MemoryError, MemoryStore};
+
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    #[error("{0}")]
+    Memory(#[from] MemoryError),
+    #[error("{file}: {error}")]
+    File { file: PathBuf, error: io::Error },
+    #[error("the output could not be written: {0}")]
+    Output(io::Error),
+    #[error("{0}")]
+    Invalid(String),
+    #[error("agent {0} has no memories yet")]
+    NoMemories(String),
+}
+
+impl Fault for CommandError {
+    fn kind(&self) -> Kind {
+        match self {
+            CommandError::Memory(error) => error.kind(),
+            CommandError::File { .. } | CommandError::Output(_) | CommandError::Invalid(_) => Kind::Invalid,
+            CommandError::NoMemories(_) => Kind::NotFound,
+        }
+    }
+
+    fn hint(&self) -> Option<&str> {
+        match self {
+            CommandError::Memory(error) => error.hint(),
+            CommandError::NoMemories(_) => Some("start the daemon once, or import some"),
+            _ => None,
+        }
+    }
+}
+
+/// Does what the command line asks. False when something of it was refused, which was said on standard
+/// error by then.
+///
+/// # Errors
+/// It could not be done.
+pub fn run(config: &Config, agent: Option<&str>, action: MemoryAction) -> Result<bool, CommandError> {
+    let folder = data_folder(config, agent)?;
+    let imports = matches!(action, MemoryAction::Import { .. });
+    if imports {
+        fs::create_dir_all(&folder).map_err(|error| CommandError::File { file: folder.clone(), error })?;
+    } else if !folder.join("spacebot.db").exists() {
+        let agent = agent.map_or_else(|| default_agent(config), str::to_owned);
+        return Err(CommandError::NoMemories(agent));
+    }
+    let db = Db::open_inline(&folder.join("spacebot.db"), None).map_err(MemoryError::from)?;
+    let store = MemoryStore::open(db, folder.join("index"), SystemClock::shared())?;
+    let done = match action {
+        MemoryAction::Import { file } => import::run(&store, &file),
+        MemoryAction::Export { output, forgotten } => export::run(&store, output.as_deref(), forgotten),
+        MemoryAction::Search { query, mode, memory_type, limit, queries, json } => {
+            let options = search::Options::new(&mode, memory_type.as_deref(), limit)?;
+            match queries {
+                Some(file) => search::many(&store, &options, &file),
+                None => search::one(&store, &options, query.as_deref(), json),
+            }
+        }
+        MemoryAction::Reindex => store.reindex().map(|()| true).map_err(CommandError::from),
+        MemoryAction::Stats => statistics(&store, &folder),
+    };
+    // What was saved may wait for its index; a failure there costs nothing but time later.
+    if imports && let Err(error) = store.flush() {
+        eprintln!("spacebot: {}", crate::error::log_line(&error));
+    }
+    done
+}
+
+fn default_agent(config: &Config) -> String {
+    let agent = config.agents.iter().find(|agent| agent.is_default).or(config.agents.first());
+    agent.map(|agent| agent.id.to_string()).unwrap_or_default()
+}
+
+fn data_folder(config: &Config, agent: Option<&str>) -> Result<PathBuf, CommandError> {
+    let id = agent.map_or_else(|| default_agent(config), str::to_owned);
+    if config.agents.iter().all(|known| known.id.as_str() != id) {
+        return Err(CommandError::Invalid(format!("there is no agent {id:?} in the config")));
+    }
+    Ok(config.data_folder.join("agents").join(id).join("data"))
+}
+
+fn statistics(store: &MemoryStore, folder: &std::path::Path) -> Result<bool, CommandError> {
+    let statistics = store.statistics()?;
+    let total: u64 = statistics.by_type.iter().map(|(_, count)| count).sum();
+    let mut out = io::stdout().lock();
+    let mut line =
+        |name: &str, value: String| writeln!(out, "{name:<14} {value}").map_err(CommandError::Output);
+    line("memories", total.to_string())?;
+    for (memory_type, count) in &statistics.by_type {
+        line(&format!("  {memory_type}"), count.to_string())?;
+    }
+    line("forgotten", statistics.forgotten.to_string())?;
+    line("associations", statistics.associations.to_string())?;
+    line("changes", format!("{}, {} of them in the text index", statistics.changes, statistics.indexed))?;
+    line("database", bytes(fs::metadata(folder.join("spacebot.db")).map_or(0, |file| file.len())))?;
+    Ok(true)
+}
+
+fn bytes(count: u64) -> String {
+    format!("{:.1} MiB", count as f64 / f64::from(1 << 20))
+}

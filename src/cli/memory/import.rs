@@ -96,7 +96,9 @@ fn lines(file: &Path, run: &mut Run<'_>) -> Result<(), CommandError> {
         number += 1;
         read += length as u64;
         let entry = if length > LINE_BYTES_MAX {
-            read += skip_line(&mut reader, line.ends_with(b"\n")).map_err(failed)?;
+            if !line.ends_with(b"\n") {
+                read += skip_line(&mut reader).map_err(failed)?;
+            }
             Err(format!("longer than {LINE_BYTES_MAX} bytes"))
         } else {
             match std::str::from_utf8(&line) {
@@ -110,9 +112,9 @@ fn lines(file: &Path, run: &mut Run<'_>) -> Result<(), CommandError> {
 }
 
 /// Passes over the rest of a line without holding it.
-fn skip_line(reader: &mut impl BufRead, ended: bool) -> io::Result<u64> {
+fn skip_line(reader: &mut impl BufRead) -> io::Result<u64> {
     let mut skipped = 0;
-    while !ended {
+    loop {
         let part = reader.fill_buf()?;
         let end = part.iter().position(|byte| *byte == b'\n');
         let length = end.map_or(part.len(), |end| end + 1);
@@ -120,10 +122,9 @@ fn skip_line(reader: &mut impl BufRead, ended: bool) -> io::Result<u64> {
         reader.consume(length);
         skipped += length as u64;
         if over {
-            break;
+            return Ok(skipped);
         }
     }
-    Ok(skipped)
 }
 
 /// One line on a terminal that is written over and over.
@@ -139,9 +140,9 @@ impl Progress {
     }
 
     fn show(&mut self, read: u64, memories: usize) {
-        if self.size > 0 {
+        if let Some(percent) = (100 * read.min(self.size)).checked_div(self.size) {
             self.shown = true;
-            eprint!("\r{:3} % {memories} memories", 100 * read.min(self.size) / self.size);
+            eprint!("\r{percent:3} % {memories} memories");
             io::stderr().flush().ok(); // only for show
         }
     }

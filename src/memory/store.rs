@@ -227,6 +227,22 @@ pub(super) fn list(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// The newest memories of a span of time, the end not included.
+pub(super) fn within(
+    connection: &Connection,
+    from: Timestamp,
+    to: Timestamp,
+    memory_type: Option<&str>,
+    limit: usize,
+) -> Result<Vec<Memory>, DbError> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM memories WHERE forgotten = 0 AND created_at >= ?1 AND created_at < ?2
+         AND (?3 IS NULL OR memory_type = ?3) ORDER BY created_at DESC LIMIT ?4"
+    ))?;
+    let rows = statement.query_map(params![from.0, to.0, memory_type, count(limit)], memory_of)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 /// Associations that begin or end at this memory.
 pub(super) fn associations(connection: &Connection, id: &str) -> Result<Vec<Association>, DbError> {
     let mut statement = connection.prepare_cached(

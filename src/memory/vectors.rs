@@ -87,9 +87,10 @@ impl Vectors {
         };
         let exact = near.iter().take(RESCORED).map(|(key, _)| *key);
         let exact = db.read(|connection| rescored(connection, exact, &query))?;
+        self.drop_gone(&near, &exact);
         let mut found: Vec<(String, f32)> = Vec::with_capacity(near.len());
         let rest: Vec<i64> = near.iter().skip(RESCORED).map(|(key, _)| *key).collect();
-        found.extend(exact);
+        found.extend(exact.into_iter().map(|(_, id, cosine)| (id, cosine)));
         if limit > RESCORED && !rest.is_empty() {
             let scores: HashMap<i64, f32> = near.iter().copied().collect();
             let ids = db.read(|connection| ids_of(connection, rest.into_iter()))?;
@@ -98,6 +99,19 @@ impl Vectors {
         found.sort_by(|one, other| other.1.total_cmp(&one.1).then(other.0.cmp(&one.0)));
         found.truncate(limit);
         Ok(found)
+    }
+
+    /// Rows that the database does not have any more: deleted, or made anew under another key.
+    fn drop_gone(&self, near: &[(i64, f32)], found: &[(i64, String, f32)]) {
+        if found.len() == near.len().min(RESCORED) {
+            return;
+        }
+        let mut state = lock(&self.state);
+        for (key, _) in
+            near.iter().take(RESCORED).filter(|(key, _)| found.iter().all(|(known, ..)| known != key))
+        {
+            state.index.remove(*key);
+        }
     }
 
     /// Memories that have no vector of the present model yet.
@@ -228,20 +242,21 @@ fn key_list(keys: impl Iterator<Item = i64>) -> String {
     serde_json::Value::from_iter(keys).to_string()
 }
 
-/// The ids of these rows with their exact cosine.
+/// Key and id of these rows with their exact cosine.
 fn rescored(
     connection: &Connection,
     keys: impl Iterator<Item = i64>,
     query: &[f32],
-) -> Result<Vec<(String, f32)>, DbError> {
-    let sql = "SELECT memory_id, vector FROM memory_vectors WHERE key IN (SELECT value FROM json_each(?1))";
+) -> Result<Vec<(i64, String, f32)>, DbError> {
+    let sql =
+        "SELECT key, memory_id, vector FROM memory_vectors WHERE key IN (SELECT value FROM json_each(?1))";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([key_list(keys)])?;
     let (mut found, mut vector) = (Vec::new(), Vec::with_capacity(DIMENSIONS));
     while let Some(row) = rows.next()? {
-        read_vector(row.get_ref(1)?.as_blob()?, &mut vector);
+        read_vector(row.get_ref(2)?.as_blob()?, &mut vector);
         let cosine = vector.iter().zip(query).map(|(one, other)| one * other).sum();
-        found.push((row.get(0)?, cosine));
+        found.push((row.get(0)?, row.get(1)?, cosine));
     }
     Ok(found)
 }

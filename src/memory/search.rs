@@ -13,7 +13,7 @@ use super::locality::Neighbours;
 use super::record::{Hit, LIMIT_MAX, Memory, MemoryType, Mode, SearchQuery, Sort};
 use super::text_index::TextIndex;
 use super::vectors::Vectors;
-use super::{MemoryError, graph, store, temporal};
+use super::{MemoryError, graph, store, temporal, upkeep};
 use crate::clock::Timestamp;
 use crate::db::Db;
 use crate::text;
@@ -313,7 +313,7 @@ fn load<'a>(db: &Db, ids: impl Iterator<Item = &'a str>) -> Result<HashMap<Strin
 
 fn bonus(memory: &Memory, now: Timestamp) -> f64 {
     let half_lives = now.since(memory.created_at).as_secs_f64() / RECENCY_HALF.as_secs_f64();
-    1.0 + IMPORTANCE_BONUS * memory.importance + RECENCY_BONUS * 0.5_f64.powf(half_lives)
+    1.0 + IMPORTANCE_BONUS * upkeep::importance(memory, now) + RECENCY_BONUS * 0.5_f64.powf(half_lives)
 }
 
 fn explain(memory: &Memory, scores: Option<&Scores>, words: &[QueryWord], analyzer: &Analyzer) -> String {

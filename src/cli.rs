@@ -2,5 +2,6 @@
 
 pub mod arguments;
 pub mod chat;
+pub mod ingest;
 pub mod logger;
 pub mod memory;

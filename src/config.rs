@@ -4,10 +4,12 @@
 //! that name file, line and key path. docs/CONFIG.md lists every key.
 
 mod describe;
+mod ingestion;
 mod load;
 mod section;
 
 pub use describe::describe;
+pub use ingestion::IngestionConfig;
 pub use load::{Environment, Loaded, ProcessEnvironment, load};
 
 use std::fmt;
@@ -145,6 +147,7 @@ pub struct AgentConfig {
     pub routing: RoutingConfig,
     pub limits: LimitsConfig,
     pub sandbox: SandboxConfig,
+    pub ingestion: IngestionConfig,
 }
 
 /// `[defaults.routing]` / `[agents.routing]`. Models are `provider/model`; `offline/responder` is built in.
@@ -166,7 +169,8 @@ impl RoutingConfig {
     pub fn model(&self, kind: ProcessKind) -> &str {
         match kind {
             ProcessKind::Channel => &self.channel,
-            ProcessKind::Branch => &self.branch,
+            // Both think with memory.
+            ProcessKind::Branch | ProcessKind::Ingestion => &self.branch,
             ProcessKind::Worker => &self.worker,
         }
     }

@@ -26,7 +26,7 @@ use serde_json::json;
 use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link};
 use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp};
 use spacebot::command::{Command, StatusReport};
-use spacebot::config::{AgentConfig, LimitsConfig, LlmConfig, RoutingConfig, SandboxConfig};
+use spacebot::config::{AgentConfig, IngestionConfig, LimitsConfig, LlmConfig, RoutingConfig, SandboxConfig};
 use spacebot::conversation::{Conversations, Place};
 use spacebot::db::{CommitGate, Db, DbError};
 use spacebot::effect::Answer;
@@ -274,6 +274,7 @@ fn begin(
         routing: RoutingConfig::default(),
         limits: limits(),
         sandbox: SandboxConfig::default(),
+        ingestion: IngestionConfig::default(),
     };
     let identity = Identity::load_or_seed(folder).expect("identity");
     let next = conversations.next_process_number().expect("number");

@@ -31,6 +31,10 @@ pub enum Work {
         interactive: bool,
         origin: Origin,
     },
+    /// Reads the next chunk of the file with this hash.
+    Chunk {
+        file: String,
+    },
 }
 
 #[derive(Debug, Clone, Default)]

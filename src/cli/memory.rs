@@ -14,6 +14,7 @@ use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::db::Db;
 use crate::error::{Fault, Kind};
+use crate::ingest::IngestError;
 use crate::memory::embed::{Embedder, Settings};
 use crate::memory::{MemoryError, MemoryStore};
 
@@ -26,6 +27,8 @@ pub enum CommandError {
     #[error("the output could not be written: {0}")]
     Output(io::Error),
     #[error("{0}")]
+    Ingest(#[from] IngestError),
+    #[error("{0}")]
     Invalid(String),
     #[error("agent {0} has no memories yet")]
     NoMemories(String),
@@ -35,6 +38,7 @@ impl Fault for CommandError {
     fn kind(&self) -> Kind {
         match self {
             CommandError::Memory(error) => error.kind(),
+            CommandError::Ingest(error) => error.kind(),
             CommandError::File { .. } | CommandError::Output(_) | CommandError::Invalid(_) => Kind::Invalid,
             CommandError::NoMemories(_) => Kind::NotFound,
         }
@@ -43,6 +47,7 @@ impl Fault for CommandError {
     fn hint(&self) -> Option<&str> {
         match self {
             CommandError::Memory(error) => error.hint(),
+            CommandError::Ingest(error) => error.hint(),
             CommandError::NoMemories(_) => Some("start the daemon once, or import some"),
             _ => None,
         }
@@ -95,7 +100,7 @@ fn default_agent(config: &Config) -> String {
     agent.map(|agent| agent.id.to_string()).unwrap_or_default()
 }
 
-fn data_folder(config: &Config, agent: Option<&str>) -> Result<PathBuf, CommandError> {
+pub(super) fn data_folder(config: &Config, agent: Option<&str>) -> Result<PathBuf, CommandError> {
     let id = agent.map_or_else(|| default_agent(config), str::to_owned);
     if config.agents.iter().all(|known| known.id.as_str() != id) {
         return Err(CommandError::Invalid(format!("there is no agent {id:?} in the config")));

@@ -121,7 +121,11 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
     let mode = if sandbox.mode == SandboxMode::Enabled { "enabled" } else { "disabled" };
     writeln!(out, "[agents.sandbox]\nmode = {}\nnetwork = {}", text(mode), sandbox.network)?;
     let paths: Vec<_> = sandbox.writable_paths.iter().map(|path| path.to_string_lossy()).collect();
-    writeln!(out, "writable_paths = {}\npassthrough_env = {}", list(&paths), list(&sandbox.passthrough_env))
+    writeln!(out, "writable_paths = {}\npassthrough_env = {}", list(&paths), list(&sandbox.passthrough_env))?;
+    let ingestion = &agent.ingestion;
+    writeln!(out, "[agents.ingestion]\nenabled = {}", ingestion.enabled)?;
+    writeln!(out, "poll_interval_secs = {}", ingestion.poll_interval.as_secs())?;
+    writeln!(out, "chunk_size = {}", ingestion.chunk_size)
 }
 
 fn write_irc(out: &mut String, irc: &IrcConfig) -> std::fmt::Result {

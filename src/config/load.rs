@@ -10,9 +10,9 @@ use toml::de::DeTable;
 
 use super::section::{Section, Source};
 use super::{
-    AgentConfig, ApiConfig, ApiType, BindingConfig, Config, ConfigError, DAY, EmbeddingConfig, IrcConfig,
-    LimitsConfig, LlmConfig, OFFLINE_MODEL, ProviderConfig, RoutingConfig, SandboxConfig, SandboxMode,
-    Secret, WebhookConfig,
+    AgentConfig, ApiConfig, ApiType, BindingConfig, Config, ConfigError, DAY, EmbeddingConfig,
+    IngestionConfig, IrcConfig, LimitsConfig, LlmConfig, OFFLINE_MODEL, ProviderConfig, RoutingConfig,
+    SandboxConfig, SandboxMode, Secret, WebhookConfig,
 };
 use crate::id::{AgentId, InstanceId};
 
@@ -228,10 +228,11 @@ fn agents(root: &Section<'_, '_>, llm: &LlmConfig) -> Vec<AgentConfig> {
     let limits = limits(&defaults, &LimitsConfig::default());
     let routing = routing(&defaults.table("routing"), &RoutingConfig::default(), llm);
     let sandbox = sandbox(&defaults.table("sandbox"), &SandboxConfig::default());
+    let ingestion = IngestionConfig::read(&defaults.table("ingestion"), &IngestionConfig::default());
     defaults.finish();
     let mut agents: Vec<AgentConfig> = Vec::new();
     for section in root.tables("agents") {
-        let agent = agent(&section, &limits, &routing, &sandbox, llm);
+        let agent = agent(&section, &limits, &routing, &sandbox, &ingestion, llm);
         if agents.iter().any(|known| known.id == agent.id) {
             section.refuse("id", "is used by another agent");
         }
@@ -252,6 +253,7 @@ fn agents(root: &Section<'_, '_>, llm: &LlmConfig) -> Vec<AgentConfig> {
             routing,
             limits,
             sandbox,
+            ingestion,
         });
     } else if agents.iter().all(|agent| !agent.is_default) {
         agents[0].is_default = true;
@@ -264,6 +266,7 @@ fn agent(
     defaults: &LimitsConfig,
     routes: &RoutingConfig,
     cage: &SandboxConfig,
+    intake: &IngestionConfig,
     llm: &LlmConfig,
 ) -> AgentConfig {
     let id = section.name("id").unwrap_or_default();
@@ -281,6 +284,7 @@ fn agent(
         routing: routing(&section.table("routing"), routes, llm),
         limits: limits(section, defaults),
         sandbox: sandbox(&section.table("sandbox"), cage),
+        ingestion: IngestionConfig::read(&section.table("ingestion"), intake),
     };
     section.finish();
     agent

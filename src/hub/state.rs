@@ -1,6 +1,10 @@
 //! The hub as a pure function: `handle(event, now) -> actions`. No clock, no thread, no I/O, no
 //! randomness; the same events give the same actions, which is what makes the simulation possible.
 
+mod ingestion;
+
+pub use ingestion::{CHUNK_TIMEOUT, INGEST};
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -15,6 +19,7 @@ use crate::effect::{Answer, Ask, Refusal};
 use crate::error::Kind;
 use crate::event::{How, Origin, ProcessEvent, StopReason, What};
 use crate::id::{AgentId, ConversationId, InboxId, InstanceId, ProcessId, ProcessKind};
+use ingestion::Reading;
 
 /// Results that come within this time of each other share one turn.
 pub const RETRIGGER_DEBOUNCE: Duration = Duration::from_millis(500);
@@ -50,6 +55,12 @@ pub enum Event {
         place: Place,
         newest: Option<InboxId>,
         results: bool,
+    },
+    /// A file has chunks that are not in memory yet. Offered again and again while that is so.
+    FileWaits {
+        agent: AgentId,
+        place: Place,
+        file: String,
     },
     Process(ProcessEvent),
     Command(Command),
@@ -109,6 +120,8 @@ type ProcessKey = (AgentId, ProcessId);
 enum TimerKey {
     Conversation(Key),
     Process(ProcessKey),
+    /// The next try of a chunk.
+    Reading(AgentId),
     Stop,
 }
 
@@ -159,6 +172,7 @@ struct Agent {
     ready: VecDeque<ConversationId>,
     /// The conversation table was full when this agent had more to do.
     overflowed: bool,
+    reading: Option<Reading>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,7 +199,8 @@ impl Hub {
         let agents = agents
             .into_iter()
             .map(|(id, limits, next_number)| {
-                (id, Agent { limits, next_number, turns: 0, ready: VecDeque::new(), overflowed: false })
+                let (ready, overflowed, reading) = (VecDeque::new(), false, None);
+                (id, Agent { limits, next_number, turns: 0, ready, overflowed, reading })
             })
             .collect();
         Self {
@@ -210,6 +225,7 @@ impl Hub {
             Event::Unfinished { agent, place, newest, results } => {
                 self.found(agent, place, newest, results, now)
             }
+            Event::FileWaits { agent, place, file } => self.file_waits(agent, place, file, now),
             Event::Process(event) => self.on_process(event, now),
             Event::Command(command) => self.on_command(command, now),
             Event::Timer => {}
@@ -225,6 +241,7 @@ impl Hub {
             match key {
                 TimerKey::Conversation(key) => self.consider(&key, now),
                 TimerKey::Process(key) => self.cancel(&key, StopReason::Timeout),
+                TimerKey::Reading(agent) => self.read_on(&agent, now),
                 TimerKey::Stop => self.stop_harder(now),
             }
         }
@@ -401,13 +418,15 @@ impl Hub {
         let Some(process) = self.processes.remove(key) else { return };
         self.timers.set(&TimerKey::Process(key.clone()), None);
         let conversation = (key.0.clone(), process.conversation);
-        if key.1.kind == ProcessKind::Channel {
-            if let Some(agent) = self.agents.get_mut(&key.0) {
-                agent.turns -= 1;
+        match key.1.kind {
+            ProcessKind::Channel => {
+                if let Some(agent) = self.agents.get_mut(&key.0) {
+                    agent.turns -= 1;
+                }
+                self.turn_ended(&conversation, how, now);
             }
-            self.turn_ended(&conversation, how, now);
-        } else {
-            self.results_came(&conversation, now);
+            ProcessKind::Branch | ProcessKind::Worker => self.results_came(&conversation, now),
+            ProcessKind::Ingestion => self.chunk_ended(key, how, now),
         }
         self.start_ready(&key.0, now);
     }
@@ -432,7 +451,9 @@ impl Hub {
             How::Cancelled => conversation.fail(&turn, Some(Kind::Cancelled), now),
             How::Failed(kind, _) if kind.is_retryable() => conversation.fail(&turn, None, now),
             How::Failed(kind, _) => conversation.fail(&turn, Some(kind), now),
-            How::Panicked(_) | How::Finished => conversation.fail(&turn, Some(Kind::Bug), now),
+            How::Panicked(_) | How::Finished | How::Ingested(_) => {
+                conversation.fail(&turn, Some(Kind::Bug), now)
+            }
         }
         self.consider(key, now);
     }

@@ -8,18 +8,29 @@ use serde_json::{Value, json};
 use super::{Tool, ToolContext, ToolError, arguments_of, schema_of};
 use crate::error::Fault;
 use crate::memory::{
-    MemoryError, MemoryStore, MemoryType, NewAssociation, NewMemory, Origin, RelationType, Source,
+    Draft, MemoryError, MemoryStore, MemoryType, NewAssociation, NewMemory, Origin, RelationType, Source,
     WEIGHT_DEFAULT,
 };
 
 pub struct MemorySave {
-    store: MemoryStore,
     origin: Origin,
+    to: To,
+}
+
+/// Where a memory goes.
+enum To {
+    Store(MemoryStore),
+    /// To be stored with all others of the draft.
+    Draft(Draft),
 }
 
 impl MemorySave {
     pub fn new(store: MemoryStore, origin: Origin) -> Self {
-        Self { store, origin }
+        Self { origin, to: To::Store(store) }
+    }
+
+    pub fn drafting(draft: Draft, origin: Origin) -> Self {
+        Self { origin, to: To::Draft(draft) }
     }
 }
 
@@ -79,17 +90,20 @@ impl Tool for MemorySave {
             relation_type: one.relation_type.unwrap_or(RelationType::RelatedTo),
             weight: one.weight.unwrap_or(WEIGHT_DEFAULT),
         });
-        let saved = self
-            .store
-            .save(NewMemory {
-                importance: arguments.importance,
-                source: Some(Source::claimed(self.origin.process, arguments.source.as_deref())),
-                channel_id: Some(self.origin.conversation.to_string()),
-                associations: associations.collect(),
-                ..NewMemory::new(arguments.memory_type.unwrap_or(MemoryType::Fact), arguments.content)
-            })
-            .map_err(|error| tool_error(&error))?;
-        Ok(json!({ "saved": saved.id, "type": saved.memory_type }).to_string())
+        let memory_type = arguments.memory_type.unwrap_or(MemoryType::Fact);
+        let memory = NewMemory {
+            importance: arguments.importance,
+            source: Some(Source::claimed(self.origin.process, arguments.source.as_deref())),
+            channel_id: Some(self.origin.conversation.to_string()),
+            associations: associations.collect(),
+            ..NewMemory::new(memory_type, arguments.content)
+        };
+        let saved = match &self.to {
+            To::Store(store) => store.save(memory).map(|saved| saved.id),
+            To::Draft(draft) => draft.save(memory),
+        };
+        let saved = saved.map_err(|error| tool_error(&error))?;
+        Ok(json!({ "saved": saved, "type": memory_type }).to_string())
     }
 }
 

@@ -244,3 +244,175 @@ pub fn run(
         };
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::db::Db;
+    use crate::ingest::{Chunk, FOLDER, IngestedFile};
+    use std::fs;
+    use std::path::PathBuf;
+
+    const EVERY: Duration = Duration::from_secs(30);
+
+    struct Bench {
+        _folder: tempfile::TempDir,
+        ingest: PathBuf,
+        ingestion: Ingestion,
+        watch: Watch,
+        now: Duration,
+    }
+
+    fn bench() -> Bench {
+        let folder = tempfile::tempdir().unwrap();
+        let workspace = folder.path().join("workspace");
+        let ingest = workspace.join(FOLDER);
+        fs::create_dir_all(&ingest).unwrap();
+        fs::create_dir_all(folder.path().join("data")).unwrap();
+        let db = Db::open_inline(&folder.path().join("data/s.db"), None).unwrap();
+        let ingestion = Ingestion::new(db, &workspace);
+        let watch = watch_of(&ingestion);
+        Bench { _folder: folder, ingest, ingestion, watch, now: Duration::ZERO }
+    }
+
+    fn watch_of(ingestion: &Ingestion) -> Watch {
+        let config = IngestionConfig { chunk_size: 10, poll_interval: EVERY, enabled: true };
+        Watch::new(AgentId::new("main"), ingestion.clone(), config)
+    }
+
+    impl Bench {
+        fn put(&self, name: &str, text: &str) {
+            fs::write(self.ingest.join(name), text).unwrap();
+        }
+
+        /// The name of the file that waits, after some seconds.
+        fn look(&mut self, seconds: u64) -> Option<String> {
+            self.now += Duration::from_secs(seconds);
+            self.watch.look(Timestamp(1), self.now, &Cancel::new()).map(|waiting| waiting.name)
+        }
+
+        fn file(&self, name: &str) -> IngestedFile {
+            self.ingestion.files().unwrap().into_iter().rfind(|file| file.name == name).unwrap()
+        }
+
+        fn finish(&self, chunk: &Chunk) -> Result<(), crate::db::DbError> {
+            let chunk = chunk.clone();
+            self.ingestion.db.write(move |connection| chunk.finish(connection, 1, Timestamp(2)))
+        }
+
+        /// Reads one chunk, as a process would.
+        fn read(&self, name: &str) -> String {
+            let chunk = self.ingestion.next_chunk(&self.file(name)).unwrap();
+            self.finish(&chunk).unwrap();
+            chunk.text
+        }
+    }
+
+    #[test]
+    fn a_file_is_taken_when_it_has_been_the_same_for_an_interval() {
+        let mut bench = bench();
+        assert_eq!(bench.look(30), None);
+        bench.put("a.txt", "one\n");
+        assert_eq!(bench.look(30), None);
+        assert_eq!(bench.look(1), None, "looked at again too soon");
+        bench.put("a.txt", "one\ntwo\n");
+        assert_eq!(bench.look(29), None);
+        assert_eq!(bench.look(29), None, "it has changed meanwhile");
+        assert_eq!(bench.look(1).as_deref(), Some("a.txt"));
+        assert_eq!(bench.look(30).as_deref(), Some("a.txt"), "offered until it is in");
+        assert_eq!(bench.read("a.txt"), "one\ntwo\n");
+        assert_eq!(bench.file("a.txt").status, Status::Completed);
+    }
+
+    #[test]
+    fn a_start_goes_on_at_once_and_with_the_same_chunks() {
+        let mut bench = bench();
+        bench.put("a.txt", "one\ntwo\nthree\nfour\n");
+        bench.look(30);
+        assert_eq!(bench.look(30).as_deref(), Some("a.txt"));
+        assert_eq!((bench.file("a.txt").total_chunks, bench.read("a.txt")), (3, "one\ntwo\n".to_owned()));
+        bench.watch = watch_of(&bench.ingestion);
+        bench.watch.config.chunk_size = 5;
+        assert_eq!(bench.look(0).as_deref(), Some("a.txt"));
+        // Its text is lost: it is made anew, and goes on where it was.
+        bench.ingestion.drop_text(&bench.file("a.txt"));
+        assert!(bench.ingestion.next_chunk(&bench.file("a.txt")).is_err());
+        assert_eq!(bench.look(1).as_deref(), Some("a.txt"));
+        assert_eq!(bench.read("a.txt"), "three\n");
+        assert_eq!(bench.read("a.txt"), "four\n");
+        let file = bench.file("a.txt");
+        assert_eq!((file.status, file.done_chunks, file.memories), (Status::Completed, 3, 3));
+    }
+
+    #[test]
+    fn a_chunk_is_in_once() {
+        let mut bench = bench();
+        bench.put("a.txt", "one\ntwo\nthree\nfour\n");
+        bench.look(30);
+        bench.look(30);
+        let chunk = bench.ingestion.next_chunk(&bench.file("a.txt")).unwrap();
+        bench.finish(&chunk).unwrap();
+        assert!(bench.finish(&chunk).is_err(), "the same chunk again");
+        assert_eq!(bench.file("a.txt").done_chunks, 1);
+        bench.ingestion.mark_removed(&bench.file("a.txt"), Timestamp(3)).unwrap();
+        bench
+            .ingestion
+            .texts
+            .store(&bench.file("a.txt").hash, |text| text.put(b"one\ntwo\nthree\n"))
+            .unwrap();
+        let chunk = bench.ingestion.next_chunk(&bench.file("a.txt")).unwrap();
+        assert!(bench.finish(&chunk).is_err(), "the file is not being taken");
+    }
+
+    #[test]
+    fn the_same_content_is_taken_once_whatever_its_name() {
+        let mut bench = bench();
+        bench.put("a.txt", "one\n");
+        bench.put("b.txt", "one\n");
+        bench.look(30);
+        assert_eq!(bench.look(30).as_deref(), Some("a.txt"));
+        assert_eq!(bench.ingestion.files().unwrap().len(), 1);
+        fs::rename(bench.ingest.join("a.txt"), bench.ingest.join("c.txt")).unwrap();
+        assert_eq!(bench.look(30).as_deref(), Some("b.txt"), "the other one stands for it now");
+        bench.read("b.txt");
+        bench.ingestion.delete(&bench.file("b.txt")).unwrap();
+        assert_eq!(bench.look(30), None);
+        assert_eq!(fs::read_dir(&bench.ingest).unwrap().count(), 0, "the copy is in memory too");
+        assert_eq!(bench.file("b.txt").done_chunks, 1);
+    }
+
+    #[test]
+    fn a_file_that_changed_is_neither_deleted_nor_read_on() {
+        let mut bench = bench();
+        bench.put("a.txt", "one\n");
+        bench.look(30);
+        bench.look(30);
+        let old = bench.file("a.txt");
+        assert!(bench.ingestion.is_there(&old));
+        bench.put("a.txt", "something else\n");
+        assert!(!bench.ingestion.is_there(&old));
+        bench.ingestion.delete(&old).unwrap();
+        assert!(bench.ingest.join("a.txt").exists());
+    }
+
+    #[test]
+    fn a_part_is_tried_again_and_again_and_then_no_more() {
+        let mut bench = bench();
+        bench.put("a.txt", "one\n");
+        bench.look(30);
+        bench.look(30);
+        let mut waits = Vec::new();
+        let next = loop {
+            match bench.ingestion.fail(&bench.file("a.txt"), "because", Timestamp(3)).unwrap() {
+                crate::event::Ingested::Again(wait) => waits.push(wait.as_secs()),
+                next => break next,
+            }
+        };
+        assert_eq!((waits, next), (vec![1, 2, 4], crate::event::Ingested::Over));
+        assert_eq!(bench.file("a.txt").reason.as_deref(), Some("because"));
+        assert_eq!(bench.look(30), None);
+        bench.watch = watch_of(&bench.ingestion);
+        assert_eq!((bench.look(30), bench.look(30)), (None, None), "nor after a start");
+    }
+}

@@ -16,9 +16,9 @@ use crate::db::DbError;
 use crate::db::rusqlite::Connection;
 use crate::thread::lock;
 
-/// Memories of one draft: as many paragraphs as the largest chunk holds; a model that saves more has
-/// lost its way.
-const MEMORIES_MAX: usize = 256;
+/// Memories of one draft: as many short paragraphs as the largest chunk can hold; a model that saves more
+/// has lost its way.
+const MEMORIES_MAX: usize = 1024;
 /// Highest importance of what comes from a file.
 const IMPORTANCE_MAX: f64 = 0.8;
 

@@ -35,8 +35,10 @@ pub(super) fn answer(table: &Table, request: &Request<'_>) -> Answer {
             return Answer::Calls(calls);
         }
     }
-    if request.episodes.iter().any(|episode| episode.own_calls(COMPLETE).next().is_some()) {
-        // It was refused, and asking again would not change that.
+    let ended = request.episodes.iter().any(|episode| episode.own_calls(COMPLETE).next().is_some());
+    if ended || saves().any(|step| step.is_own() && step.failure(&[]).is_some()) {
+        // Refused, and asking again would not change that. Without the end nothing of this is kept, and
+        // the part is read again.
         return Answer::Text(words.cannot.clone());
     }
     // Also those of a model that went away in the middle.

@@ -18,7 +18,8 @@ mod tail;
 mod temporal;
 mod text_index;
 pub mod transfer;
-mod vector_index;
+pub mod vector_index;
+mod vector_table;
 mod vectors;
 
 use std::path::PathBuf;

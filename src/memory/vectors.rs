@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::embed::{DIMENSIONS, EmbedError, Embedder};
 use super::record::MemoryType;
-use super::vector_index::{Tag, VectorIndex};
+use super::vector_table::{Tag, VectorIndex};
 use super::{MemoryError, store};
 use crate::db::rusqlite::{Connection, OptionalExtension, params};
 use crate::db::{Db, DbError};

@@ -18,6 +18,7 @@ mod tail;
 mod temporal;
 mod text_index;
 pub mod transfer;
+mod upkeep;
 pub mod vector_index;
 mod vector_table;
 mod vectors;
@@ -54,6 +55,17 @@ const QUIET: Duration = Duration::from_secs(30);
 /// Longest reason for forgetting that is kept, in bytes.
 const REASON_BYTES_MAX: usize = 1_000;
 
+/// Days between two rounds of upkeep, and what one round merges (spec 2.5).
+const TEND_EVERY: Duration = Duration::from_secs(86_400);
+const MERGES_MAX: usize = 500;
+/// What a round of [`MemoryStore::tend`] did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tended {
+    pub pruned: usize,
+    pub archived: usize,
+    pub merged: usize,
+}
+
 /// Memories read at a time for an export.
 const EXPORT_ROWS: usize = 200;
 
@@ -86,6 +98,8 @@ struct Inner {
     uncommitted: AtomicUsize,
     /// When the last of them was, in the clock's milliseconds.
     changed_at: AtomicI64,
+    /// When upkeep ran last, in the clock's milliseconds; 0 before the first.
+    tended_at: AtomicI64,
 }
 
 impl MemoryStore {
@@ -113,7 +127,15 @@ impl MemoryStore {
         let text_index = TextIndex::new(index_folder);
         let (uncommitted, changed_at) = (AtomicUsize::new(0), AtomicI64::new(0));
         let vectors = embedder.map(Vectors::new);
-        Ok(Self(Arc::new(Inner { db, clock, text_index, vectors, uncommitted, changed_at })))
+        Ok(Self(Arc::new(Inner {
+            db,
+            clock,
+            text_index,
+            vectors,
+            uncommitted,
+            changed_at,
+            tended_at: AtomicI64::new(0),
+        })))
     }
 
     /// Returns after the memory is on disk with its associations; it is found from then on.
@@ -316,6 +338,35 @@ impl MemoryStore {
             Some(vectors) => vectors.fill(&self.0.db, progress),
             None => Ok(Filled::default()),
         }
+    }
+
+    /// Prunes what has faded out, archives what was pruned long ago, merges near duplicates; at most once a
+    /// day. None when it is not due.
+    ///
+    /// # Errors
+    /// The database does not take it; each step is whole or not done.
+    pub fn tend(&self, now: Timestamp) -> Result<Option<Tended>, MemoryError> {
+        let last = self.0.tended_at.load(Ordering::Acquire);
+        if last != 0 && now.since(Timestamp(last)) < TEND_EVERY {
+            return Ok(None);
+        }
+        self.0.tended_at.store(now.0, Ordering::Release);
+        let (pruned, archived) = self.0.db.write(move |connection| upkeep::prune(connection, now))?;
+        let mut tended = Tended { pruned, archived, merged: 0 };
+        if let Some(vectors) = &self.0.vectors {
+            for (one, other) in vectors.duplicates(&self.0.db, MERGES_MAX)? {
+                let merged =
+                    self.0.db.write(move |connection| upkeep::merge(connection, &one, &other, now))?;
+                tended.merged += usize::from(merged);
+            }
+            if tended.merged > 0 {
+                vectors.fill_in_background(&self.0.db);
+            }
+        }
+        if tended != Tended::default() {
+            self.changed(now);
+        }
+        Ok(Some(tended))
     }
 
     /// Makes missing vectors in the background, if there are any; for a start.

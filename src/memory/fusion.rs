@@ -35,7 +35,12 @@ pub(super) struct Scores {
 
 impl Scores {
     pub(super) fn total(&self) -> f64 {
-        self.words + MEANING * self.meaning + self.around + self.other
+        self.own() + self.around + self.other
+    }
+
+    /// Without what stands around it.
+    pub(super) fn own(&self) -> f64 {
+        self.words + MEANING * self.meaning
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::fusion::{Ranking, Scores};
+use super::fusion::Ranking;
 use super::record::RelationType;
 use super::store::id_list;
 use crate::db::DbError;
@@ -71,7 +71,7 @@ pub(super) fn expand(connection: &Connection, ranking: &mut Ranking) -> Result<(
         seeds = further.into_iter().collect();
     }
     for (id, score) in reached {
-        ranking.entry(id).or_insert_with(Scores::default).other += score;
+        ranking.entry(id).or_default().other += score;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use super::locality::Neighbours;
 use super::record::{Hit, LIMIT_MAX, Memory, MemoryType, Mode, SearchQuery, Sort};
 use super::text_index::TextIndex;
 use super::vectors::Vectors;
-use super::{MemoryError, graph, store, temporal};
+use super::{MemoryError, graph, store, temporal, upkeep};
 use crate::clock::Timestamp;
 use crate::db::Db;
 use crate::text;
@@ -25,14 +25,17 @@ const CANDIDATES_PER_HIT: usize = 2;
 /// ranked and loaded in the end.
 const CANDIDATES: usize = 100;
 /// A first hit with less than this share of a full score is thin: most words of the question are not in it.
-const THIN: f32 = 0.6;
+const THIN: f32 = 0.25;
 /// First hits whose words are asked in the second pass, and how many words.
 const SECOND_PASS_HITS: usize = 5;
 const SECOND_PASS_WORDS: usize = 6;
 /// What a hit of the second pass counts beside one of the first.
 const SECOND_PASS_SHARE: f32 = 0.3;
-/// What lying within the span of the question gives: half as much as every word of it.
+/// What lying on the day of the question gives: half as much as every word of it.
 const DATE: f64 = 0.5;
+/// How many of the best by themselves are always among the first [`FIRST`].
+const OWN: usize = 7;
+const FIRST: usize = 10;
 /// What is left of the score of a memory that a newer one has taken the place of.
 const SUPERSEDED: f64 = 0.6;
 /// How much full importance adds to a score. Mild: less than one more rare word of the query does.
@@ -180,9 +183,8 @@ fn add_context(
 ) -> Result<HashMap<String, Memory>, MemoryError> {
     let memory_type = query.memory_type.map(MemoryType::as_str);
     let mut memories = load(sources.db, ranking.keys().map(String::as_str))?;
-    if query.parts.dates
-        && let Some(span) = temporal::span_of(text, now)
-    {
+    let span = query.parts.dates.then(|| temporal::span_of(text, now)).flatten();
+    if let Some(span) = span {
         for memory in sources
             .db
             .read(|connection| store::within(connection, span.from, span.to, memory_type, CANDIDATES))?
@@ -190,17 +192,18 @@ fn add_context(
             ranking.entry(memory.id.clone()).or_default();
             memories.insert(memory.id.clone(), memory);
         }
-        for (id, scores) in ranking.iter_mut() {
-            let Some(memory) = memories.get(id) else { continue };
-            let near = f64::from(u8::from(span.is_near(memory.created_at)));
-            let inside = f64::from(u8::from(span.contains(memory.created_at)));
-            scores.other += DATE / 2.0 * (near + inside);
-        }
     }
     if query.parts.locality {
         let found: Vec<Memory> = memories.values().cloned().collect();
         let neighbours = sources.db.read(|connection| Neighbours::load(connection, &found, memory_type))?;
         fusion::add_neighbours(ranking, &neighbours);
+    }
+    // Behind the neighbours: all of a day would else give to each other.
+    for (id, scores) in ranking.iter_mut() {
+        let (Some(memory), Some(span)) = (memories.get(id), span) else { continue };
+        let near = f64::from(u8::from(span.is_near(memory.created_at)));
+        let inside = f64::from(u8::from(span.contains(memory.created_at)));
+        scores.other += span.worth() * DATE / 2.0 * (near + inside);
     }
     if query.parts.graph {
         sources.db.read(|connection| graph::expand(connection, ranking))?;
@@ -235,6 +238,25 @@ fn keep_best(ranking: &mut Ranking, count: usize) -> Vec<String> {
     order.into_iter().map(|(id, _)| id).collect()
 }
 
+/// Sees to it that the best by their own words and meaning are among the first, whatever stands around
+/// others: the parts of an answer may lie in different conversations.
+fn lift_own(hits: &mut Vec<Hit>, ranking: &Ranking) {
+    if hits.len() <= FIRST {
+        return;
+    }
+    let own = |hit: &Hit| ranking.get(&hit.memory.id).map_or(0.0, Scores::own);
+    let mut order: Vec<usize> = (0..hits.len()).collect();
+    order.sort_by(|one, other| own(&hits[*other]).total_cmp(&own(&hits[*one])).then(one.cmp(other)));
+    let mut lifted: Vec<usize> = order.into_iter().take(OWN).filter(|place| *place >= FIRST).collect();
+    lifted.sort_unstable();
+    let floor = hits[FIRST - 1].score;
+    for (count, place) in lifted.into_iter().enumerate() {
+        let mut hit = hits.remove(place);
+        hit.score = floor;
+        hits.insert(FIRST - 1 - count.min(FIRST - 1), hit);
+    }
+}
+
 fn ranked(
     ranking: &Ranking,
     mut memories: HashMap<String, Memory>,
@@ -254,6 +276,7 @@ fn ranked(
         let newer = |hit: &Hit| (hit.memory.created_at, hit.memory.change_seq);
         other.score.total_cmp(&one.score).then(newer(other).cmp(&newer(one)))
     });
+    lift_own(&mut hits, ranking);
     let best = hits.first().map_or(1.0, |hit| hit.score).max(f64::MIN_POSITIVE);
     hits.iter_mut().for_each(|hit| hit.score *= quality / best);
     hits
@@ -290,7 +313,7 @@ fn load<'a>(db: &Db, ids: impl Iterator<Item = &'a str>) -> Result<HashMap<Strin
 
 fn bonus(memory: &Memory, now: Timestamp) -> f64 {
     let half_lives = now.since(memory.created_at).as_secs_f64() / RECENCY_HALF.as_secs_f64();
-    1.0 + IMPORTANCE_BONUS * memory.importance + RECENCY_BONUS * 0.5_f64.powf(half_lives)
+    1.0 + IMPORTANCE_BONUS * upkeep::importance(memory, now) + RECENCY_BONUS * 0.5_f64.powf(half_lives)
 }
 
 fn explain(memory: &Memory, scores: Option<&Scores>, words: &[QueryWord], analyzer: &Analyzer) -> String {

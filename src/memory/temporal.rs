@@ -25,6 +25,12 @@ impl Span {
         self.from.minus(NEAR) <= time && time < self.to.plus(NEAR)
     }
 
+    /// 1 for a day, less for a longer span: it says less.
+    pub(super) fn worth(&self) -> f64 {
+        let days = self.to.since(self.from).as_secs_f64() / 86_400.0;
+        1.0 / days.max(1.0).sqrt()
+    }
+
     fn days(from: Date, to: Date) -> Option<Self> {
         let at = |date: Date| {
             let zoned: Zoned = date.to_zoned(TimeZone::UTC).ok()?;

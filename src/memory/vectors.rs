@@ -42,6 +42,12 @@ struct State {
     last_change: i64,
 }
 
+/// Cosine from which two memories are tied, and from which one says the same as the other (spec 1.6).
+const ALIKE: f32 = 0.85;
+const SAME: f32 = 0.95;
+/// Ties that one memory gets by likeness.
+const ALIKE_MAX: usize = 10;
+
 /// What happened on the way through everything that has no vector yet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Filled {
@@ -87,9 +93,10 @@ impl Vectors {
         };
         let exact = near.iter().take(RESCORED).map(|(key, _)| *key);
         let exact = db.read(|connection| rescored(connection, exact, &query))?;
+        self.drop_gone(&near, &exact);
         let mut found: Vec<(String, f32)> = Vec::with_capacity(near.len());
         let rest: Vec<i64> = near.iter().skip(RESCORED).map(|(key, _)| *key).collect();
-        found.extend(exact);
+        found.extend(exact.into_iter().map(|(_, id, cosine)| (id, cosine)));
         if limit > RESCORED && !rest.is_empty() {
             let scores: HashMap<i64, f32> = near.iter().copied().collect();
             let ids = db.read(|connection| ids_of(connection, rest.into_iter()))?;
@@ -98,6 +105,19 @@ impl Vectors {
         found.sort_by(|one, other| other.1.total_cmp(&one.1).then(other.0.cmp(&one.0)));
         found.truncate(limit);
         Ok(found)
+    }
+
+    /// Rows that the database does not have any more: deleted, or made anew under another key.
+    fn drop_gone(&self, near: &[(i64, f32)], found: &[(i64, String, f32)]) {
+        if found.len() == near.len().min(RESCORED) {
+            return;
+        }
+        let mut state = lock(&self.state);
+        for (key, _) in
+            near.iter().take(RESCORED).filter(|(key, _)| found.iter().all(|(known, ..)| known != key))
+        {
+            state.index.remove(*key);
+        }
     }
 
     /// Memories that have no vector of the present model yet.
@@ -167,9 +187,56 @@ impl Vectors {
                 }
             }
             filled.made += made.len();
-            db.write(move |connection| made.iter().try_for_each(|one| insert(connection, number, one)))?;
+            let made = db.write(move |connection| {
+                made.iter().try_for_each(|one| insert(connection, number, one))?;
+                Ok(made)
+            })?;
+            self.associate(db, model, &made)?;
             progress(filled.made);
         }
+    }
+
+    /// Ties each of these to what is like it: very much so, and the newer one brings the older one up to
+    /// date.
+    fn associate(&self, db: &Db, model: &str, made: &[(String, i64, Vec<f32>)]) -> Result<(), MemoryError> {
+        let mut pairs: Vec<(String, String, f32)> = Vec::new();
+        for (id, _, vector) in made {
+            for (other, cosine) in self.nearest(db, model, vector, ALIKE_MAX + 1)? {
+                if other != *id && cosine >= ALIKE {
+                    pairs.push((id.clone(), other, cosine));
+                }
+            }
+        }
+        if pairs.is_empty() {
+            return Ok(());
+        }
+        Ok(db.write(move |connection| pairs.iter().try_for_each(|pair| tie(connection, pair)))?)
+    }
+
+    /// Live memories by their exact cosine to `vector`, best first.
+    fn nearest(
+        &self,
+        db: &Db,
+        model: &str,
+        vector: &[f32],
+        limit: usize,
+    ) -> Result<Vec<(String, f32)>, MemoryError> {
+        let near = {
+            let mut state = lock(&self.state);
+            db.read(|connection| state.catch_up(connection, model))?;
+            state.index.search(vector, RESCORED, &|tag| !tag.forgotten)
+        };
+        let mut exact =
+            db.read(|connection| rescored(connection, near.iter().map(|(key, _)| *key), vector))?;
+        self.drop_gone(&near, &exact);
+        exact.sort_by(|one, other| other.2.total_cmp(&one.2).then(other.0.cmp(&one.0)));
+        Ok(exact.into_iter().take(limit).map(|(_, id, cosine)| (id, cosine)).collect())
+    }
+
+    /// Pairs of live memories that say nearly the same, at most `limit`: for merging.
+    pub(super) fn duplicates(&self, db: &Db, limit: usize) -> Result<Vec<(String, String)>, MemoryError> {
+        // Every such pair was tied when the second of them got its vector.
+        Ok(db.read(|connection| duplicates(connection, limit))?)
     }
 
     /// No more vectors are made. Returns the thread that makes them, which ends after the text in hand.
@@ -228,20 +295,21 @@ fn key_list(keys: impl Iterator<Item = i64>) -> String {
     serde_json::Value::from_iter(keys).to_string()
 }
 
-/// The ids of these rows with their exact cosine.
+/// Key and id of these rows with their exact cosine.
 fn rescored(
     connection: &Connection,
     keys: impl Iterator<Item = i64>,
     query: &[f32],
-) -> Result<Vec<(String, f32)>, DbError> {
-    let sql = "SELECT memory_id, vector FROM memory_vectors WHERE key IN (SELECT value FROM json_each(?1))";
+) -> Result<Vec<(i64, String, f32)>, DbError> {
+    let sql =
+        "SELECT key, memory_id, vector FROM memory_vectors WHERE key IN (SELECT value FROM json_each(?1))";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([key_list(keys)])?;
     let (mut found, mut vector) = (Vec::new(), Vec::with_capacity(DIMENSIONS));
     while let Some(row) = rows.next()? {
-        read_vector(row.get_ref(1)?.as_blob()?, &mut vector);
+        read_vector(row.get_ref(2)?.as_blob()?, &mut vector);
         let cosine = vector.iter().zip(query).map(|(one, other)| one * other).sum();
-        found.push((row.get(0)?, cosine));
+        found.push((row.get(0)?, row.get(1)?, cosine));
     }
     Ok(found)
 }
@@ -251,6 +319,43 @@ fn ids_of(connection: &Connection, keys: impl Iterator<Item = i64>) -> Result<Ve
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map([key_list(keys)], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// `related_to`, or `updates` from the newer to the older; the weight goes from 0.5 to 1 with the cosine.
+fn tie(connection: &Connection, (one, other, cosine): &(String, String, f32)) -> Result<(), DbError> {
+    let (Some(one), Some(other)) = (store::get(connection, one)?, store::get(connection, other)?) else {
+        return Ok(());
+    };
+    let order = |memory: &super::Memory| (memory.created_at, memory.change_seq);
+    let (newer, older) = if order(&one) >= order(&other) { (one, other) } else { (other, one) };
+    let same = *cosine >= SAME && newer.memory_type == older.memory_type;
+    let relation = if same { "updates" } else { "related_to" };
+    let weight = 0.5 + 0.5 * f64::from((cosine - ALIKE) / (1.0 - ALIKE)).clamp(0.0, 1.0);
+    store::tie(connection, &newer.id, &older.id, relation, weight, newer.updated_at)
+}
+
+/// A tie alone does not say so: somebody may have written that one memory takes the place of another.
+fn duplicates(connection: &Connection, limit: usize) -> Result<Vec<(String, String)>, DbError> {
+    let sql = "SELECT a.source_id, a.target_id, v.vector, w.vector FROM associations a
+                   JOIN memories s ON s.id = a.source_id AND s.forgotten = 0
+                   JOIN memories t ON t.id = a.target_id AND t.forgotten = 0
+                   JOIN memory_vectors v ON v.memory_id = s.id
+                   JOIN memory_vectors w ON w.memory_id = t.id AND w.model = v.model
+               WHERE a.relation_type = 'updates' AND s.memory_type = t.memory_type AND s.memory_type <> 'identity'";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([])?;
+    let (mut found, mut one, mut other) = (Vec::new(), Vec::new(), Vec::new());
+    while found.len() < limit
+        && let Some(row) = rows.next()?
+    {
+        read_vector(row.get_ref(2)?.as_blob()?, &mut one);
+        read_vector(row.get_ref(3)?.as_blob()?, &mut other);
+        let cosine: f32 = one.iter().zip(&other).map(|(one, other)| one * other).sum();
+        if cosine >= SAME {
+            found.push((row.get(0)?, row.get(1)?));
+        }
+    }
+    Ok(found)
 }
 
 fn model_number(connection: &Connection, name: &str) -> Result<i64, DbError> {

@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 
+use unicode_categories::UnicodeCategories;
 use unicode_normalization::UnicodeNormalization;
-use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory};
 
 /// Longest sequence that the model was trained for, in pieces, both ends included.
 pub const PIECES_MAX: usize = 256;
@@ -102,7 +102,7 @@ fn normalised(text: &str) -> impl Iterator<Item = char> {
             [spaced, Some(character), spaced].into_iter().flatten()
         })
         .nfd()
-        .filter(|character| character.general_category() != GeneralCategory::NonspacingMark)
+        .filter(|character| !character.is_mark_nonspacing())
         .flat_map(char::to_lowercase)
 }
 
@@ -110,13 +110,12 @@ fn is_dropped(character: char) -> bool {
     match character {
         '\t' | '\n' | '\r' => false,
         '\0' | '\u{fffd}' => true,
-        _ => character.general_category_group() == GeneralCategoryGroup::Other,
+        _ => character.is_other(),
     }
 }
 
 fn is_punctuation(character: char) -> bool {
-    character.is_ascii_punctuation()
-        || character.general_category_group() == GeneralCategoryGroup::Punctuation
+    character.is_ascii_punctuation() || character.is_punctuation()
 }
 
 /// The blocks that BERT calls Chinese; kana and Hangul are not among them.

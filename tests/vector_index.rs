@@ -42,8 +42,11 @@ fn search(index: &VectorIndex, query: &[f32], limit: usize) -> Vec<(u64, f32)> {
 /// An exhaustive search finds exactly what the source has, each once and with its cosine.
 fn assert_equal(index: &VectorIndex, source: &Table, query: &[f32], what: &str) {
     let wanted = source.all();
-    let wanted: BTreeMap<u64, f32> =
-        wanted.into_iter().filter(|(_, vector)| check(vector).is_ok()).map(|(key, vector)| (key, cosine(&vector, query))).collect();
+    let wanted: BTreeMap<u64, f32> = wanted
+        .into_iter()
+        .filter(|(_, vector)| check(vector).is_ok())
+        .map(|(key, vector)| (key, cosine(&vector, query)))
+        .collect();
     let hits = search(index, query, LIMIT_MAX);
     let found: BTreeMap<u64, f32> = hits.iter().copied().collect();
     assert_eq!(found.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>(), "{what}");
@@ -93,11 +96,9 @@ fn recall_up_to_ten_thousand() {
     let (base, queries) = Rows::fixture();
     let lists = Tuning { partition_rows: 5_000, lists: 64, probes: 16, ..Tuning::default() };
     let auto = || options(IndexKind::Auto, Tuning::default());
-    for (count, options, least) in [
-        (1_000, auto(), 0.995),
-        (10_000, auto(), 0.995),
-        (10_000, options(IndexKind::Auto, lists), 0.985),
-    ] {
+    for (count, options, least) in
+        [(1_000, auto(), 0.995), (10_000, auto(), 0.995), (10_000, options(IndexKind::Auto, lists), 0.985)]
+    {
         let (folder, rows) = (tempfile::tempdir().unwrap(), Arc::new(base.grown(count, 1)));
         let index = built(folder.path(), &rows, options);
         let before = recall(&index, &rows, queries, 100);
@@ -132,7 +133,8 @@ fn recall_of_the_graph() {
         let found = recall(&index, &rows, queries, 100);
         assert!(found >= 0.995, "{count}: {found}");
         drop(index);
-        let index = VectorIndex::open(folder.path(), rows.clone(), options(IndexKind::Hnsw, Tuning::default()));
+        let index =
+            VectorIndex::open(folder.path(), rows.clone(), options(IndexKind::Hnsw, Tuning::default()));
         let index = index.unwrap();
         assert_eq!(index.health().graph, Some(count), "it is loaded, not built again");
         assert!(recall(&index, &rows, queries, 50) >= 0.995);
@@ -245,14 +247,17 @@ fn a_crash_between_any_two_acts_on_the_disk_loses_nothing() {
         index.catch_up(&Cancel::new()).unwrap();
         let query = Work::new(acts as u64, 1).vector();
         assert_equal(&index, &source, &query, &format!("crash before act {acts} of {all}"));
-        let strays = files(folder.path()).into_iter().filter(|file| shown(file).contains("unfinished")).count();
+        let strays =
+            files(folder.path()).into_iter().filter(|file| shown(file).contains("unfinished")).count();
         assert_eq!(strays, 0, "what was not finished is swept away");
     }
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    let inner: Vec<PathBuf> = found.iter().filter(|path| path.is_dir()).flat_map(|path| files(path)).collect();
+    let mut found: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let inner: Vec<PathBuf> =
+        found.iter().filter(|path| path.is_dir()).flat_map(|path| files(path)).collect();
     found.retain(|path| path.is_file());
     found.extend(inner);
     found.sort();
@@ -342,7 +347,10 @@ fn check_healing(folder: &Path, source: &Arc<Table>, kind: IndexKind, some_left:
     let wanted = source.all();
     assert!(meanwhile.iter().all(|(key, _)| wanted.contains_key(key)), "{what}");
     if some_left {
-        assert!(index.health().rebuilding && index.health().to_string().starts_with("rebuilding: 0 of "), "{what}");
+        assert!(
+            index.health().rebuilding && index.health().to_string().starts_with("rebuilding: 0 of "),
+            "{what}"
+        );
         assert!(!meanwhile.is_empty() && meanwhile.len() < wanted.len(), "{what}: {}", meanwhile.len());
     }
     index.catch_up(&Cancel::new()).unwrap();
@@ -419,7 +427,10 @@ fn a_rebuild_can_be_stopped_says_how_far_it_is_and_goes_on_after_the_next_start(
     drop(index);
 
     let index = VectorIndex::open(folder.path(), rows.clone(), options(IndexKind::Auto, SMALL)).unwrap();
-    assert_eq!((index.applied(), index.health().to_string().as_str()), (1_000, "catching up: 1,000 of 2,500"));
+    assert_eq!(
+        (index.applied(), index.health().to_string().as_str()),
+        (1_000, "catching up: 1,000 of 2,500")
+    );
     index.catch_up(&Cancel::new()).unwrap();
     assert_eq!((index.len(), index.health().to_string().as_str()), (2_500, "ready: 2,500 vectors"));
 }
@@ -477,7 +488,8 @@ fn searches_see_every_vector_while_others_change_flush_and_merge() {
 fn filters_count_before_anything_is_ranked() {
     let (base, queries) = Rows::fixture();
     let rows = Arc::new(base.grown(2_600, 8));
-    let lists = Tuning { tail_rows: 300, sketch_rows: 200, partition_rows: 900, lists: 16, probes: 8, candidates: 4 };
+    let lists =
+        Tuning { tail_rows: 300, sketch_rows: 200, partition_rows: 900, lists: 16, probes: 8, candidates: 4 };
     for kind in kinds() {
         let folder = tempfile::tempdir().unwrap();
         let index = built(folder.path(), &rows, options(kind, lists));
@@ -490,7 +502,9 @@ fn filters_count_before_anything_is_ranked() {
                 let query = queries.row(number);
                 let hits = index.search(query, 10, Some(&allowed), &Cancel::new()).unwrap();
                 let mut truth = rows.nearest(query, rows.len());
-                truth.sort_by(|one, other| dot(rows.row(*other), query).total_cmp(&dot(rows.row(*one), query)));
+                truth.sort_by(|one, other| {
+                    dot(rows.row(*other), query).total_cmp(&dot(rows.row(*one), query))
+                });
                 let truth: Vec<u64> =
                     truth.iter().map(|row| *row as u64 + 1).filter(|key| allowed(*key)).take(10).collect();
                 assert_eq!(hits.len(), truth.len(), "as many as there are");

@@ -17,14 +17,14 @@ mod error;
 mod folder;
 #[cfg(feature = "hnsw")]
 mod graph;
+#[cfg(not(feature = "hnsw"))]
+#[path = "vector_index/no_graph.rs"]
+mod graph;
 mod kernels;
 mod manifest;
 mod mapped;
 mod merge;
 mod nearest;
-#[cfg(not(feature = "hnsw"))]
-#[path = "vector_index/no_graph.rs"]
-mod graph;
 mod opening;
 mod partition;
 mod segment;
@@ -237,11 +237,7 @@ impl VectorIndex {
     ///
     /// # Errors
     /// The folder cannot be used or the source not be read. Files that cannot be used are no error.
-    pub fn open(
-        folder: &Path,
-        source: Arc<dyn VectorSource>,
-        options: Options,
-    ) -> Result<Self, VectorError> {
+    pub fn open(folder: &Path, source: Arc<dyn VectorSource>, options: Options) -> Result<Self, VectorError> {
         opening::open(folder, source, options)
     }
 
@@ -308,7 +304,8 @@ impl VectorIndex {
         };
         self.graphs.apply(&prepared);
         // Whoever holds the files is writing already; there is room until the next change.
-        if full && let Ok(mut files) = self.files.try_lock()
+        if full
+            && let Ok(mut files) = self.files.try_lock()
             && let Err(error) = self.save(&mut files)
         {
             log::warn!("{error}; the newest vectors stay in memory");
@@ -386,7 +383,8 @@ impl VectorIndex {
 }
 
 fn prepared(change: &Change) -> Prepared {
-    let record = change.vector.as_ref().map(|vector| code::unit(vector).map(|unit| Box::new(code::record(&unit))));
+    let record =
+        change.vector.as_ref().map(|vector| code::unit(vector).map(|unit| Box::new(code::record(&unit))));
     let refused = matches!(record, Some(Err(_)));
     Prepared { sequence: change.sequence, key: change.key, record: record.and_then(Result::ok), refused }
 }

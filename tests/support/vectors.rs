@@ -79,7 +79,8 @@ impl Rows {
         rows.extend_from_slice(&self.0[..count.min(self.len()) * DIMENSIONS]);
         while rows.len() < count * DIMENSIONS {
             let of = |random: &mut Random| self.row(random.below(self.len()));
-            let (one, two, three, four) = (of(&mut random), of(&mut random), of(&mut random), of(&mut random));
+            let (one, two, three, four) =
+                (of(&mut random), of(&mut random), of(&mut random), of(&mut random));
             let parts = [random.share() * 0.7, random.share() * 0.5 - 0.25, random.share() * 0.5 - 0.25];
             let others: f32 = parts.iter().sum();
             let start = rows.len();
@@ -88,9 +89,10 @@ impl Rows {
                 if place % 4 == 0 {
                     noise = random.next();
                 }
-                let value = one[place] + parts[0] * two[place] + parts[1] * three[place] + parts[2] * four[place]
-                    - others * middle[place]
-                    + f32::from((noise >> (place % 4 * 16)) as u16 as i16) * (0.03 / 32768.0);
+                let value =
+                    one[place] + parts[0] * two[place] + parts[1] * three[place] + parts[2] * four[place]
+                        - others * middle[place]
+                        + f32::from((noise >> (place % 4 * 16)) as u16 as i16) * (0.03 / 32768.0);
                 square += value * value;
                 rows.push(value);
             }
@@ -145,7 +147,9 @@ impl VectorSource for Rows {
     }
 
     fn vectors(&self, keys: &[u64], each: &mut dyn FnMut(u64, &[f32])) -> Result<(), VectorError> {
-        keys.iter().filter(|key| **key <= self.len() as u64).for_each(|key| each(*key, self.row(*key as usize - 1)));
+        keys.iter()
+            .filter(|key| **key <= self.len() as u64)
+            .for_each(|key| each(*key, self.row(*key as usize - 1)));
         Ok(())
     }
 }
@@ -203,8 +207,10 @@ impl VectorSource for Table {
 
     fn changes(&self, after: u64, limit: usize) -> Result<Vec<Change>, VectorError> {
         let content = self.content();
-        let of = |(sequence, key): (&u64, &u64)| {
-            Change { sequence: *sequence, key: *key, vector: content.rows[key].1.clone() }
+        let of = |(sequence, key): (&u64, &u64)| Change {
+            sequence: *sequence,
+            key: *key,
+            vector: content.rows[key].1.clone(),
         };
         Ok(content.changes.range(after + 1..).take(limit).map(of).collect())
     }

@@ -109,7 +109,13 @@ mod tests {
             vector[7] = value;
             vector
         };
-        for bad in [one_is(f32::NAN), one_is(f32::INFINITY), one_is(f32::MAX), [0.0; DIMENSIONS], [1e-40; DIMENSIONS]] {
+        for bad in [
+            one_is(f32::NAN),
+            one_is(f32::INFINITY),
+            one_is(f32::MAX),
+            [0.0; DIMENSIONS],
+            [1e-40; DIMENSIONS],
+        ] {
             assert!(check(&bad).is_err(), "{:?}", &bad[..8]);
         }
         assert!(check(&[]).is_err());

@@ -72,8 +72,13 @@ impl Folder {
         let failed = |error: io::Error| VectorError::file(path, &error);
         self.probe("create").map_err(failed)?;
         let file = OpenOptions::new().write(true).create(true).truncate(true).open(path).map_err(failed)?;
-        let mut sink =
-            Sink { folder: self, path, file, block: Vec::with_capacity(BLOCK), sum: crc32fast::Hasher::new() };
+        let mut sink = Sink {
+            folder: self,
+            path,
+            file,
+            block: Vec::with_capacity(BLOCK),
+            sum: crc32fast::Hasher::new(),
+        };
         content(&mut sink)?;
         let checksum = sink.sum.clone().finalize();
         sink.put(&checksum.to_le_bytes())?;
@@ -101,7 +106,8 @@ impl Folder {
     pub(super) fn sweep(&self, keep: &[String]) {
         for name in self.names() {
             let ours = name.starts_with(UNFINISHED) || name.starts_with(super::segment_file::PREFIX);
-            if ours && !keep.contains(&name)
+            if ours
+                && !keep.contains(&name)
                 && let Err(error) = self.remove(&name)
             {
                 // It is in nobody's way; the next open tries again.

@@ -126,7 +126,8 @@ impl Graphs {
 
     pub(super) fn apply(&self, changes: &[Prepared]) {
         let healthy = read(&self.graph).as_ref().is_none_or(|graph| {
-            let put = |change: &Prepared| change.record.as_ref().is_none_or(|record| graph.put(change.key, record));
+            let put =
+                |change: &Prepared| change.record.as_ref().is_none_or(|record| graph.put(change.key, record));
             changes.iter().all(put)
         });
         if !healthy {
@@ -265,7 +266,8 @@ fn load(folder: &Folder, model: &str) -> Option<Graph> {
     // The points of a loaded graph may point into its loader, so that one stays: a few bytes for each
     // opening of an index.
     let loader: &'static HnswIo = Box::leak(Box::new(HnswIo::new(&path, BASENAME)));
-    let loaded = contained(|| loader.load_hnsw_with_dist::<u8, Angle>(Angle).map_err(|error| error.to_string()));
+    let loaded =
+        contained(|| loader.load_hnsw_with_dist::<u8, Angle>(Angle).map_err(|error| error.to_string()));
     let points = match loaded {
         Ok(Ok(points)) => points,
         Ok(Err(reason)) | Err(reason) => {

@@ -119,15 +119,20 @@ mod plain {
     loops!(differing, dot);
 }
 
-const PLAIN: Kernels =
-    Kernels { name: "plain", near: plain::near, cosine: plain::cosine, cosines: plain::cosines, cosines_at: plain::cosines_at };
+const PLAIN: Kernels = Kernels {
+    name: "plain",
+    near: plain::near,
+    cosine: plain::cosine,
+    cosines: plain::cosines,
+    cosines_at: plain::cosines_at,
+};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::{
-        __m128i, _mm_loadu_si128, _mm256_add_epi32, _mm256_cvtepi8_epi16, _mm256_extracti128_si256,
-        _mm256_madd_epi16, _mm256_setzero_si256, _mm256_castsi256_si128, _mm_add_epi32, _mm_cvtsi128_si32,
-        _mm_shuffle_epi32,
+        __m128i, _mm_add_epi32, _mm_cvtsi128_si32, _mm_loadu_si128, _mm_shuffle_epi32, _mm256_add_epi32,
+        _mm256_castsi256_si128, _mm256_cvtepi8_epi16, _mm256_extracti128_si256, _mm256_madd_epi16,
+        _mm256_setzero_si256,
     };
 
     use super::{DIMENSIONS, Near, RECORD, Sketch, parts};
@@ -292,7 +297,9 @@ mod tests {
                 let picked: Vec<f32> = places.iter().map(|place| wanted[*place as usize]).collect();
                 let near: Vec<Near> = (5..)
                     .zip(&sketches)
-                    .map(|(place, other)| ((0..WORDS).map(|at| (sketch[at] ^ other[at]).count_ones()).sum(), place))
+                    .map(|(place, other)| {
+                        ((0..WORDS).map(|at| (sketch[at] ^ other[at]).count_ones()).sum(), place)
+                    })
                     .filter(|(differing, _): &(u32, u32)| *differing < 192)
                     .map(|(differing, place)| (differing as u16, place))
                     .collect();

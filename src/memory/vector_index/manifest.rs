@@ -1,12 +1,12 @@
 //! The file that makes the others an index: which segments there are, what died in them, and which
 //! changes of the database they hold.
 
+use super::VectorError;
 use super::bits::Bits;
 use super::bytes::{Cursor, words};
 use super::folder::Folder;
 use super::segment::View;
 use super::segment_file::{FORMAT, Mark, ROWS_MAX};
-use super::VectorError;
 
 const NAME: &str = "manifest";
 const MAGIC: &[u8; 8] = b"vecindx\n";
@@ -61,7 +61,8 @@ pub(super) fn publish(
     head.iter().for_each(|number| bytes.extend_from_slice(&number.to_le_bytes()));
     for (view, mark) in written {
         let dead = if view.dead.count() > 0 { view.dead.words() } else { &[] };
-        let line = [view.segment.id, mark.rows as u64, mark.length, u64::from(mark.checksum), dead.len() as u64];
+        let line =
+            [view.segment.id, mark.rows as u64, mark.length, u64::from(mark.checksum), dead.len() as u64];
         line.iter().chain(dead).for_each(|number| bytes.extend_from_slice(&number.to_le_bytes()));
     }
     folder.publish(NAME, |sink| sink.put(&bytes)).map(|_| ())

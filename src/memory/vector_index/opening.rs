@@ -76,7 +76,12 @@ fn load(folder: &Folder, model: &str) -> (State, bool) {
         match segment_file::read(folder, entry.id, entry.mark) {
             Ok(segment) => {
                 let live = segment.keys.len().saturating_sub(entry.dead.count());
-                views.push(View { segment: Arc::new(segment), dead: Arc::new(entry.dead), live, stale: false });
+                views.push(View {
+                    segment: Arc::new(segment),
+                    dead: Arc::new(entry.dead),
+                    live,
+                    stale: false,
+                });
             }
             Err(reason) => {
                 let name = segment_file::name(entry.id);

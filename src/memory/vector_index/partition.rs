@@ -73,7 +73,10 @@ impl Partition {
         let ends = self.starts.first() == Some(&0) && self.starts.last() == Some(&(rows as u32));
         let mut seen = vec![false; rows];
         let once = |row: &u32| seen.get_mut(*row as usize).is_some_and(|seen| !std::mem::replace(seen, true));
-        ascending && ends && self.rows.len() == rows && self.rows.iter().all(once)
+        ascending
+            && ends
+            && self.rows.len() == rows
+            && self.rows.iter().all(once)
             && self.centres.len() == self.lists() * RECORD
     }
 }
@@ -89,8 +92,7 @@ fn look(number: usize, cancel: &Cancel) -> Result<(), VectorError> {
 fn centres(rows: &[&Record], lists: usize, cancel: &Cancel) -> Result<Vec<u8>, VectorError> {
     let step = (rows.len() / (lists * SAMPLE)).max(1);
     let sample: Vec<&Record> = rows.iter().step_by(step).copied().collect();
-    let mut centres: Vec<u8> =
-        (0..lists).flat_map(|list| rows[list * rows.len() / lists]).copied().collect();
+    let mut centres: Vec<u8> = (0..lists).flat_map(|list| rows[list * rows.len() / lists]).copied().collect();
     let mut nearest = Nearest::default();
     let mut values = [0.0; DIMENSIONS];
     for _ in 0..ROUNDS {
@@ -120,9 +122,9 @@ impl Nearest {
     fn of(&mut self, row: &Record, centres: &[u8]) -> u32 {
         self.scores.clear();
         (kernels().cosines)(row, centres, &mut self.scores);
-        let best = (0_u32..).zip(&self.scores).max_by(|one, other| {
-            one.1.total_cmp(other.1).then(Reverse(one.0).cmp(&Reverse(other.0)))
-        });
+        let best = (0_u32..)
+            .zip(&self.scores)
+            .max_by(|one, other| one.1.total_cmp(other.1).then(Reverse(one.0).cmp(&Reverse(other.0))));
         best.map_or(0, |(list, _)| list)
     }
 }

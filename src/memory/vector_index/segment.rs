@@ -185,7 +185,8 @@ impl View {
 
     fn offer_all(&self, search: &Search<'_>, best: &mut Highest) -> Result<(), VectorError> {
         let mut scores = Vec::with_capacity(BLOCK);
-        for (first, block) in (0..).step_by(BLOCK).zip(self.segment.records.as_slice().chunks(BLOCK * RECORD)) {
+        for (first, block) in (0..).step_by(BLOCK).zip(self.segment.records.as_slice().chunks(BLOCK * RECORD))
+        {
             look(search.cancel)?;
             scores.clear();
             (kernels().cosines)(&search.query.record, block, &mut scores);

@@ -145,9 +145,8 @@ fn header(id: u64, applied: u64, rows: usize, sketched: bool, lists: usize) -> V
 /// Rows, whether there are sketches, lists; if this is the header of the file that is looked for.
 fn counts(header: &[u8], id: u64) -> Option<(usize, bool, usize)> {
     let mut cursor = Cursor::new(header);
-    let ours = cursor.take(MAGIC.len())? == MAGIC
-        && cursor.u32()? == FORMAT
-        && cursor.u32()? == DIMENSIONS as u32;
+    let ours =
+        cursor.take(MAGIC.len())? == MAGIC && cursor.u32()? == FORMAT && cursor.u32()? == DIMENSIONS as u32;
     let sketched = cursor.u32()?;
     let lists = cursor.u32()? as usize;
     let same = cursor.u64()? == id;

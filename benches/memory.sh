@@ -15,12 +15,19 @@ for memories in "$folder"/*.memories.jsonl; do
     name=$(basename "$memories" .memories.jsonl)
     SPACEBOT_DIR="$work/$name" "$binary" memory import "$memories" >/dev/null
 done
-variants=${VARIANTS:-"full"}
-for variant in $variants; do
+if [ -n "${VARIANTS:-}" ]; then
+    read -ra variants <<<"$VARIANTS"
+else
+    variants=(words meaning words,meaning,by_rank words,meaning words,meaning,locality words,meaning,locality,second_pass
+        words,meaning,locality,second_pass,dates all)
+fi
+for variant in "${variants[@]}"; do
+    parts=()
+    [ "$variant" = all ] || parts=(--parts "$variant")
     : >"$work/hits"
     for questions in "$folder"/*.questions.jsonl; do
         name=$(basename "$questions" .questions.jsonl)
-        SPACEBOT_DIR="$work/$name" SPACEBOT_SEARCH="$variant" "$binary" memory search --queries "$questions" --json --limit 20 >>"$work/hits"
+        SPACEBOT_DIR="$work/$name" "$binary" memory search --queries "$questions" --json --limit 20 "${parts[@]}" >>"$work/hits"
     done
     echo "== $variant"
     python3 "$folder/score.py" "$work/hits" "$folder"/*.questions.jsonl

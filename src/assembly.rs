@@ -29,6 +29,7 @@ use spacebot::id::{AgentId, ConversationId, InstanceId, OutboxId};
 use spacebot::identity::Identity;
 use spacebot::llm::{LlmManager, offline};
 use spacebot::memory::MemoryStore;
+use spacebot::memory::embed::{Embedder, Settings};
 use spacebot::message::{Intake, Outbox};
 use spacebot::messaging::irc;
 use spacebot::messaging::mailbox::Mailbox;
@@ -102,6 +103,7 @@ struct Ground {
     agents: BTreeMap<AgentId, Arc<AgentParts>>,
     databases: Vec<JoinHandle<()>>,
     unfinished: Vec<(AgentId, Unfinished)>,
+    embedder: Option<Embedder>,
 }
 
 impl Daemon {
@@ -153,6 +155,7 @@ impl Daemon {
             server.stop();
             threads.extend(workers);
         }
+        threads.extend(self.agents.values().filter_map(|agent| agent.memory.stop()));
         let ended = join(threads, JOIN_TIMEOUT);
         for (id, agent) in &self.agents {
             if let Err(error) = agent.memory.flush() {
@@ -168,8 +171,12 @@ impl Ground {
     fn lay(config: &Config) -> Result<Self, StartError> {
         let clock = SystemClock::shared();
         let llm = Arc::new(LlmManager::new(&config.llm, clock.clone(), offline::model(clock.clone())));
+        let embedder = config
+            .embedding
+            .enabled
+            .then(|| Embedder::new(Settings::new(&config.embedding, &config.data_folder)));
         let mut ground =
-            Self { clock, agents: BTreeMap::new(), databases: Vec::new(), unfinished: Vec::new() };
+            Self { clock, agents: BTreeMap::new(), databases: Vec::new(), unfinished: Vec::new(), embedder };
         for agent in &config.agents {
             ground.add_agent(config, agent, &llm)?;
         }
@@ -198,12 +205,14 @@ impl Ground {
             .map_err(|error| fault("recovery", &error))?;
         tell_recovered(&agent.id, &recovered, &sandbox);
         self.unfinished.extend(recovered.unfinished.into_iter().map(|found| (agent.id.clone(), found)));
-        let memory = MemoryStore::open(db, data.join("index"), self.clock.clone())
-            .map_err(|error| fault("memory", &error))?;
+        let memory =
+            MemoryStore::open_with(db, data.join("index"), self.clock.clone(), self.embedder.clone())
+                .map_err(|error| fault("memory", &error))?;
         let identity = Identity::load_or_seed(&home).map_err(|error| fault("identity", &error))?;
         let workspace = Workspace::open(&folder).map_err(|error| fault("workspace", &error))?;
         let prompts = AgentPrompts::new(agent, &identity, &folder.to_string_lossy())
             .map_err(|error| fault("prompts", &error))?;
+        memory.catch_up();
         let parts = AgentParts {
             config: agent.clone(),
             prompts,

@@ -86,6 +86,25 @@ pub struct Config {
     pub webhook: WebhookConfig,
     pub irc: Vec<IrcConfig>,
     pub api: ApiConfig,
+    pub embedding: EmbeddingConfig,
+}
+
+/// `[memory.embedding]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmbeddingConfig {
+    pub enabled: bool,
+    /// Folder of the model; none: the usual places.
+    pub model: Option<PathBuf>,
+    /// The library of onnxruntime; none: the usual places, else the built-in runtime.
+    pub onnxruntime: Option<PathBuf>,
+    /// The model is put away after this time without a text (`idle_unload_secs`, 5 to 86,400).
+    pub idle_unload: Duration,
+}
+
+impl Default for EmbeddingConfig {
+    fn default() -> Self {
+        Self { enabled: true, model: None, onnxruntime: None, idle_unload: Duration::from_secs(300) }
+    }
 }
 
 /// `[llm]` and `[llm.provider.<id>]`.

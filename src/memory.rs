@@ -3,34 +3,47 @@
 //! The table is the only truth; the text index beside it is derived, and a save does not touch it.
 
 mod analysis;
+pub mod embed;
 mod error;
+mod fusion;
+mod graph;
 mod index_files;
 mod index_query;
 mod index_writer;
+mod locality;
 mod record;
 mod search;
 mod store;
 mod tail;
+mod temporal;
 mod text_index;
 pub mod transfer;
+mod upkeep;
+mod vector_index;
+mod vectors;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub use error::MemoryError;
 pub use record::{
     ASSOCIATIONS_MAX, Association, CONTENT_BYTES_MAX, Hit, LIMIT_DEFAULT, LIMIT_MAX, Memory, MemoryType,
-    Mode, NewAssociation, NewMemory, Origin, RelationType, SearchQuery, Sort, Source, WEIGHT_DEFAULT, Who,
+    Mode, NewAssociation, NewMemory, Origin, Parts, RelationType, SearchQuery, Sort, Source, WEIGHT_DEFAULT,
+    Who,
 };
 
 use crate::clock::{SharedClock, Timestamp};
 use crate::db::Db;
 use crate::text;
+use embed::Embedder;
 use record::SOURCE_BYTES_MAX;
 use text_index::TextIndex;
 use transfer::Imported;
+pub use vectors::Filled;
+use vectors::Vectors;
 
 /// Changes worth a commit of the text index at idle; fewer are as well off in its tail.
 const COMMIT_CHANGES: usize = 32;
@@ -40,6 +53,17 @@ const COMMIT_CHANGES_BUSY: usize = text_index::TAIL_ROWS;
 const QUIET: Duration = Duration::from_secs(30);
 /// Longest reason for forgetting that is kept, in bytes.
 const REASON_BYTES_MAX: usize = 1_000;
+
+/// Days between two rounds of upkeep, and what one round merges (spec 2.5).
+const TEND_EVERY: Duration = Duration::from_secs(86_400);
+const MERGES_MAX: usize = 500;
+/// What a round of [`MemoryStore::tend`] did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tended {
+    pub pruned: usize,
+    pub archived: usize,
+    pub merged: usize,
+}
 
 /// Memories read at a time for an export.
 const EXPORT_ROWS: usize = 200;
@@ -55,6 +79,8 @@ pub struct Statistics {
     pub changes: i64,
     /// The last change that the text index on disk holds.
     pub indexed: i64,
+    /// Memories that still wait for their vector.
+    pub without_vector: u64,
 }
 
 /// The memories of one agent; clones are the same store.
@@ -65,10 +91,14 @@ struct Inner {
     db: Db,
     clock: SharedClock,
     text_index: TextIndex,
+    /// None: no embedding, search goes by words.
+    vectors: Option<Arc<Vectors>>,
     /// Changes by this process since the last commit of the index.
     uncommitted: AtomicUsize,
     /// When the last of them was, in the clock's milliseconds.
     changed_at: AtomicI64,
+    /// When upkeep ran last, in the clock's milliseconds; 0 before the first.
+    tended_at: AtomicI64,
 }
 
 impl MemoryStore {
@@ -77,12 +107,34 @@ impl MemoryStore {
     /// # Errors
     /// There is something at `index_folder` that is no folder.
     pub fn open(db: Db, index_folder: PathBuf, clock: SharedClock) -> Result<Self, MemoryError> {
+        Self::open_with(db, index_folder, clock, None)
+    }
+
+    /// As [`MemoryStore::open`], with search by meaning.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(
+        db: Db,
+        index_folder: PathBuf,
+        clock: SharedClock,
+        embedder: Option<Embedder>,
+    ) -> Result<Self, MemoryError> {
         if index_folder.exists() && !index_folder.is_dir() {
             return Err(MemoryError::Invalid(format!("{} is no folder", index_folder.display())));
         }
         let text_index = TextIndex::new(index_folder);
         let (uncommitted, changed_at) = (AtomicUsize::new(0), AtomicI64::new(0));
-        Ok(Self(Arc::new(Inner { db, clock, text_index, uncommitted, changed_at })))
+        let vectors = embedder.map(Vectors::new);
+        Ok(Self(Arc::new(Inner {
+            db,
+            clock,
+            text_index,
+            vectors,
+            uncommitted,
+            changed_at,
+            tended_at: AtomicI64::new(0),
+        })))
     }
 
     /// Returns after the memory is on disk with its associations; it is found from then on.
@@ -98,6 +150,9 @@ impl MemoryStore {
             Ok(memory)
         })?;
         self.changed(now);
+        if let Some(vectors) = &self.0.vectors {
+            vectors.fill_in_background(&self.0.db);
+        }
         Ok(saved)
     }
 
@@ -159,6 +214,10 @@ impl MemoryStore {
     pub fn statistics(&self) -> Result<Statistics, MemoryError> {
         let now = self.0.clock.now();
         let indexed = self.0.text_index.committed(&self.0.db, now);
+        let without_vector = match &self.0.vectors {
+            Some(vectors) => vectors.missing(&self.0.db)?,
+            None => 0,
+        };
         Ok(self.0.db.read(|connection| {
             Ok(Statistics {
                 by_type: store::count_by_type(connection)?,
@@ -166,6 +225,7 @@ impl MemoryStore {
                 associations: store::count_associations(connection)?,
                 changes: store::last_change(connection)?,
                 indexed,
+                without_vector,
             })
         })?)
     }
@@ -190,7 +250,9 @@ impl MemoryStore {
     /// # Errors
     /// The query asks for something impossible, or the database cannot be read.
     pub fn search(&self, query: &SearchQuery) -> Result<Vec<Hit>, MemoryError> {
-        search::search(&self.0.db, &self.0.text_index, query, self.0.clock.now())
+        let Inner { db, text_index, vectors, .. } = &*self.0;
+        let sources = search::Sources { db, text_index, vectors: vectors.as_deref() };
+        search::search(&sources, query, self.0.clock.now())
     }
 
     /// Hides a memory from every search; the row stays. True when it was there until now. This is an
@@ -264,6 +326,60 @@ impl MemoryStore {
         let committed = self.0.text_index.commit_now(&self.0.db, self.0.clock.now())?;
         self.committed(changes, true);
         Ok(committed)
+    }
+
+    /// Makes every vector that is missing; `progress` hears how many are made.
+    ///
+    /// # Errors
+    /// There is no model, or the database does not take them.
+    pub fn fill_vectors(&self, progress: &mut dyn FnMut(usize)) -> Result<Filled, MemoryError> {
+        match &self.0.vectors {
+            Some(vectors) => vectors.fill(&self.0.db, progress),
+            None => Ok(Filled::default()),
+        }
+    }
+
+    /// Prunes what has faded out, archives what was pruned long ago, merges near duplicates; at most once a
+    /// day. None when it is not due.
+    ///
+    /// # Errors
+    /// The database does not take it; each step is whole or not done.
+    pub fn tend(&self, now: Timestamp) -> Result<Option<Tended>, MemoryError> {
+        let last = self.0.tended_at.load(Ordering::Acquire);
+        if last != 0 && now.since(Timestamp(last)) < TEND_EVERY {
+            return Ok(None);
+        }
+        self.0.tended_at.store(now.0, Ordering::Release);
+        let (pruned, archived) = self.0.db.write(move |connection| upkeep::prune(connection, now))?;
+        let mut tended = Tended { pruned, archived, merged: 0 };
+        if let Some(vectors) = &self.0.vectors {
+            for (one, other) in vectors.duplicates(&self.0.db, MERGES_MAX)? {
+                let merged =
+                    self.0.db.write(move |connection| upkeep::merge(connection, &one, &other, now))?;
+                tended.merged += usize::from(merged);
+            }
+            if tended.merged > 0 {
+                vectors.fill_in_background(&self.0.db);
+            }
+        }
+        if tended != Tended::default() {
+            self.changed(now);
+        }
+        Ok(Some(tended))
+    }
+
+    /// Makes missing vectors in the background, if there are any; for a start.
+    pub fn catch_up(&self) {
+        if let Some(vectors) = &self.0.vectors
+            && vectors.missing(&self.0.db).is_ok_and(|missing| missing > 0)
+        {
+            vectors.fill_in_background(&self.0.db);
+        }
+    }
+
+    /// Asks what runs in the background to end; returns its thread, if there is one, to be joined.
+    pub fn stop(&self) -> Option<JoinHandle<()>> {
+        self.0.vectors.as_ref().and_then(|vectors| vectors.stop())
     }
 
     fn changed(&self, now: Timestamp) {

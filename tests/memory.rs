@@ -190,7 +190,8 @@ fn a_hit_explains_itself() {
     let bench = Bench::new();
     bench.save(MemoryType::Decision, "We move to Lisbon in autumn");
     let hits = bench.find("Lisbon weather in autumn");
-    assert_eq!(hits[0].why, "2 of 3 words (Lisbon, autumn), importance 0.80");
+    assert!(hits[0].why.starts_with("2 of 3 words (Lisbon, autumn); words 1.00"), "{}", hits[0].why);
+    assert!(hits[0].why.ends_with("importance 0.80"), "{}", hits[0].why);
     assert!(hits[0].score > 0.2 && hits[0].score < 0.8, "{}", hits[0].score);
     assert!(bench.find("Lisbon")[0].score > 0.9);
 }
@@ -574,7 +575,14 @@ fn associations_are_saved_with_their_memory_or_not_at_all() {
     assert_eq!(error.kind(), Kind::NotFound);
     assert!(error.to_string().contains("nowhere"), "{error}");
     assert_eq!(save(vec![link(&old.id, 1.5)]).unwrap_err().kind(), Kind::Invalid);
-    assert_eq!(bench.find("Mainz").len(), 1, "nothing of a refused save is stored");
+    let hits = bench.find("Mainz");
+    let found: Vec<_> = hits.iter().map(|hit| hit.memory.content.as_str()).collect();
+    // The old one comes along because it is tied to the new one, and behind it.
+    assert_eq!(
+        found,
+        ["the office is in Mainz", "the office is in Bonn"],
+        "nothing of a refused save is stored"
+    );
 }
 
 #[test]

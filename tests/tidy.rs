@@ -44,6 +44,8 @@ const LOCKS: Exceptions = &[
     ("src/llm/lines.rs", "the pool of idle connections"),
     ("src/messaging/irc.rs", "one line of status, read by the API"),
     ("src/memory/text_index.rs", "one reader of the text index for all branches"),
+    ("src/memory/embed.rs", "one model for all agents, and the vectors of recent queries"),
+    ("src/memory/vectors.rs", "one vector index for all branches of an agent"),
 ];
 /// Waiting by the clock; everybody else waits for an event with a deadline.
 const SLEEPS: Exceptions = &[

@@ -63,6 +63,11 @@ pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Ori
     if let Err(error) = parts.memory.maintain(parts.conversations.now()) {
         log::warn!("the memory index was not tended: {error}");
     }
+    match parts.memory.tend(parts.conversations.now()) {
+        Ok(None) => {}
+        Ok(Some(tended)) => log::debug!("memories tended: {tended:?}"),
+        Err(error) => log::warn!("the memories were not tended: {error}"),
+    }
     end(
         parts,
         job,

@@ -85,6 +85,10 @@ pub enum MemoryAction {
         queries: Option<PathBuf>,
         #[arg(long)]
         json: bool,
+        /// Only these parts of a hybrid search, for measurements: words, meaning, by_rank, locality, second_pass, dates,
+        /// graph.
+        #[arg(long, value_name = "LIST")]
+        parts: Option<String>,
     },
     /// Make the indexes anew from the database.
     Reindex,

@@ -14,6 +14,7 @@ use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::db::Db;
 use crate::error::{Fault, Kind};
+use crate::memory::embed::{Embedder, Settings};
 use crate::memory::{MemoryError, MemoryStore};
 
 #[derive(Debug, thiserror::Error)]
@@ -63,18 +64,23 @@ pub fn run(config: &Config, agent: Option<&str>, action: MemoryAction) -> Result
         return Err(CommandError::NoMemories(agent));
     }
     let db = Db::open_inline(&folder.join("spacebot.db"), None).map_err(MemoryError::from)?;
-    let store = MemoryStore::open(db, folder.join("index"), SystemClock::shared())?;
+    let needs_vectors = !matches!(action, MemoryAction::Export { .. });
+    let embedder = (config.embedding.enabled && needs_vectors)
+        .then(|| Embedder::new(Settings::new(&config.embedding, &config.data_folder)));
+    let store = MemoryStore::open_with(db, folder.join("index"), SystemClock::shared(), embedder)?;
     let done = match action {
         MemoryAction::Import { file } => import::run(&store, &file),
         MemoryAction::Export { output, forgotten } => export::run(&store, output.as_deref(), forgotten),
-        MemoryAction::Search { query, mode, memory_type, limit, queries, json } => {
-            let options = search::Options::new(&mode, memory_type.as_deref(), limit)?;
+        MemoryAction::Search { query, mode, memory_type, limit, queries, json, parts } => {
+            let options = search::Options::new(&mode, memory_type.as_deref(), limit, parts.as_deref())?;
             match queries {
                 Some(file) => search::many(&store, &options, &file),
                 None => search::one(&store, &options, query.as_deref(), json),
             }
         }
-        MemoryAction::Reindex => store.reindex().map(|()| true).map_err(CommandError::from),
+        MemoryAction::Reindex => {
+            store.reindex().map_err(CommandError::from).and_then(|()| import::fill(&store))
+        }
         MemoryAction::Stats => statistics(&store, &folder),
     };
     // What was saved may wait for its index; a failure there costs nothing but time later.
@@ -110,6 +116,7 @@ fn statistics(store: &MemoryStore, folder: &std::path::Path) -> Result<bool, Com
     line("forgotten", statistics.forgotten.to_string())?;
     line("associations", statistics.associations.to_string())?;
     line("changes", format!("{}, {} of them in the text index", statistics.changes, statistics.indexed))?;
+    line("without vector", statistics.without_vector.to_string())?;
     line("database", bytes(fs::metadata(folder.join("spacebot.db")).map_or(0, |file| file.len())))?;
     Ok(true)
 }

@@ -77,6 +77,13 @@ fn write_all(out: &mut String, config: &Config) -> std::fmt::Result {
         writeln!(out, "\n[{name}]\nenabled = {enabled}\nbind = {}\nport = {port}", text(&bind.to_string()))?;
         secret(out, "auth_token", token.as_ref())?;
     }
+    let embedding = &config.embedding;
+    writeln!(out, "\n[memory.embedding]\nenabled = {}", embedding.enabled)?;
+    let path =
+        |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
+    optional(out, "model", path(&embedding.model).as_deref())?;
+    optional(out, "onnxruntime", path(&embedding.onnxruntime).as_deref())?;
+    writeln!(out, "idle_unload_secs = {}", embedding.idle_unload.as_secs())?;
     config.irc.iter().try_for_each(|irc| write_irc(out, irc))
 }
 

@@ -10,9 +10,9 @@ use toml::de::DeTable;
 
 use super::section::{Section, Source};
 use super::{
-    AgentConfig, ApiConfig, ApiType, BindingConfig, Config, ConfigError, DAY, IrcConfig, LimitsConfig,
-    LlmConfig, OFFLINE_MODEL, ProviderConfig, RoutingConfig, SandboxConfig, SandboxMode, Secret,
-    WebhookConfig,
+    AgentConfig, ApiConfig, ApiType, BindingConfig, Config, ConfigError, DAY, EmbeddingConfig, IrcConfig,
+    LimitsConfig, LlmConfig, OFFLINE_MODEL, ProviderConfig, RoutingConfig, SandboxConfig, SandboxMode,
+    Secret, WebhookConfig,
 };
 use crate::id::{AgentId, InstanceId};
 
@@ -145,7 +145,24 @@ fn resolve(
     messaging.finish();
     let bindings = bindings(root, &agents, &irc);
     let api = api(&root.table("api"));
-    Config { data_folder, file, log_level, llm, agents, bindings, webhook, irc, api }
+    let memory = root.table("memory");
+    let embedding = embedding(&memory.table("embedding"));
+    memory.finish();
+    Config { data_folder, file, log_level, llm, agents, bindings, webhook, irc, api, embedding }
+}
+
+fn embedding(section: &Section<'_, '_>) -> EmbeddingConfig {
+    let base = EmbeddingConfig::default();
+    let path = |key| section.name(key).map(PathBuf::from);
+    let (model, onnxruntime) = (path("model"), path("onnxruntime"));
+    let config = EmbeddingConfig {
+        enabled: section.switch("enabled").unwrap_or(base.enabled),
+        idle_unload: seconds(section, "idle_unload_secs", 5, 86_400).unwrap_or(base.idle_unload),
+        model,
+        onnxruntime,
+    };
+    section.finish();
+    config
 }
 
 fn seconds(section: &Section<'_, '_>, key: &'static str, least: u64, most: u64) -> Option<Duration> {

@@ -65,6 +65,12 @@ impl Fault for DbError {
     }
 }
 
+impl From<rusqlite::types::FromSqlError> for DbError {
+    fn from(error: rusqlite::types::FromSqlError) -> Self {
+        DbError::Corrupt(format!("a value of an unexpected type: {error}"))
+    }
+}
+
 impl From<rusqlite::Error> for DbError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {

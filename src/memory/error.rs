@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use tantivy::TantivyError;
 use tantivy::directory::error::{LockError, OpenDirectoryError, OpenReadError, OpenWriteError};
 
+use super::embed::EmbedError;
 use crate::db::DbError;
 use crate::error::{Fault, Kind};
 
@@ -17,6 +18,8 @@ pub enum MemoryError {
     Index { folder: PathBuf, reason: String, kind: Kind },
     #[error("{0}")]
     Invalid(String),
+    #[error("{0}")]
+    Embedding(EmbedError),
     #[error("there is no memory with the id {0:?}")]
     NotFound(String),
 }
@@ -26,6 +29,7 @@ impl Fault for MemoryError {
         match self {
             MemoryError::Database(error) => error.kind(),
             MemoryError::Index { kind, .. } => *kind,
+            MemoryError::Embedding(error) => error.kind(),
             MemoryError::Invalid(_) => Kind::Invalid,
             MemoryError::NotFound(_) => Kind::NotFound,
         }
@@ -34,6 +38,7 @@ impl Fault for MemoryError {
     fn hint(&self) -> Option<&str> {
         match self {
             MemoryError::Database(error) => error.hint(),
+            MemoryError::Embedding(error) => error.hint(),
             MemoryError::Index { .. } => Some(
                 "the folder holds nothing of its own: it may be deleted and is rebuilt from the database",
             ),

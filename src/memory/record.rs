@@ -288,6 +288,66 @@ pub struct SearchQuery {
     pub sort: Option<Sort>,
     /// 1 to [`LIMIT_MAX`].
     pub limit: usize,
+    /// Parts of the hybrid search; all of them but for measurements.
+    pub parts: Parts,
+}
+
+/// What the hybrid search is made of. Measurements leave parts out; nothing else does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parts {
+    pub words: bool,
+    pub meaning: bool,
+    /// Lists are joined by the places in them and not by their scores.
+    pub by_rank: bool,
+    pub locality: bool,
+    pub second_pass: bool,
+    pub dates: bool,
+    pub graph: bool,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self {
+            words: true,
+            meaning: true,
+            by_rank: false,
+            locality: true,
+            second_pass: true,
+            dates: true,
+            graph: true,
+        }
+    }
+}
+
+impl FromStr for Parts {
+    type Err = MemoryError;
+
+    /// A list such as `words,meaning,locality`.
+    fn from_str(text: &str) -> Result<Self, MemoryError> {
+        let mut parts = Self {
+            words: false,
+            meaning: false,
+            by_rank: false,
+            locality: false,
+            second_pass: false,
+            dates: false,
+            graph: false,
+        };
+        for word in text.split(',').map(str::trim) {
+            let part = match word {
+                "words" => &mut parts.words,
+                "meaning" => &mut parts.meaning,
+                "by_rank" => &mut parts.by_rank,
+                "locality" => &mut parts.locality,
+                "second_pass" => &mut parts.second_pass,
+                "dates" => &mut parts.dates,
+                "graph" => &mut parts.graph,
+                _ => return Err(MemoryError::Invalid(format!("{word:?} is no part of the search"))),
+            };
+            *part = true;
+        }
+        Ok(parts)
+    }
 }
 
 impl SearchQuery {
@@ -296,7 +356,14 @@ impl SearchQuery {
     }
 
     pub fn of(mode: Mode) -> Self {
-        Self { text: None, mode, memory_type: None, sort: None, limit: LIMIT_DEFAULT }
+        Self {
+            text: None,
+            mode,
+            memory_type: None,
+            sort: None,
+            limit: LIMIT_DEFAULT,
+            parts: Parts::default(),
+        }
     }
 }
 

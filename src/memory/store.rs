@@ -227,6 +227,71 @@ pub(super) fn list(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// The newest memories of a span of time, the end not included.
+pub(super) fn within(
+    connection: &Connection,
+    from: Timestamp,
+    to: Timestamp,
+    memory_type: Option<&str>,
+    limit: usize,
+) -> Result<Vec<Memory>, DbError> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM memories WHERE forgotten = 0 AND created_at >= ?1 AND created_at < ?2
+         AND (?3 IS NULL OR memory_type = ?3) ORDER BY created_at DESC LIMIT ?4"
+    ))?;
+    let rows = statement.query_map(params![from.0, to.0, memory_type, count(limit)], memory_of)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Live memories with a base importance below `highest` that were created before `before`.
+pub(super) fn below(
+    connection: &Connection,
+    highest: f64,
+    before: Timestamp,
+    limit: usize,
+) -> Result<Vec<Memory>, DbError> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM memories WHERE forgotten = 0 AND memory_type <> 'identity'
+         AND importance < ?1 AND created_at < ?2 LIMIT ?3"
+    ))?;
+    let rows = statement.query_map(params![highest, before.0, count(limit)], memory_of)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Memories that were forgotten for this reason before `before`. Never the one with the highest change:
+/// the numbers go on from it.
+pub(super) fn forgotten_for(
+    connection: &Connection,
+    reason: &str,
+    before: Timestamp,
+    limit: usize,
+) -> Result<Vec<Memory>, DbError> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM memories WHERE forgotten = 1 AND forget_reason = ?1 AND updated_at < ?2
+         AND change_seq < (SELECT max(change_seq) FROM memories) LIMIT ?3"
+    ))?;
+    let rows = statement.query_map(params![reason, before.0, count(limit)], memory_of)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Ties two memories, unless they are tied by this relation already.
+pub(super) fn tie(
+    connection: &Connection,
+    source_id: &str,
+    target_id: &str,
+    relation: &str,
+    weight: f64,
+    now: Timestamp,
+) -> Result<(), DbError> {
+    connection
+        .prepare_cached(
+            "INSERT INTO associations (id, source_id, target_id, relation_type, weight, created_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (source_id, target_id, relation_type) DO NOTHING",
+        )?
+        .execute(params![new_id(now), source_id, target_id, relation, weight, now.0])?;
+    Ok(())
+}
+
 /// Associations that begin or end at this memory.
 pub(super) fn associations(connection: &Connection, id: &str) -> Result<Vec<Association>, DbError> {
     let mut statement = connection.prepare_cached(

@@ -68,8 +68,13 @@ impl Home {
 
     pub fn configure(&mut self, more: &str) {
         self.more = more.to_owned();
-        let text =
-            format!("{more}\n[messaging.webhook]\nport = {}\n[api]\nport = {}\n", self.webhook, self.api);
+        // Tests of something else do without the model: loading it takes longer than most of them.
+        let embedding =
+            if more.contains("[memory.embedding]") { "" } else { "[memory.embedding]\nenabled = false\n" };
+        let text = format!(
+            "{more}\n{embedding}[messaging.webhook]\nport = {}\n[api]\nport = {}\n",
+            self.webhook, self.api
+        );
         std::fs::write(self.config(), text).unwrap();
     }
 

@@ -29,7 +29,30 @@ pub(super) fn run(store: &MemoryStore, file: &Path) -> Result<bool, CommandError
     run.progress.end();
     let Counts { new, known, refused } = run.counts;
     println!("{new} imported, {known} were there before, {refused} refused");
+    fill(store)?;
     Ok(refused == 0)
+}
+
+/// Makes the vectors that are missing; without a model that is said and no failure.
+pub(super) fn fill(store: &MemoryStore) -> Result<bool, CommandError> {
+    let shown = io::stderr().is_terminal();
+    let filled = store.fill_vectors(&mut |made| {
+        if shown {
+            eprint!("\r{made} vectors");
+        }
+    });
+    if shown {
+        eprintln!();
+    }
+    match filled {
+        Ok(_) => Ok(true),
+        // The words are there; the daemon makes the vectors when it can.
+        Err(error @ MemoryError::Embedding(_)) => {
+            eprintln!("spacebot: {}", crate::error::log_line(&error));
+            Ok(true)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 #[derive(Debug, Default)]

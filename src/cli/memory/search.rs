@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::CommandError;
-use crate::memory::{Hit, MemoryStore, MemoryType, Mode, SearchQuery};
+use crate::memory::{Hit, MemoryStore, MemoryType, Mode, Parts, SearchQuery};
 use crate::text;
 
 /// Longest line of a file of queries, in bytes.
@@ -19,16 +19,23 @@ pub(super) struct Options {
     mode: Mode,
     memory_type: Option<MemoryType>,
     limit: usize,
+    parts: Parts,
 }
 
 impl Options {
-    pub(super) fn new(mode: &str, memory_type: Option<&str>, limit: usize) -> Result<Self, CommandError> {
-        Ok(Self { mode: mode.parse()?, memory_type: memory_type.map(str::parse).transpose()?, limit })
+    pub(super) fn new(
+        mode: &str,
+        memory_type: Option<&str>,
+        limit: usize,
+        parts: Option<&str>,
+    ) -> Result<Self, CommandError> {
+        let parts = parts.map(str::parse).transpose()?.unwrap_or_default();
+        Ok(Self { mode: mode.parse()?, memory_type: memory_type.map(str::parse).transpose()?, limit, parts })
     }
 
     fn query(&self, text: Option<String>) -> SearchQuery {
-        let Self { mode, memory_type, limit } = *self;
-        SearchQuery { text, memory_type, limit, ..SearchQuery::of(mode) }
+        let Self { mode, memory_type, limit, parts } = *self;
+        SearchQuery { text, memory_type, limit, parts, ..SearchQuery::of(mode) }
     }
 }
 

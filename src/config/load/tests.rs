@@ -25,7 +25,7 @@ const EVERY_TABLE: &str = r#"
 "#;
 
 /// Keys that stand in the document as tables of their own, not as rows.
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 14] = [
     "llm",
     "provider",
     "defaults",
@@ -38,6 +38,8 @@ const TABLES: [&str; 12] = [
     "irc",
     "api",
     "instances",
+    "memory",
+    "embedding",
 ];
 
 #[test]

@@ -77,10 +77,10 @@ fn make(folder: &Path, count: usize) {
     fs::write(folder.join("queries.f32"), bytes(&questions.0)).unwrap();
     let (store, db) = open(&ours, None);
     for (first, block) in (0..).step_by(1_000).zip(texts.chunks(1_000)) {
-        let imported = block.iter().zip(first..).map(|(text, key)| Imported {
-            key,
-            memory: NewMemory::new(MemoryType::Fact, text.clone()),
-        });
+        let imported = block
+            .iter()
+            .zip(first..)
+            .map(|(text, key)| Imported { key, memory: NewMemory::new(MemoryType::Fact, text.clone()) });
         store.import(imported.collect()).unwrap();
     }
     store.flush().unwrap();

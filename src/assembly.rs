@@ -28,8 +28,7 @@ use spacebot::hub::{self, AgentIntake, AgentOutbox, Bell, HubParts, Inputs};
 use spacebot::id::{AgentId, ConversationId, InstanceId, OutboxId};
 use spacebot::identity::Identity;
 use spacebot::llm::{LlmManager, offline};
-use spacebot::memory::MemoryStore;
-use spacebot::memory::embed::{Embedder, Settings};
+use spacebot::memory::{MemoryStore, SearchOptions};
 use spacebot::message::{Intake, Outbox};
 use spacebot::messaging::irc;
 use spacebot::messaging::mailbox::{Commits, Mailbox};
@@ -103,7 +102,7 @@ struct Ground {
     agents: BTreeMap<AgentId, Arc<AgentParts>>,
     databases: Vec<JoinHandle<()>>,
     unfinished: Vec<(AgentId, Unfinished)>,
-    embedder: Option<Embedder>,
+    search: SearchOptions,
 }
 
 impl Daemon {
@@ -171,12 +170,10 @@ impl Ground {
     fn lay(config: &Config) -> Result<Self, StartError> {
         let clock = SystemClock::shared();
         let llm = Arc::new(LlmManager::new(&config.llm, clock.clone(), offline::model(clock.clone())));
-        let embedder = config
-            .embedding
-            .enabled
-            .then(|| Embedder::new(Settings::new(&config.embedding, &config.data_folder)));
+        // Of all agents: one model is loaded once.
+        let search = SearchOptions::new(&config.memory, &config.data_folder);
         let mut ground =
-            Self { clock, agents: BTreeMap::new(), databases: Vec::new(), unfinished: Vec::new(), embedder };
+            Self { clock, agents: BTreeMap::new(), databases: Vec::new(), unfinished: Vec::new(), search };
         for agent in &config.agents {
             ground.add_agent(config, agent, &llm)?;
         }
@@ -208,9 +205,8 @@ impl Ground {
             .map_err(|error| fault("recovery", &error))?;
         tell_recovered(&agent.id, &recovered, &sandbox);
         self.unfinished.extend(recovered.unfinished.into_iter().map(|found| (agent.id.clone(), found)));
-        let memory =
-            MemoryStore::open_with(db, data.join("index"), self.clock.clone(), self.embedder.clone())
-                .map_err(|error| fault("memory", &error))?;
+        let memory = MemoryStore::open_with(db, data.join("index"), self.clock.clone(), self.search.clone())
+            .map_err(|error| fault("memory", &error))?;
         let identity = Identity::load_or_seed(&home).map_err(|error| fault("identity", &error))?;
         let workspace = Workspace::open(&folder).map_err(|error| fault("workspace", &error))?;
         let prompts = AgentPrompts::new(agent, &identity, &folder.to_string_lossy())

@@ -11,8 +11,8 @@ use spacebot::clock::{Clock, SimulatedClock, Timestamp};
 use spacebot::db::Db;
 use spacebot::memory::embed::{Embedder, MODEL, Places, Settings};
 use spacebot::memory::{
-    Memory, MemoryStore, MemoryType, NewAssociation, NewMemory, RelationType, SearchQuery, Source, Tended,
-    Who,
+    Memory, MemoryStore, MemoryType, NewAssociation, NewMemory, RelationType, SearchOptions, SearchQuery,
+    Source, Tended, Who,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -33,8 +33,13 @@ impl Bench {
         let places = Places { model: Some(model), onnxruntime: None, data_folder: PathBuf::from("/nowhere") };
         let embedder =
             with_vectors.then(|| Embedder::new(Settings { places, idle: Duration::from_secs(600) }));
-        let store =
-            MemoryStore::open_with(db.clone(), folder.path().join("index"), clock.clone(), embedder).unwrap();
+        let store = MemoryStore::open_with(
+            db.clone(),
+            folder.path().join("index"),
+            clock.clone(),
+            SearchOptions { embedder, ..SearchOptions::default() },
+        )
+        .unwrap();
         Self { _folder: folder, clock, db, store }
     }
 

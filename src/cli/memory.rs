@@ -15,8 +15,7 @@ use crate::clock::SystemClock;
 use crate::config::{AgentConfig, Config};
 use crate::db::Db;
 use crate::error::{Fault, Kind};
-use crate::memory::embed::{Embedder, Settings};
-use crate::memory::{MemoryError, MemoryStore};
+use crate::memory::{MemoryError, MemoryStore, SearchOptions};
 use crate::working_memory::WorkingMemory;
 
 #[derive(Debug, thiserror::Error)]
@@ -68,13 +67,17 @@ pub fn run(config: &Config, agent: Option<&str>, action: MemoryAction) -> Result
     let db = Db::open_inline(&folder.join("spacebot.db"), None).map_err(MemoryError::from)?;
     let needs_vectors = !matches!(action, MemoryAction::Export { .. } | MemoryAction::Events { .. });
     let happened = WorkingMemory::new(db.clone());
-    let embedder = (config.embedding.enabled && needs_vectors)
-        .then(|| Embedder::new(Settings::new(&config.embedding, &config.data_folder)));
-    let store = MemoryStore::open_with(db, folder.join("index"), SystemClock::shared(), embedder)?;
+    let mut options = SearchOptions::new(&config.memory, &config.data_folder);
+    options.embedder.take_if(|_| !needs_vectors);
+    let store = MemoryStore::open_with(db, folder.join("index"), SystemClock::shared(), options)?;
     let done = match action {
         MemoryAction::Import { file } => import::run(&store, &file),
         MemoryAction::Export { output, forgotten } => export::run(&store, output.as_deref(), forgotten),
         MemoryAction::Search { query, mode, memory_type, limit, queries, json, parts } => {
+            // One question and the end: there is no later.
+            if let Err(error) = store.await_indexes() {
+                eprintln!("spacebot: {}", crate::error::log_line(&error));
+            }
             let options = search::Options::new(&mode, memory_type.as_deref(), limit, parts.as_deref())?;
             match queries {
                 Some(file) => search::many(&store, &options, &file),
@@ -118,7 +121,13 @@ fn statistics(store: &MemoryStore, folder: &std::path::Path) -> Result<bool, Com
     line("forgotten", statistics.forgotten.to_string())?;
     line("associations", statistics.associations.to_string())?;
     line("changes", format!("{}, {} of them in the text index", statistics.changes, statistics.indexed))?;
-    line("without vector", statistics.without_vector.to_string())?;
+    match statistics.without_vector {
+        Some(count) => line("without vector", count.to_string())?,
+        None => line("vectors", "none: there is no embedding model".to_owned())?,
+    }
+    if let Some(health) = statistics.vector_index {
+        line("vector index", health.to_string())?;
+    }
     line("database", bytes(fs::metadata(folder.join("spacebot.db")).map_or(0, |file| file.len())))?;
     Ok(true)
 }

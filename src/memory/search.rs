@@ -4,6 +4,7 @@
 //! to it, or happened when the question says. Each of these is one statement, not one for each hit.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::analysis::{Analyzer, QueryWord, indexed_text};
@@ -73,7 +74,7 @@ pub(super) fn search(
 pub(super) struct Sources<'a> {
     pub(super) db: &'a Db,
     pub(super) text_index: &'a TextIndex,
-    pub(super) vectors: Option<&'a Vectors>,
+    pub(super) vectors: Option<&'a Arc<Vectors>>,
 }
 
 fn hybrid(

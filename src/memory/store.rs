@@ -315,6 +315,13 @@ pub(super) fn count_forgotten(connection: &Connection) -> Result<u64, DbError> {
     Ok(connection.query_row(sql, [], |row| row.get(0))?)
 }
 
+/// Memories that are not forgotten.
+pub(super) fn count_live(connection: &Connection) -> Result<u64, DbError> {
+    // The smallest index that has one entry for each of them.
+    let sql = "SELECT COUNT(*) FROM memories INDEXED BY memories_created WHERE forgotten = 0";
+    Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}
+
 pub(super) fn count_associations(connection: &Connection) -> Result<u64, DbError> {
     Ok(connection.query_row("SELECT COUNT(*) FROM associations", [], |row| row.get(0))?)
 }

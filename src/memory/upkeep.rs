@@ -101,7 +101,6 @@ pub(super) fn merge(
             i64::try_from(loser.access_count).unwrap_or(i64::MAX),
             loser.last_accessed_at.0,
         ])?;
-    connection.prepare_cached("DELETE FROM memory_vectors WHERE memory_id = ?1")?.execute([&survivor.id])?;
     move_ties(connection, &loser.id, &survivor.id, now)?;
     store::forget(connection, &loser.id, Some(&format!("merged into {}", survivor.id)), now)
 }

@@ -39,3 +39,6 @@ END;
 CREATE TRIGGER memory_was_rewritten AFTER UPDATE OF content ON memories WHEN new.content <> old.content BEGIN
     DELETE FROM memory_vectors WHERE memory_id = new.id;
 END;
+
+-- The most important memories, read from the top until the rest cannot be more important any more.
+CREATE INDEX memories_importance ON memories (importance, created_at) WHERE forgotten = 0;

@@ -31,7 +31,7 @@ use spacebot::llm::{LlmManager, offline};
 use spacebot::memory::{MemoryStore, SearchOptions};
 use spacebot::message::{Intake, Outbox};
 use spacebot::messaging::irc;
-use spacebot::messaging::mailbox::{Commits, Mailbox};
+use spacebot::messaging::mailbox::Mailbox;
 use spacebot::messaging::webhook::Webhook;
 use spacebot::prompts;
 use spacebot::thread::{self, Cancel};
@@ -302,12 +302,8 @@ fn start_server(
     commands: Sender<spacebot::command::Command>,
     adapters: &[Adapter],
 ) -> Result<RunningServer, StartError> {
-    let limits = Limits::default();
-    // One thread is left for whoever only asks.
-    let commits = Commits::new(limits.workers.saturating_sub(1).max(1));
     let mailbox = |name: &str| {
-        let instance = InstanceId::new(name);
-        Mailbox::new(intake.clone(), ground.outbox(), ground.clock.clone(), instance, commits.clone())
+        Mailbox::new(intake.clone(), ground.outbox(), ground.clock.clone(), InstanceId::new(name))
     };
     let mut listeners: Vec<(TcpListener, Arc<dyn Handler>)> = Vec::new();
     if config.webhook.enabled {
@@ -334,7 +330,8 @@ fn start_server(
     if listeners.is_empty() {
         return Ok(None);
     }
-    let options = ServerOptions { clock: ground.clock.clone(), cancel: Cancel::new(), limits };
+    let options =
+        ServerOptions { clock: ground.clock.clone(), cancel: Cancel::new(), limits: Limits::default() };
     Server::start(listeners, options).map(Some).map_err(|error| StartError::of("http server", &error))
 }
 

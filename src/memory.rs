@@ -11,6 +11,8 @@ mod index_files;
 mod index_query;
 mod index_writer;
 mod locality;
+mod options;
+mod proposals;
 mod record;
 mod search;
 mod store;
@@ -22,13 +24,15 @@ mod upkeep;
 pub mod vector_index;
 mod vectors;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub use error::MemoryError;
+pub use options::{SearchOptions, Statistics};
+pub use proposals::{Decision, Proposal};
 pub use record::{
     ASSOCIATIONS_MAX, Association, CONTENT_BYTES_MAX, Hit, LIMIT_DEFAULT, LIMIT_MAX, Memory, MemoryType,
     Mode, NewAssociation, NewMemory, Origin, Parts, RelationType, SearchQuery, Sort, Source, WEIGHT_DEFAULT,
@@ -36,11 +40,9 @@ pub use record::{
 };
 
 use crate::clock::{SharedClock, Timestamp};
-use crate::config::{Language, MemoryConfig};
 use crate::db::rusqlite::Connection;
 use crate::db::{Db, DbError};
 use crate::text;
-use embed::{Embedder, Settings};
 use record::SOURCE_BYTES_MAX;
 use text_index::TextIndex;
 use transfer::Imported;
@@ -72,41 +74,6 @@ pub struct Tended {
 const VECTORS: &str = "vectors";
 /// Memories read at a time for an export.
 const EXPORT_ROWS: usize = 200;
-
-/// What [`MemoryStore::statistics`] returns.
-#[derive(Debug, Clone)]
-pub struct Statistics {
-    /// Without the forgotten ones and empty types.
-    pub by_type: Vec<(MemoryType, u64)>,
-    pub forgotten: u64,
-    pub associations: u64,
-    /// Number of the last change.
-    pub changes: i64,
-    /// The last change that the text index on disk holds.
-    pub indexed: i64,
-    /// Memories that still wait for their vector; none when there is no model to make one.
-    pub without_vector: Option<u64>,
-    /// The vector index, if there is a model.
-    pub vector_index: Option<Health>,
-}
-
-/// How memories are found; the default is English words and no meaning.
-#[derive(Clone, Default)]
-pub struct SearchOptions {
-    pub language: Language,
-    pub index: IndexKind,
-    /// None: no search by meaning.
-    pub embedder: Option<Embedder>,
-}
-
-impl SearchOptions {
-    /// `[memory]`, with an embedder of its own.
-    pub fn new(config: &MemoryConfig, data_folder: &Path) -> Self {
-        let MemoryConfig { embedding, index, language } = config;
-        let embedder = embedding.enabled.then(|| Embedder::new(Settings::new(embedding, data_folder)));
-        Self { language: *language, index: *index, embedder }
-    }
-}
 
 /// The memories of one agent; clones are the same store.
 #[derive(Clone)]
@@ -435,6 +402,23 @@ impl MemoryStore {
         {
             vectors.fill_in_background(&self.0.db);
         }
+    }
+
+    /// Pairs of memories that may contradict each other, at most `limit`, the longest waiting first.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn proposals(&self, limit: usize) -> Result<Vec<Proposal>, MemoryError> {
+        Ok(self.0.db.read(|connection| proposals::open(connection, limit))?)
+    }
+
+    /// Ties such a pair as decided. False when there is no such proposal any more.
+    ///
+    /// # Errors
+    /// The database does not take it.
+    pub fn decide(&self, proposal: i64, decision: Decision) -> Result<bool, MemoryError> {
+        let now = self.0.clock.now();
+        Ok(self.0.db.write(move |connection| proposals::decide(connection, proposal, decision, now))?)
     }
 
     /// Asks what runs in the background to end; returns its thread, if there is one, to be joined.

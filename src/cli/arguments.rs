@@ -103,6 +103,14 @@ pub enum MemoryAction {
     Reindex,
     /// What is stored, and the state of the indexes.
     Stats,
+    /// Pairs of memories that may contradict each other.
+    Proposals,
+    /// Say what such a pair is: contradicts, updates (the newer takes the place of the older) or unrelated.
+    Decide {
+        /// Number of the proposal.
+        proposal: i64,
+        decision: String,
+    },
 }
 
 #[derive(Debug, Args)]

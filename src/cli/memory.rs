@@ -4,6 +4,7 @@ mod events;
 mod export;
 mod import;
 mod originals;
+mod proposals;
 mod search;
 
 use std::fs;
@@ -88,6 +89,8 @@ pub fn run(config: &Config, agent: Option<&str>, action: MemoryAction) -> Result
         MemoryAction::Reindex => {
             store.reindex().map_err(CommandError::from).and_then(|()| import::fill(&store))
         }
+        MemoryAction::Proposals => proposals::list(&store),
+        MemoryAction::Decide { proposal, decision } => proposals::decide(&store, proposal, &decision),
         MemoryAction::Stats => statistics(&store, &folder),
     };
     // What was saved may wait for its index; a failure there costs nothing but time later.

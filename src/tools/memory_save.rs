@@ -91,7 +91,7 @@ impl Tool for MemorySave {
         });
         let memory = NewMemory {
             importance: arguments.importance,
-            source: Some(Source::claimed(self.origin.process, arguments.source.as_deref())),
+            source: Some(Source::claimed(self.origin.process, arguments.source.as_deref(), context.outside)),
             channel_id: Some(self.origin.conversation.to_string()),
             associations: associations.collect(),
             ..NewMemory::new(arguments.memory_type.unwrap_or(MemoryType::Fact), arguments.content)

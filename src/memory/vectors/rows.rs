@@ -7,7 +7,7 @@ use super::{ALIKE, BATCH, SAME};
 use crate::db::DbError;
 use crate::db::rusqlite::{Connection, OptionalExtension, params};
 use crate::memory::record::{Memory, MemoryType};
-use crate::memory::store;
+use crate::memory::{proposals, store};
 
 /// A text that has no vector yet: id, content and number of its last change.
 pub(super) type Waiting = (String, String, i64);
@@ -38,7 +38,8 @@ pub(super) fn keys_of(connection: &Connection, memory_type: MemoryType) -> Resul
     Ok(keys)
 }
 
-/// `related_to`, or `updates` from the newer to the older; the weight goes from 0.5 to 1 with the cosine.
+/// `related_to`, or `updates` from the newer to the older when they say the same; what may contradict each
+/// other is proposed. The weight goes from 0.5 to 1 with the cosine.
 pub(super) fn tie(
     connection: &Connection,
     (one, other, cosine): &(String, String, f32),
@@ -48,7 +49,11 @@ pub(super) fn tie(
     };
     let order = |memory: &Memory| (memory.created_at, memory.change_seq);
     let (newer, older) = if order(&one) >= order(&other) { (one, other) } else { (other, one) };
-    let same = *cosine >= SAME && newer.memory_type == older.memory_type;
+    let disagree = proposals::disagree(&newer, &older);
+    if disagree {
+        proposals::propose(connection, &newer, &older, f64::from(*cosine))?;
+    }
+    let same = *cosine >= SAME && newer.memory_type == older.memory_type && !disagree;
     let relation = if same { "updates" } else { "related_to" };
     let weight = 0.5 + 0.5 * f64::from((cosine - ALIKE) / (1.0 - ALIKE)).clamp(0.0, 1.0);
     store::tie(connection, &newer.id, &older.id, relation, weight, newer.updated_at)

@@ -24,9 +24,11 @@ use rig_core::completion::{CompletionRequest, Message};
 use rig_core::message::UserContent;
 use serde_json::json;
 use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link};
-use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp};
+use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
 use spacebot::command::{Command, StatusReport};
-use spacebot::config::{AgentConfig, IngestionConfig, LimitsConfig, LlmConfig, RoutingConfig, SandboxConfig};
+use spacebot::config::{
+    AgentConfig, IngestionConfig, LimitsConfig, LlmConfig, RoutingConfig, SandboxConfig, WorkingMemoryConfig,
+};
 use spacebot::conversation::{Conversations, Place};
 use spacebot::db::{CommitGate, Db, DbError};
 use spacebot::effect::Answer;
@@ -260,7 +262,9 @@ fn begin(
     let db = Db::open_inline(&folder.join("spacebot.db"), Some(disk.clone()))
         .expect("the database opens after every crash");
     let conversations = Conversations::new(db.clone(), shared.clone());
-    let unfinished = conversations.recover("interrupted").expect("recovery").unfinished;
+    let recovered = conversations
+        .recover_and("interrupted", |connection, run, now| agent::cut_off(run).insert(connection, now));
+    let unfinished = recovered.expect("recovery").unfinished;
     let (calm, random) = (calm.clone(), random.clone());
     let model = local_model(move |request| {
         let mut random = random.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -275,6 +279,8 @@ fn begin(
         limits: limits(),
         sandbox: SandboxConfig::default(),
         ingestion: IngestionConfig::default(),
+        timezone: Zone::utc(),
+        working_memory: WorkingMemoryConfig::default(),
     };
     let identity = Identity::load_or_seed(folder).expect("identity");
     let next = conversations.next_process_number().expect("number");
@@ -601,6 +607,30 @@ impl World {
         Ok(())
     }
 
+    /// Every start and end of a run and every memory is one event, whatever crashed in between.
+    fn check_events(&self, read: &dyn Fn(&str) -> Vec<String>) -> Result<(), String> {
+        let ends = "SELECT run FROM (
+                SELECT 'branch:' || id AS run FROM branch_runs UNION ALL SELECT 'worker:' || id FROM worker_runs) runs
+            WHERE (SELECT count(*) FROM working_memory_events e WHERE e.run = runs.run
+                   AND kind IN ('branch_completed', 'worker_completed', 'error')) <> 1";
+        let starts = "SELECT 'worker:' || id FROM worker_runs
+            WHERE (SELECT count(*) FROM working_memory_events
+                   WHERE run = 'worker:' || worker_runs.id AND kind = 'worker_spawned') <> 1";
+        let memories = "SELECT 'not as many' WHERE (SELECT count(*) FROM memories)
+               <> (SELECT count(*) FROM working_memory_events WHERE kind = 'memory_saved')";
+        let strangers = "SELECT kind || ' ' || text FROM working_memory_events
+            WHERE run LIKE 'branch:%' AND substr(run, 8) NOT IN (SELECT id FROM branch_runs)
+               OR run LIKE 'worker:%' AND substr(run, 8) NOT IN (SELECT id FROM worker_runs)";
+        let cases = [("ends", ends), ("starts", starts), ("memories", memories), ("causes", strangers)];
+        for (what, sql) in cases {
+            let found = read(sql);
+            if !found.is_empty() {
+                return Err(format!("events and {what} differ: {found:?}"));
+            }
+        }
+        Ok(())
+    }
+
     fn check_end(&self) -> Result<(), String> {
         let read = |sql: &str| -> Vec<String> {
             let db = self.life.parts.conversations.db();
@@ -642,6 +672,7 @@ impl World {
         if !runs.is_empty() {
             return Err(format!("P1: results that nobody heard of: {runs:?}"));
         }
+        self.check_events(&read)?;
         if !self.life.status(self.now()).busy.is_empty() {
             return Err("P4: the hub still holds conversations".to_owned());
         }

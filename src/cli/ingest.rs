@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::memory::{CommandError, data_folder};
+use super::memory::{CommandError, owner};
 use crate::config::Config;
 use crate::db::Db;
 use crate::error::log_line;
@@ -29,8 +29,9 @@ pub struct Options {
 /// # Errors
 /// It could not be done.
 pub fn run(config: &Config, options: &Options) -> Result<bool, CommandError> {
-    let data = data_folder(config, options.agent.as_deref())?;
-    let workspace = data.with_file_name("workspace");
+    let owner = owner(config, options.agent.as_deref())?;
+    let home = config.data_folder.join("agents").join(owner.id.as_str());
+    let (data, workspace) = (home.join("data"), home.join("workspace"));
     let mut all = true;
     for file in &options.files {
         match ingest::add(&workspace, file) {
@@ -42,17 +43,16 @@ pub fn run(config: &Config, options: &Options) -> Result<bool, CommandError> {
         }
     }
     if options.status {
+        if !data.join("spacebot.db").exists() {
+            return Err(CommandError::NoMemories(owner.id.to_string()));
+        }
         show(&data, &workspace, options.json)?;
     }
     Ok(all)
 }
 
 fn show(data: &Path, workspace: &Path, json: bool) -> Result<(), CommandError> {
-    let database = data.join("spacebot.db");
-    if !database.exists() {
-        return Err(CommandError::NoMemories("of this name".to_owned()));
-    }
-    let db = Db::open_inline(&database, None).map_err(IngestError::from)?;
+    let db = Db::open_inline(&data.join("spacebot.db"), None).map_err(IngestError::from)?;
     let ingestion = Ingestion::new(db, workspace);
     let files = ingestion.files().map_err(IngestError::from)?;
     let known = |name: &String| {

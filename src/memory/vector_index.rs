@@ -1,337 +1,405 @@
-//! The vectors of one store in memory, small enough for a board: for each a sketch of one bit a number
-//! and a code of one byte a number. A search looks at all sketches, then at the codes of the best; the
-//! exact numbers stay in the database for the last word.
+//! Search by meaning over many vectors on a small board.
 //!
-//! Derived and never saved: it is filled from the database, row by row, and knows rows by their keys.
+//! A row takes 56 bytes in memory, a sketch of one bit a number and its key, and 388 in a mapped file, one
+//! byte a number. A search looks at all sketches (or, with very many, at those in near lists), then at the
+//! codes of the nearest, and asks the database for the numbers of the last forty. The newest rows are in
+//! memory until a flush writes them.
+//!
+//! Everything here is derived: [`VectorSource`] has the truth. What is torn, old or of another model is
+//! noticed when the index is opened, and made again by [`VectorIndex::catch_up`]; searches are answered
+//! meanwhile from what is there. docs/MEMORY.md has the shape of the files and the figures.
 
-use std::collections::HashMap;
+mod bits;
+mod bytes;
+mod catch_up;
+mod code;
+mod error;
+mod folder;
+#[cfg(feature = "hnsw")]
+mod graph;
+#[cfg(not(feature = "hnsw"))]
+#[path = "vector_index/no_graph.rs"]
+mod graph;
+mod kernels;
+mod manifest;
+mod mapped;
+mod merge;
+mod nearest;
+mod opening;
+mod partition;
+mod segment;
+mod segment_file;
+mod state;
+mod store;
+mod tail;
 
-use super::embed::DIMENSIONS;
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Words of a sketch.
-const WORDS: usize = DIMENSIONS / 64;
-/// Up to here all codes are looked at: sketches would save nothing.
-const EXACT_ROWS: usize = 5_000;
-/// Sketches whose codes are looked at: this many, and one more for each [`ROWS_PER_CANDIDATE`] rows. Measured on
-/// jittered vectors of dialogue: recall@10 .9997 at 10,000 rows with 500, .9993 at 100,000 with 2,000.
-const CANDIDATES: usize = 500;
-const ROWS_PER_CANDIDATE: usize = 60;
-/// Vectors whose mean is the middle of the sketches.
-const MEAN_ROWS: usize = 2_048;
+pub use crate::config::VectorIndexKind as IndexKind;
+pub use code::check;
+pub use error::VectorError;
+pub use folder::Probe;
+pub use kernels::DIMENSIONS;
 
-/// Which rows count in a search.
-pub(super) type Filter<'a> = &'a dyn Fn(&Tag) -> bool;
+use crate::thread::{Cancel, lock};
+use graph::Graphs;
+use nearest::{Highest, best_first};
+use segment::{Query, Search};
+use state::{Prepared, State};
+use store::Files;
 
-/// What a search may filter by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Tag {
-    pub(super) memory_type: u8,
-    pub(super) forgotten: bool,
+/// Candidates whose numbers the database is asked for; more when more is wanted.
+const EXACT_ROWS: usize = 40;
+/// Most rows that one search returns.
+pub const LIMIT_MAX: usize = 10_000;
+/// A tail that cannot be written may grow to this many times its size; then changes are refused.
+const TAILS_MAX: usize = 4;
+/// The same where another process writes: a command beside a daemon, which ends soon.
+const READER_TAILS_MAX: usize = 64;
+
+/// One change of the database: a vector that came or was replaced, or (None) went.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// Ascending over the whole database.
+    pub sequence: u64,
+    pub key: u64,
+    pub vector: Option<Vec<f32>>,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct VectorIndex {
-    keys: Vec<i64>,
-    tags: Vec<Tag>,
-    scales: Vec<f32>,
-    /// `[n, 384] i8`.
-    codes: Vec<i8>,
-    /// `[n, 6] u64`.
-    sketches: Vec<u64>,
-    places: HashMap<i64, u32>,
-    /// `[384] f32`, from the first rows; sketches are of what is above it.
-    mean: Vec<f32>,
-    mean_of: usize,
+/// What a [`VectorSource`] says about itself, at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Summary {
+    /// The last change that [`VectorSource::changes`] would give; 0 before the first.
+    pub newest: u64,
+    /// How many vectors there are.
+    pub vectors: u64,
+}
+
+/// The database as the index sees it.
+pub trait VectorSource: Send + Sync {
+    /// # Errors
+    /// The database's, as [`VectorError::Source`]; so with the others.
+    fn summary(&self) -> Result<Summary, VectorError>;
+
+    /// At most `limit` changes after this one, ascending, none left out. A key that changed again since
+    /// may come with its last change only.
+    ///
+    /// # Errors
+    /// As above.
+    fn changes(&self, after: u64, limit: usize) -> Result<Vec<Change>, VectorError>;
+
+    /// The last change of a key, None when it is not known.
+    ///
+    /// # Errors
+    /// As above.
+    fn change_of(&self, key: u64) -> Result<Option<u64>, VectorError>;
+
+    /// The numbers of these keys in any order; a key without any is passed over.
+    ///
+    /// # Errors
+    /// As above.
+    fn vectors(&self, keys: &[u64], each: &mut dyn FnMut(u64, &[f32])) -> Result<(), VectorError>;
+}
+
+/// Where the index changes its ways. The defaults are measured (docs/MEMORY.md); tests use smaller ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuning {
+    /// Rows that are only in memory before they are written.
+    pub tail_rows: usize,
+    /// Smaller segments have no sketches: all their codes are looked at.
+    pub sketch_rows: usize,
+    /// Larger segments are sorted into lists.
+    pub partition_rows: usize,
+    pub lists: usize,
+    /// Lists that a search looks into, at least.
+    pub probes: usize,
+    /// Codes that are looked at, at least, for each row whose exact numbers will be asked for.
+    pub candidates: usize,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            tail_rows: 4_096,
+            sketch_rows: 4_096,
+            partition_rows: 200_000,
+            lists: 512,
+            probes: 64,
+            candidates: 16,
+        }
+    }
+}
+
+/// Of n rows, the codes of this many times the root of n are looked at.
+const CANDIDATES_PER_ROOT: f64 = 5.0;
+
+impl Tuning {
+    /// Sketches of `rows` whose codes are looked at: 640 of 10,000, 1,600 of 100,000, 5,000 of a million.
+    fn candidates(&self, rows: usize, limit: usize) -> usize {
+        let by_size = (CANDIDATES_PER_ROOT * (rows as f64).sqrt()) as usize;
+        by_size.max(limit.saturating_mul(self.candidates))
+    }
+}
+
+#[derive(Clone, Default)]
+pub struct Options {
+    /// The model that made the vectors; those of another are not comparable.
+    pub model: String,
+    pub kind: IndexKind,
+    pub tuning: Tuning,
+    /// Asked before every act on the disk, for tests.
+    pub probe: Option<Probe>,
+}
+
+/// How the index is; [`fmt::Display`] is for the log and the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Vectors that are found.
+    pub vectors: usize,
+    /// How many there should be, while not all of them are there.
+    pub of: Option<u64>,
+    /// What was there is not trusted and is being made again.
+    pub rebuilding: bool,
+    /// Vectors that are only in memory.
+    pub unsaved: usize,
+    pub segments: usize,
+    /// Rows that were no vectors and are not found.
+    pub refused: u64,
+    /// The instructions that the processor is used with.
+    pub instructions: &'static str,
+    /// Vectors in the graph, if there is one.
+    pub graph: Option<usize>,
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.of {
+            Some(of) => {
+                let doing = if self.rebuilding { "rebuilding" } else { "catching up" };
+                write!(formatter, "{doing}: {} of {}", grouped(self.vectors as u64), grouped(of))?;
+            }
+            None => write!(formatter, "ready: {} vectors", grouped(self.vectors as u64))?,
+        }
+        if self.refused > 0 {
+            write!(formatter, ", {} are no vectors", grouped(self.refused))?;
+        }
+        Ok(())
+    }
+}
+
+/// `3000` as `3,000`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// The vectors of one store, to be shared by all its threads. See the top of this file.
+pub struct VectorIndex {
+    source: Arc<dyn VectorSource>,
+    tuning: Tuning,
+    /// Held for moments only: a search copies what it needs, a rewrite exchanges what it made.
+    state: RwLock<State>,
+    /// One change after the other.
+    applying: Mutex<()>,
+    files: Mutex<Files>,
+    graphs: Graphs,
+    /// One catches up for all.
+    catching_up: Mutex<()>,
+    /// Somebody asked for it since the last look at the source.
+    wanted: AtomicBool,
+    /// Another process writes the files.
+    reads_only: bool,
+    /// How many vectors the source has, as last heard, while not all are here; 0 when they are.
+    expected: AtomicU64,
+    /// Segments written, for tests and figures.
+    rewrites: AtomicU64,
 }
 
 impl VectorIndex {
-    /// Puts a row in, or in the place of what has its key. `vector` is `[384] f32` of length 1; anything
-    /// else is passed over.
-    pub(super) fn put(&mut self, key: i64, tag: Tag, vector: &[f32]) {
-        if vector.len() != DIMENSIONS || vector.iter().any(|value| !value.is_finite()) {
-            return;
-        }
-        if self.mean_of < MEAN_ROWS {
-            self.learn_mean(vector);
-        }
-        let (codes, scale) = quantized(vector);
-        let sketch = self.sketch(vector);
-        if let Some(place) = self.places.get(&key) {
-            let place = *place as usize;
-            (self.tags[place], self.scales[place]) = (tag, scale);
-            self.codes[place * DIMENSIONS..(place + 1) * DIMENSIONS].copy_from_slice(&codes);
-            self.sketches[place * WORDS..(place + 1) * WORDS].copy_from_slice(&sketch);
-            return;
-        }
-        let Ok(place) = u32::try_from(self.keys.len()) else { return };
-        self.places.insert(key, place);
-        self.keys.push(key);
-        self.tags.push(tag);
-        self.scales.push(scale);
-        self.codes.extend_from_slice(&codes);
-        self.sketches.extend_from_slice(&sketch);
+    /// Opens what lies in `folder`, which may be nothing, and compares all of it with its checksums and with
+    /// the source. [`VectorIndex::catch_up`] brings what is missing.
+    ///
+    /// # Errors
+    /// The folder cannot be used or the source not be read. Files that cannot be used are no error.
+    pub fn open(folder: &Path, source: Arc<dyn VectorSource>, options: Options) -> Result<Self, VectorError> {
+        opening::open(folder, source, options)
     }
 
-    pub(super) fn retag(&mut self, key: i64, tag: Tag) {
-        if let Some(place) = self.places.get(&key) {
-            self.tags[*place as usize] = tag;
-        }
+    /// The last change of the source that is in.
+    pub fn applied(&self) -> u64 {
+        read(&self.state).standing.applied
     }
 
-    /// Takes a row out: the last one moves into its place.
-    pub(super) fn remove(&mut self, key: i64) {
-        let Some(place) = self.places.remove(&key) else { return };
-        let (place, last) = (place as usize, self.keys.len() - 1);
-        self.keys.swap_remove(place);
-        self.tags.swap_remove(place);
-        self.scales.swap_remove(place);
-        self.codes.copy_within(last * DIMENSIONS.., place * DIMENSIONS);
-        self.codes.truncate(last * DIMENSIONS);
-        self.sketches.copy_within(last * WORDS.., place * WORDS);
-        self.sketches.truncate(last * WORDS);
-        if let Some(moved) = self.keys.get(place) {
-            self.places.insert(*moved, u32::try_from(place).unwrap_or(u32::MAX));
+    /// Vectors that are found; while rebuilding, those that were brought again.
+    pub fn len(&self) -> usize {
+        read(&self.state).len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many segments were written since it was opened.
+    pub fn rewrites(&self) -> u64 {
+        self.rewrites.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    pub fn health(&self) -> Health {
+        let expected = self.expected.load(std::sync::atomic::Ordering::Relaxed);
+        let state = read(&self.state);
+        Health {
+            vectors: state.len(),
+            of: (expected > 0 || state.rebuilding).then_some(expected),
+            rebuilding: state.rebuilding,
+            unsaved: state.unsaved(),
+            segments: state.views.len(),
+            refused: state.standing.refused,
+            instructions: kernels::kernels().name,
+            graph: self.graphs.len(),
         }
     }
 
-    /// The best `limit` rows that pass `filter`, with about their cosine to `query`, best first.
-    pub(super) fn search(&self, query: &[f32], limit: usize, filter: Filter<'_>) -> Vec<(i64, f32)> {
-        if query.len() != DIMENSIONS || self.keys.is_empty() || query.iter().any(|value| !value.is_finite()) {
-            return Vec::new();
+    /// Takes in the changes that follow `after`, in the order of the source and none left out. Each takes
+    /// the same short time, however many vectors there are; nothing is synced. False, and nothing is
+    /// taken in, when the index does not stand at `after`: [`VectorIndex::catch_up`] brings it there.
+    ///
+    /// Numbers that are no vector (see [`check`]) take their key out and are counted.
+    ///
+    /// # Errors
+    /// The changes are not ascending; or the disk has failed for so long that memory is full: the changes
+    /// are not taken in, and a later call tries again.
+    pub fn apply(&self, after: u64, changes: &[Change]) -> Result<bool, VectorError> {
+        let sequences = std::iter::once(after).chain(changes.iter().map(|change| change.sequence));
+        if !sequences.is_sorted_by(|one, other| one < other) {
+            return Err(VectorError::Invalid("changes of vectors are out of order".to_owned()));
         }
-        let (codes, scale) = quantized(query);
-        let wanted = CANDIDATES.max(limit) + self.keys.len() / ROWS_PER_CANDIDATE;
-        let places: Vec<u32> = if self.keys.len() <= EXACT_ROWS.max(wanted) {
-            (0..).zip(&self.tags).filter(|(_, tag)| filter(tag)).map(|(place, _)| place).collect()
-        } else {
-            self.nearest_sketches(&self.sketch(query), wanted, filter)
+        let prepared: Vec<Prepared> = changes.iter().map(prepared).collect();
+        let _one_at_a_time = lock(&self.applying);
+        self.make_room()?;
+        let full = {
+            let mut state = write(&self.state);
+            if state.standing.applied != after {
+                return Ok(false);
+            }
+            if !prepared.is_empty() {
+                state.apply(&prepared);
+            }
+            state.tail.len() >= self.tuning.tail_rows
         };
-        let mut found: Vec<(i64, f32)> = places
-            .into_iter()
-            .map(|place| {
-                let place = place as usize;
-                let row = &self.codes[place * DIMENSIONS..(place + 1) * DIMENSIONS];
-                (self.keys[place], dot(&codes, row) as f32 * scale * self.scales[place])
-            })
-            .collect();
-        let best_first =
-            |one: &(i64, f32), other: &(i64, f32)| other.1.total_cmp(&one.1).then(other.0.cmp(&one.0));
-        if found.len() > limit {
-            found.select_nth_unstable_by(limit, best_first);
-            found.truncate(limit);
+        self.graphs.apply(&prepared);
+        // Whoever holds the files is writing already; there is room until the next change.
+        if full
+            && !self.reads_only
+            && let Ok(mut files) = self.files.try_lock()
+            && let Err(error) = self.save(&mut files)
+        {
+            log::warn!("{error}; the newest vectors stay in memory");
+        }
+        Ok(true)
+    }
+
+    /// Memory is bounded also when the disk takes nothing.
+    fn make_room(&self) -> Result<(), VectorError> {
+        let tails = if self.reads_only { READER_TAILS_MAX } else { TAILS_MAX };
+        if read(&self.state).unsaved() < tails * self.tuning.tail_rows {
+            return Ok(());
+        }
+        if self.reads_only {
+            let reason = "another process keeps the vector index and is far behind the database";
+            return Err(VectorError::Invalid(reason.to_owned()));
+        }
+        self.save(&mut lock(&self.files))
+    }
+
+    /// From now on nothing that is there is trusted: the next [`VectorIndex::catch_up`] makes it again.
+    pub fn distrust(&self) {
+        let id = lock(&self.files).next_id();
+        write(&self.state).distrust(id);
+    }
+
+    /// The `limit` (at most [`LIMIT_MAX`]) nearest keys with their exact cosine, best first. `filter` says
+    /// which keys count, and is asked before anything is ranked; it may be asked often and must be quick.
+    /// While not everything is there ([`VectorIndex::health`]), the answer is from what is.
+    ///
+    /// # Errors
+    /// The query is no vector, the source cannot be read, or the stop request came.
+    pub fn search(
+        &self,
+        query: &[f32],
+        limit: usize,
+        filter: Option<&dyn Fn(u64) -> bool>,
+        cancel: &Cancel,
+    ) -> Result<Vec<(u64, f32)>, VectorError> {
+        let query = Query::new(query)?;
+        let limit = limit.min(LIMIT_MAX);
+        if limit == 0 {
+            return Ok(vec![]);
+        }
+        let wanted = EXACT_ROWS.max(limit.saturating_add(limit / 2));
+        let search = Search { query: &query, filter, limit: wanted, tuning: &self.tuning, cancel };
+        let candidates = match self.by_graph(&search, wanted) {
+            Some(candidates) => candidates,
+            None => self.by_sketches(&search, wanted)?,
+        };
+        self.rescored(&query, &candidates, limit)
+    }
+
+    fn by_sketches(&self, search: &Search<'_>, wanted: usize) -> Result<Vec<(u64, f32)>, VectorError> {
+        let mut best = Highest::new(wanted);
+        let views = {
+            let state = read(&self.state);
+            state.tail.search(search, &mut best)?;
+            state.views.clone()
+        };
+        for view in &views {
+            view.search(search, &mut best)?;
+        }
+        Ok(best.best_first())
+    }
+
+    /// The exact cosines. What the source does not know any more is no hit.
+    fn rescored(
+        &self,
+        query: &Query,
+        candidates: &[(u64, f32)],
+        limit: usize,
+    ) -> Result<Vec<(u64, f32)>, VectorError> {
+        let keys: Vec<u64> = candidates.iter().map(|(key, _)| *key).collect();
+        let mut found = Vec::with_capacity(keys.len());
+        if !keys.is_empty() {
+            let mut take = |key: u64, vector: &[f32]| {
+                found.extend(code::cosine(&query.unit, vector).map(|cosine| (key, cosine)));
+            };
+            self.source.vectors(&keys, &mut take)?;
         }
         found.sort_unstable_by(best_first);
-        found
-    }
-
-    /// The places of about `wanted` rows whose sketches differ least, by counting how many differ by how
-    /// much: two passes, no sorting.
-    fn nearest_sketches(&self, query: &[u64; WORDS], wanted: usize, filter: Filter<'_>) -> Vec<u32> {
-        let mut distances = vec![u16::MAX; self.keys.len()];
-        let mut counts = [0_usize; DIMENSIONS + 1];
-        for ((distance, sketch), tag) in
-            distances.iter_mut().zip(self.sketches.as_chunks::<WORDS>().0).zip(&self.tags)
-        {
-            if filter(tag) {
-                let differing: u32 =
-                    query.iter().zip(sketch).map(|(one, other)| (one ^ other).count_ones()).sum();
-                counts[differing as usize] += 1;
-                *distance = differing as u16;
-            }
-        }
-        let mut left = wanted;
-        let farthest = counts.iter().position(|count| {
-            let enough = *count >= left;
-            left = left.saturating_sub(*count);
-            enough
-        });
-        let farthest = farthest.unwrap_or(DIMENSIONS) as u16;
-        (0..).zip(distances).filter(|(_, distance)| *distance <= farthest).map(|(place, _)| place).collect()
-    }
-
-    fn learn_mean(&mut self, vector: &[f32]) {
-        if self.mean.is_empty() {
-            self.mean = vec![0.0; DIMENSIONS];
-        }
-        self.mean_of += 1;
-        let share = 1.0 / self.mean_of as f32;
-        for (mean, value) in self.mean.iter_mut().zip(vector) {
-            *mean += (value - *mean) * share;
-        }
-        // The sketches so far were of another middle; all of them, when it has settled.
-        if self.mean_of == MEAN_ROWS {
-            self.sketch_anew();
-        }
-    }
-
-    fn sketch_anew(&mut self) {
-        for place in 0..self.keys.len() {
-            let codes = &self.codes[place * DIMENSIONS..(place + 1) * DIMENSIONS];
-            let vector: Vec<f32> = codes.iter().map(|code| f32::from(*code) * self.scales[place]).collect();
-            let sketch = self.sketch(&vector);
-            self.sketches[place * WORDS..(place + 1) * WORDS].copy_from_slice(&sketch);
-        }
-    }
-
-    fn sketch(&self, vector: &[f32]) -> [u64; WORDS] {
-        let mut sketch = [0; WORDS];
-        for (place, (value, mean)) in vector.iter().zip(&self.mean).enumerate() {
-            sketch[place / 64] |= u64::from(value > mean) << (place % 64);
-        }
-        sketch
+        found.truncate(limit);
+        Ok(found)
     }
 }
 
-/// Codes from -127 to 127 and what one step of them is worth.
-fn quantized(vector: &[f32]) -> ([i8; DIMENSIONS], f32) {
-    let largest = vector.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
-    let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
-    let mut codes = [0; DIMENSIONS];
-    for (code, value) in codes.iter_mut().zip(vector) {
-        *code = (value / scale).round() as i8;
-    }
-    (codes, scale)
+fn prepared(change: &Change) -> Prepared {
+    let record =
+        change.vector.as_ref().map(|vector| code::unit(vector).map(|unit| Box::new(code::record(&unit))));
+    let refused = matches!(record, Some(Err(_)));
+    Prepared { sequence: change.sequence, key: change.key, record: record.and_then(Result::ok), refused }
 }
 
-/// At most 384 x 127 x 127, far below what an i32 holds.
-fn dot(one: &[i8], other: &[i8]) -> i32 {
-    one.iter().zip(other).map(|(one, other)| i32::from(*one) * i32::from(*other)).sum()
+/// A panic elsewhere does not poison: what is guarded is whole after every step.
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used)]
-mod tests {
-    use super::*;
-
-    const LIVE: Tag = Tag { memory_type: 0, forgotten: false };
-
-    /// SplitMix64; the seed is the test.
-    struct Random(u64);
-
-    impl Random {
-        fn next(&mut self) -> u64 {
-            self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mut mixed = self.0;
-            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            mixed ^ (mixed >> 31)
-        }
-
-        /// About normal, from twelve uniform numbers.
-        fn normal(&mut self) -> f32 {
-            (0..12).map(|_| (self.next() >> 40) as f32 / (1_u64 << 24) as f32).sum::<f32>() - 6.0
-        }
-    }
-
-    fn unit(mut vector: Vec<f32>) -> Vec<f32> {
-        let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
-        vector.iter_mut().for_each(|value| *value /= length);
-        vector
-    }
-
-    /// Real vectors stand in families (a shared middle, themes); so do these.
-    fn families(count: usize, seed: u64) -> Vec<Vec<f32>> {
-        let mut random = Random(seed);
-        let middle: Vec<f32> = (0..DIMENSIONS).map(|_| random.normal() * 0.5).collect();
-        let themes: Vec<Vec<f32>> = (0..count.div_ceil(40).max(1))
-            .map(|_| middle.iter().map(|value| value + random.normal()).collect())
-            .collect();
-        (0..count)
-            .map(|_| {
-                let theme = &themes[random.next() as usize % themes.len()];
-                unit(theme.iter().map(|value| value + random.normal() * 0.7).collect())
-            })
-            .collect()
-    }
-
-    fn exact(vectors: &[Vec<f32>], query: &[f32], limit: usize) -> Vec<i64> {
-        let score = |vector: &[f32]| vector.iter().zip(query).map(|(one, other)| one * other).sum::<f32>();
-        let mut all: Vec<(i64, f32)> = (0..).zip(vectors).map(|(key, vector)| (key, score(vector))).collect();
-        all.sort_by(|one, other| other.1.total_cmp(&one.1));
-        all.into_iter().take(limit).map(|(key, _)| key).collect()
-    }
-
-    /// As the store does it: forty by code, the best ten of them by their exact numbers.
-    fn searched(index: &VectorIndex, vectors: &[Vec<f32>], query: &[f32]) -> Vec<i64> {
-        let found = index.search(query, 40, &|_| true);
-        let candidates: Vec<Vec<f32>> = found.iter().map(|(key, _)| vectors[*key as usize].clone()).collect();
-        exact(&candidates, query, 10).into_iter().map(|place| found[place as usize].0).collect()
-    }
-
-    #[test]
-    fn the_ten_nearest_are_found() {
-        for count in [100, 1_000, 8_000] {
-            let vectors = families(count, 3);
-            let mut index = VectorIndex::default();
-            (0..).zip(&vectors).for_each(|(key, vector)| index.put(key, LIVE, vector));
-            let mut random = Random(9);
-            let (mut right, mut all) = (0, 0);
-            for _ in 0..50 {
-                let near = &vectors[random.next() as usize % count];
-                let query = unit(near.iter().map(|value| value + random.normal() * 0.02).collect());
-                let wanted = exact(&vectors, &query, 10);
-                let found = searched(&index, &vectors, &query);
-                right += wanted.iter().filter(|key| found.contains(key)).count();
-                all += wanted.len();
-            }
-            assert!(right as f64 / all as f64 >= 0.995, "{right} of {all} at {count}");
-        }
-    }
-
-    #[test]
-    fn any_sequence_of_changes_leaves_what_a_simple_list_would_hold() {
-        let vectors = families(400, 5);
-        let mut random = Random(1);
-        let mut index = VectorIndex::default();
-        let mut list: HashMap<i64, (Tag, usize)> = HashMap::new();
-        for _ in 0..5_000 {
-            let key = (random.next() % 300) as i64;
-            let (vector, tag) = (
-                random.next() as usize % vectors.len(),
-                Tag { memory_type: (random.next() % 3) as u8, ..LIVE },
-            );
-            match random.next() % 4 {
-                0 | 1 => {
-                    index.put(key, tag, &vectors[vector]);
-                    list.insert(key, (tag, vector));
-                }
-                2 => {
-                    index.remove(key);
-                    list.remove(&key);
-                }
-                _ => {
-                    index.retag(key, tag);
-                    list.entry(key).and_modify(|entry| entry.0 = tag);
-                }
-            }
-        }
-        assert_eq!(index.keys.len(), list.len());
-        let found = index.search(&vectors[0], usize::MAX / 2, &|tag| tag.memory_type == 1);
-        let mut keys: Vec<i64> = found.iter().map(|(key, _)| *key).collect();
-        let mut wanted: Vec<i64> =
-            list.iter().filter(|(_, (tag, _))| tag.memory_type == 1).map(|(key, _)| *key).collect();
-        keys.sort_unstable();
-        wanted.sort_unstable();
-        assert_eq!(keys, wanted);
-        for (key, score) in found {
-            let vector = &vectors[list[&key].1];
-            let cosine: f32 = vector.iter().zip(&vectors[0]).map(|(one, other)| one * other).sum();
-            assert!((cosine - score).abs() < 0.01, "{cosine} {score}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_vector_is_passed_over() {
-        let mut index = VectorIndex::default();
-        index.put(1, LIVE, &[0.0; 3]);
-        index.put(2, LIVE, &[f32::NAN; DIMENSIONS]);
-        assert_eq!(index.keys.len(), 0);
-        assert!(index.search(&[0.1; DIMENSIONS], 5, &|_| true).is_empty());
-        index.put(3, LIVE, &[0.0; DIMENSIONS]);
-        assert_eq!(index.search(&[0.0; DIMENSIONS], 5, &|_| true).len(), 1);
-        assert!(index.search(&[f32::INFINITY; DIMENSIONS], 5, &|_| true).is_empty());
-        index.remove(3);
-        index.remove(3);
-        assert_eq!(index.keys.len(), 0);
-    }
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }

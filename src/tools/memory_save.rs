@@ -6,15 +6,18 @@ use serde::de::{Deserializer, Error};
 use serde_json::{Value, json};
 
 use super::{Tool, ToolContext, ToolError, arguments_of, schema_of};
+use crate::db::rusqlite::Connection;
 use crate::error::Fault;
 use crate::memory::{
-    Draft, MemoryError, MemoryStore, MemoryType, NewAssociation, NewMemory, Origin, RelationType, Source,
-    WEIGHT_DEFAULT,
+    Draft, Memory, MemoryError, MemoryStore, MemoryType, NewAssociation, NewMemory, Origin, RelationType,
+    Source, WEIGHT_DEFAULT,
 };
+use crate::working_memory::NewEvent;
 
 pub struct MemorySave {
     origin: Origin,
     to: To,
+    event: Option<NewEvent>,
 }
 
 /// Where a memory goes.
@@ -26,11 +29,19 @@ enum To {
 
 impl MemorySave {
     pub fn new(store: MemoryStore, origin: Origin) -> Self {
-        Self { origin, to: To::Store(store) }
+        Self { origin, to: To::Store(store), event: None }
     }
 
     pub fn drafting(draft: Draft, origin: Origin) -> Self {
-        Self { origin, to: To::Draft(draft) }
+        Self { origin, to: To::Draft(draft), event: None }
+    }
+
+    /// Every save is an event of the working memory too: this one, with the memory's text and importance.
+    /// (Not of a draft, whose memories are not stored yet.)
+    #[must_use]
+    pub fn with_event(mut self, event: Option<NewEvent>) -> Self {
+        self.event = event;
+        self
     }
 }
 
@@ -93,13 +104,21 @@ impl Tool for MemorySave {
         let memory_type = arguments.memory_type.unwrap_or(MemoryType::Fact);
         let memory = NewMemory {
             importance: arguments.importance,
-            source: Some(Source::claimed(self.origin.process, arguments.source.as_deref())),
+            source: Some(Source::claimed(self.origin.process, arguments.source.as_deref(), context.outside)),
             channel_id: Some(self.origin.conversation.to_string()),
             associations: associations.collect(),
             ..NewMemory::new(memory_type, arguments.content)
         };
+        let event = self.event.clone();
+        let also = move |connection: &Connection, memory: &Memory| match event {
+            Some(event) => {
+                let (text, importance) = (memory.content.clone(), Some(memory.importance));
+                NewEvent { text, importance, ..event }.insert(connection, memory.updated_at)
+            }
+            None => Ok(()),
+        };
         let saved = match &self.to {
-            To::Store(store) => store.save(memory).map(|saved| saved.id),
+            To::Store(store) => store.save_and(memory, also).map(|saved| saved.id),
             To::Draft(draft) => draft.save(memory),
         };
         let saved = saved.map_err(|error| tool_error(&error))?;
@@ -111,7 +130,10 @@ pub(super) fn tool_error(error: &MemoryError) -> ToolError {
     match error {
         MemoryError::Invalid(_) => ToolError::Invalid(error.to_string()),
         MemoryError::NotFound(_) => ToolError::NotFound(error.to_string()),
-        MemoryError::Database(_) | MemoryError::Index { .. } | MemoryError::Embedding(_) => {
+        MemoryError::Database(_)
+        | MemoryError::Index { .. }
+        | MemoryError::VectorIndex(_)
+        | MemoryError::Embedding(_) => {
             log::warn!("{}", crate::error::log_line(error));
             // Only the kind: paths are nothing that a model needs to know.
             ToolError::Failed(format!("the memory store does not work now ({})", error.kind().notice()))

@@ -5,3 +5,4 @@ pub mod chat;
 pub mod ingest;
 pub mod logger;
 pub mod memory;
+pub mod why;

@@ -5,6 +5,7 @@
 //! nothing of that happened.
 
 mod also;
+mod explain;
 mod history;
 mod inbox;
 mod journal;
@@ -23,6 +24,7 @@ use crate::message::{Content, Delivery, Inbound, Outbound, Outbox, OutboxError, 
 use crate::{error::Fault, event::Received};
 
 pub use also::{Also, nothing_else};
+pub use explain::{Answer, Explanation, Run};
 pub use history::{Active, History, Line, NewLine, Role};
 pub use journal::{Record, Step};
 pub use runs::{BranchEnd, CutOff, Outcome, RunSummary, WaitingResult, WorkerEnd};
@@ -214,6 +216,15 @@ impl Conversations {
     pub fn journal_durably(&self, records: Vec<Record>) -> Result<(), DbError> {
         let now = self.now();
         self.db.write(move |connection| journal::append(connection, &records, now))
+    }
+
+    /// What became of the message with this platform id (its end is enough), or of the last one. None when
+    /// there is no such message (any more).
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn explain(&self, id: Option<&str>) -> Result<Option<Explanation>, DbError> {
+        self.db.read(|connection| explain::explain(connection, id))
     }
 
     /// The records of one run in order.

@@ -37,6 +37,19 @@ pub enum Command {
         #[command(subcommand)]
         action: MemoryAction,
     },
+    /// Say what became of a message: processes, model calls, tokens, memories, tools, answers.
+    Why {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Whose message; the default agent's without it.
+        #[arg(long)]
+        agent: Option<String>,
+        /// Its id on the platform, or the end of it; the last message without it.
+        message: Option<String>,
+        /// As one line of JSON, with every record.
+        #[arg(long)]
+        json: bool,
+    },
     /// Hand files to an agent's memory, or show how far they are; needs no daemon and may run beside one.
     Ingest {
         #[command(flatten)]

@@ -21,6 +21,7 @@ use crate::id::{ConversationId, InboxId, InstanceId, OutboxId, ProcessId};
 use crate::message::{Content, Delivery, Inbound, Outbound, Outbox, OutboxError};
 use crate::{error::Fault, event::Received};
 
+pub use crate::message::Place;
 pub use history::{History, Line, NewLine, Role};
 pub use journal::{Record, Step};
 pub use runs::{BranchEnd, Outcome, RunSummary, WaitingResult, WorkerEnd};
@@ -46,16 +47,6 @@ pub struct TurnCommit {
     /// Moves the start of the visible history.
     pub window_start: Option<i64>,
     pub journal: Vec<Record>,
-}
-
-/// Where a turn takes place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    pub conversation: ConversationId,
-    pub instance: InstanceId,
-    pub direct: bool,
-    /// For the prompt, such as `libera / #pi`.
-    pub name: String,
 }
 
 /// A conversation that has something to do after a start.

@@ -33,6 +33,7 @@ pub mod identity;
 pub mod llm;
 pub mod memory;
 pub mod messaging;
+pub mod tasks;
 
 // Floor 5: work.
 pub mod api;

@@ -221,7 +221,7 @@ fn said(ended: Ended, desk: &ProcessDesk<'_>, input: &Input, direct: bool) -> Re
                 say.extend(target.clone().map(|target| Content::Reaction { emoji: emoji.clone(), target }));
             }
             Effect::Skip { .. } => silent = true,
-            Effect::Status { .. } | Effect::Outcome { .. } => {}
+            Effect::Status { .. } | Effect::Outcome { .. } | Effect::Task(_) => {}
         }
     }
     let notice = match ended {

@@ -1,7 +1,9 @@
 //! The LLM processes: one file per kind, one [`run`] for the thread that the hub starts.
 
+mod bound_task;
 mod branch;
 mod channel;
+mod commands;
 mod driver;
 mod job;
 mod journal;
@@ -30,6 +32,7 @@ use crate::id::ProcessKind;
 use crate::llm::LlmManager;
 use crate::memory::MemoryStore;
 use crate::prompts;
+use crate::tasks::Tasks;
 use crate::thread::Cancel;
 use crate::tools::workspace::Workspace;
 
@@ -52,6 +55,13 @@ pub struct AgentParts {
     pub sandbox: Arc<Sandbox>,
 }
 
+impl AgentParts {
+    /// The board, which lies in the agent's database too.
+    pub fn tasks(&self) -> Tasks {
+        Tasks::new(self.conversations.db().clone(), self.conversations.clock().clone())
+    }
+}
+
 /// Runs one process to its end. The terminal state is in the database when this returns, except
 /// for [`How::Failed`] and [`How::Cancelled`] of a channel turn, which change nothing.
 pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
@@ -66,9 +76,13 @@ pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
             how
         }
         Work::Apology { kind, single } => channel::apologise(parts, job, *kind, *single),
+        Work::Commands { running, apology } => commands::run(parts, job, running, *apology, link),
         Work::Branch { description, origin } => branch::run(parts, job, description, origin, link),
         Work::Worker { task, interactive, origin } => {
             worker::run(parts, job, task, *interactive, origin, link)
+        }
+        Work::Task { number, revision, title } => {
+            worker::run_task(parts, job, *number, *revision, title, link)
         }
     }
 }

@@ -17,7 +17,7 @@ use spacebot::agent::{AgentParts, AgentPrompts};
 use spacebot::api::{Api, Facts};
 use spacebot::clock::{SharedClock, SystemClock};
 use spacebot::config::{AgentConfig, Config};
-use spacebot::conversation::{Conversations, Recovered, Unfinished};
+use spacebot::conversation::{Conversations, Recovered};
 use spacebot::db::{Db, Ticket};
 use spacebot::error::{Fault, Kind};
 use spacebot::exec::{self, Sandbox};
@@ -35,6 +35,7 @@ use spacebot::messaging::irc;
 use spacebot::messaging::mailbox::{Commits, Mailbox};
 use spacebot::messaging::webhook::Webhook;
 use spacebot::prompts;
+use spacebot::tasks;
 use spacebot::thread::{self, Cancel};
 use spacebot::tools::workspace::Workspace;
 
@@ -102,7 +103,8 @@ struct Ground {
     clock: SharedClock,
     agents: BTreeMap<AgentId, Arc<AgentParts>>,
     databases: Vec<JoinHandle<()>>,
-    unfinished: Vec<(AgentId, Unfinished)>,
+    /// What the databases hold for the hub.
+    found: Vec<Event>,
     embedder: Option<Embedder>,
 }
 
@@ -129,10 +131,9 @@ impl Daemon {
             stopping,
         };
         let hub = start_hub(parts)?;
-        for (agent, found) in ground.unfinished {
-            let Unfinished { place, newest, results } = found;
+        for event in ground.found {
             // The hub is the receiver and has just been started.
-            inbound.send(Event::Unfinished { agent, place, newest, results }).ok();
+            inbound.send(event).ok();
         }
         let Ground { agents, databases, .. } = ground;
         Ok(Self { control, hub, agents, databases, server, adapters, _lock: lock })
@@ -176,7 +177,7 @@ impl Ground {
             .enabled
             .then(|| Embedder::new(Settings::new(&config.embedding, &config.data_folder)));
         let mut ground =
-            Self { clock, agents: BTreeMap::new(), databases: Vec::new(), unfinished: Vec::new(), embedder };
+            Self { clock, agents: BTreeMap::new(), databases: Vec::new(), found: Vec::new(), embedder };
         for agent in &config.agents {
             ground.add_agent(config, agent, &llm)?;
         }
@@ -200,11 +201,14 @@ impl Ground {
         self.databases.push(handle);
         let conversations = Conversations::new(db.clone(), self.clock.clone());
         let sandbox = Sandbox::new(&agent.sandbox, &folder, &config.data_folder);
+        let (attempts, now) = (agent.limits.task_max_attempts, self.clock.now());
         let recovered = conversations
-            .recover(prompts::notice("interrupted"))
+            .recover(prompts::notice("interrupted"), move |connection| {
+                tasks::interrupt(connection, attempts, now)
+            })
             .map_err(|error| fault("recovery", &error))?;
         tell_recovered(&agent.id, &recovered, &sandbox);
-        self.unfinished.extend(recovered.unfinished.into_iter().map(|found| (agent.id.clone(), found)));
+        self.found.extend(hub::events_of(&agent.id, recovered.unfinished));
         let memory =
             MemoryStore::open_with(db, data.join("index"), self.clock.clone(), self.embedder.clone())
                 .map_err(|error| fault("memory", &error))?;
@@ -222,6 +226,7 @@ impl Ground {
             workspace: Arc::new(workspace),
             sandbox: Arc::new(sandbox),
         };
+        self.found.extend(hub::ready_tasks(&agent.id, &parts).map_err(|error| fault("tasks", &error))?);
         self.agents.insert(agent.id.clone(), Arc::new(parts));
         Ok(())
     }

@@ -27,6 +27,21 @@ impl Timestamp {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
+    /// When this day began where the machine stands.
+    pub fn start_of_day(self) -> Self {
+        let zone = jiff::tz::TimeZone::system();
+        let day =
+            jiff::Timestamp::from_millisecond(self.0).and_then(|time| time.to_zoned(zone).start_of_day());
+        day.map_or(self, |start| Self(start.timestamp().as_millisecond()))
+    }
+
+    /// For people, where the machine stands: `2026-11-21 10:00`.
+    pub fn to_local(self) -> String {
+        let zone = jiff::tz::TimeZone::system();
+        let time = jiff::Timestamp::from_millisecond(self.0).map(|time| time.to_zoned(zone));
+        time.map_or_else(|_| self.0.to_string(), |time| time.strftime("%Y-%m-%d %H:%M").to_string())
+    }
+
     /// RFC 3339 in UTC with seconds, `2026-11-21T10:00:00Z`: what prompts and exports show.
     pub fn to_rfc3339(self) -> String {
         match jiff::Timestamp::from_millisecond(self.0) {

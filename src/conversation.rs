@@ -4,12 +4,14 @@
 //! answered, the answers stand in the outbox, the history has grown and the journal is closed, or
 //! nothing of that happened.
 
+mod day;
 mod history;
 mod inbox;
 mod journal;
 mod outbox;
 mod retention;
 mod runs;
+mod settings;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +20,15 @@ use crate::clock::{SharedClock, Timestamp};
 use crate::db::rusqlite::Connection;
 use crate::db::{Db, DbError};
 use crate::id::{ConversationId, InboxId, InstanceId, OutboxId, ProcessId};
-use crate::message::{Content, Delivery, Inbound, Outbound, Outbox, OutboxError};
+use crate::message::{Content, Delivery, Inbound, Lane, Outbound, Outbox, OutboxError};
 use crate::{error::Fault, event::Received};
 
 pub use crate::message::Place;
+pub use day::{Day, DayRun, DayTalk};
 pub use history::{History, Line, NewLine, Role};
 pub use journal::{Record, Step};
 pub use runs::{BranchEnd, Outcome, RunSummary, WaitingResult, WorkerEnd};
+pub use settings::ResponseMode;
 
 /// Everything that is stored about the conversations of one agent.
 #[derive(Clone)]
@@ -53,6 +57,7 @@ pub struct TurnCommit {
 #[derive(Debug, Clone)]
 pub struct Unfinished {
     pub place: Place,
+    pub lane: Lane,
     /// The newest unanswered message, if any.
     pub newest: Option<InboxId>,
     /// Results wait to be relayed.
@@ -87,12 +92,58 @@ impl Conversations {
         self.db.write(move |connection| inbox::insert(connection, &message, now))
     }
 
-    /// Unanswered messages of one conversation, oldest first.
+    /// Unanswered messages of one conversation that are no commands, oldest first.
     ///
     /// # Errors
     /// The database cannot be read.
     pub fn unanswered(&self, conversation: &ConversationId, limit: usize) -> Result<Vec<Received>, DbError> {
-        self.db.read(|connection| inbox::unanswered(connection, conversation, limit))
+        self.db.read(|connection| inbox::unanswered(connection, conversation, Lane::Talk, limit))
+    }
+
+    /// Unanswered commands of one conversation, oldest first.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn commands(&self, conversation: &ConversationId, limit: usize) -> Result<Vec<Received>, DbError> {
+        self.db.read(|connection| inbox::unanswered(connection, conversation, Lane::Commands, limit))
+    }
+
+    /// Answers a command in one transaction with what it changes: `work` runs in it and returns the
+    /// words to say. A command is no part of the history.
+    ///
+    /// # Errors
+    /// Nothing is stored, neither the change nor the answer.
+    pub fn commit_command<T: Send + 'static>(
+        &self,
+        place: &Place,
+        command: &Received,
+        work: impl FnOnce(&Connection) -> Result<(String, T), DbError> + Send + 'static,
+    ) -> Result<T, DbError> {
+        let (place, now, id) = (place.clone(), self.now(), command.id);
+        let answers = vec![command.message.platform_id.clone()];
+        self.db.write(move |connection| {
+            let (text, done) = work(connection)?;
+            let say = vec![Content::Text { text }];
+            let commit = TurnCommit { answered: vec![id], say, answers, ..TurnCommit::default() };
+            apply_turn(connection, &place, &commit, now)?;
+            Ok(done)
+        })
+    }
+
+    /// What a conversation in company wants to hear.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn response_mode(&self, conversation: &ConversationId) -> Result<ResponseMode, DbError> {
+        self.db.read(|connection| settings::response_mode(connection, conversation))
+    }
+
+    /// What happened since `since`, in one conversation or in all.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn day(&self, since: Timestamp, conversation: Option<&ConversationId>) -> Result<Day, DbError> {
+        self.db.read(|connection| day::since(connection, since, conversation))
     }
 
     /// Results of branches and workers that the model has not seen yet, oldest first.
@@ -225,6 +276,28 @@ impl Conversations {
         })
     }
 
+    /// As [`Conversations::begin_worker`] for one that gets its work from `claim`, in the same
+    /// transaction. Without work it does not begin.
+    ///
+    /// # Errors
+    /// Nothing is stored.
+    pub fn begin_claimed_worker<T: Send + 'static>(
+        &self,
+        number: u64,
+        conversation: &ConversationId,
+        task: &str,
+        claim: impl FnOnce(&Connection) -> Result<Option<T>, DbError> + Send + 'static,
+    ) -> Result<Option<T>, DbError> {
+        let (now, conversation, task) = (self.now(), conversation.clone(), task.to_owned());
+        self.db.write(move |connection| {
+            let claimed = claim(connection)?;
+            if claimed.is_some() {
+                runs::begin_worker(connection, number, &conversation, &task, false, &[], now)?;
+            }
+            Ok(claimed)
+        })
+    }
+
     /// An interactive worker has a result and waits, or works again.
     ///
     /// # Errors
@@ -244,10 +317,27 @@ impl Conversations {
     /// # Errors
     /// Nothing is stored.
     pub fn end_worker(&self, number: u64, end: WorkerEnd, records: Vec<Record>) -> Result<(), DbError> {
+        self.end_worker_with(number, end, records, |_, _| Ok(()))
+    }
+
+    /// As [`Conversations::end_worker`], with what else changes by it in the same transaction; `work`
+    /// may change the end too.
+    ///
+    /// # Errors
+    /// Nothing is stored, also nothing of `work`.
+    pub fn end_worker_with<T: Send + 'static>(
+        &self,
+        number: u64,
+        mut end: WorkerEnd,
+        records: Vec<Record>,
+        work: impl FnOnce(&Connection, &mut WorkerEnd) -> Result<T, DbError> + Send + 'static,
+    ) -> Result<T, DbError> {
         let now = self.now();
         self.db.write(move |connection| {
+            let done = work(connection, &mut end)?;
             journal::append(connection, &records, now)?;
-            runs::end_worker(connection, number, &end, now)
+            runs::end_worker(connection, number, &end, now)?;
+            Ok(done)
         })
     }
 
@@ -276,11 +366,16 @@ impl Conversations {
     }
 
     /// After a start: runs that a crash cut off are marked as interrupted, sends that were under way
-    /// as unknown (P2); then every conversation with work to do is listed.
+    /// as unknown (P2); then every conversation with work to do is listed. `work` sets right, in the same
+    /// transaction, what depended on those runs, and returns the workers whose end is no news.
     ///
     /// # Errors
     /// The database cannot be read or written.
-    pub fn recover(&self, interrupted: &str) -> Result<Recovered, DbError> {
+    pub fn recover(
+        &self,
+        interrupted: &str,
+        work: impl FnOnce(&Connection) -> Result<Vec<u64>, DbError> + Send + 'static,
+    ) -> Result<Recovered, DbError> {
         let now = self.now();
         let text = interrupted.to_owned();
         let (runs_cut_off, sends_cut_off) = self
@@ -288,7 +383,9 @@ impl Conversations {
             .read(|connection| Ok((runs::any_running(connection)?, outbox::any_sending(connection)?)))?;
         let unknown_sends = if runs_cut_off || sends_cut_off {
             self.db.write(move |connection| {
+                let quiet = work(connection)?;
                 runs::interrupt(connection, &text, now)?;
+                quiet.into_iter().try_for_each(|worker| runs::hush(connection, worker))?;
                 outbox::forget_sending(connection, now)
             })?
         } else {
@@ -319,6 +416,10 @@ impl Conversations {
             }
             Ok(())
         })
+    }
+
+    pub fn clock(&self) -> &SharedClock {
+        &self.clock
     }
 
     pub fn db(&self) -> &Db {

@@ -18,7 +18,7 @@ pub use change::{Change, NewTask, RESULT_BYTES_MAX, SUBTASKS_MAX, TITLE_BYTES_MA
 pub use error::TaskError;
 pub use lifecycle::{AttemptEnd, Priority, Status};
 pub use metadata::{METADATA_BYTES_MAX, Metadata};
-pub use rows::change;
+pub use rows::{approve, change};
 
 use crate::clock::{SharedClock, Timestamp};
 use crate::db::{Db, DbError};
@@ -206,6 +206,30 @@ impl Tasks {
     pub fn change(&self, number: u64, change: Change, by: Actor) -> Result<Changed, TaskError> {
         let now = self.clock.now();
         self.db.write(move |connection| rows::change(connection, number, change, &by, now))?
+    }
+
+    /// Lets a worker begin it; see [`approve`].
+    ///
+    /// # Errors
+    /// There is no such task, or the database cannot be written.
+    pub fn approve(&self, number: u64, by: Actor) -> Result<Changed, TaskError> {
+        let now = self.clock.now();
+        self.db.write(move |connection| rows::approve(connection, number, &by, now))?
+    }
+
+    /// Puts it aside; its worker stops.
+    ///
+    /// # Errors
+    /// There is no such task, or it is over.
+    pub fn cancel(&self, number: u64, by: Actor) -> Result<Changed, TaskError> {
+        let now = self.clock.now();
+        self.db.write(move |connection| match rows::get(connection, number)? {
+            Some(task) if task.status.is_over() => {
+                let status = task.status.as_str();
+                Ok(Err(TaskError::Invalid(format!("task {number} is {status}: there is nothing to cancel"))))
+            }
+            _ => rows::change(connection, number, Change::to(Status::Backlog), &by, now),
+        })?
     }
 
     /// What a worker may take now, in the order in which it should.

@@ -50,6 +50,10 @@ impl Desk for ProcessDesk<'_> {
         if let Effect::Status { text } | Effect::Outcome { text } = &effect {
             (self.link.up)(What::Status(text.clone()));
         }
+        if let Effect::Task(news) = effect {
+            (self.link.up)(What::Task(news));
+            return;
+        }
         self.effects.push(effect);
     }
 

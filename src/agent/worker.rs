@@ -9,17 +9,19 @@ use rig_core::completion::{Message, ToolDefinition};
 use serde_json::json;
 
 use super::driver::{Conduct, Counts, Driver, Ended};
-use super::job::Job;
+use super::job::{Job, Work};
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
 use super::toolbox::Toolbox;
-use super::{AgentParts, persist, transcript};
+use super::{AgentParts, bound_task, persist, transcript};
 use crate::conversation::{Outcome, Record, Step, WorkerEnd};
+use crate::db::rusqlite::Connection;
 use crate::effect::Effect;
 use crate::error::Kind;
 use crate::event::{How, Origin, StopReason, What};
 use crate::id::ProcessKind;
 use crate::prompts;
+use crate::tasks;
 use crate::tools::{self, Tool};
 
 /// Model calls between two looks at the length of the run.
@@ -71,13 +73,61 @@ pub(super) fn run(
     if begun != How::Finished {
         return begun;
     }
+    work(parts, job, link, None, task.to_owned(), interactive)
+}
+
+/// A worker for a task of the board: it begins only if the task still is as the hub knew it.
+pub(super) fn run_task(
+    parts: &AgentParts,
+    job: &Job,
+    task: u64,
+    revision: u64,
+    title: &str,
+    link: &Link<'_>,
+) -> How {
+    let number = job.process.number;
+    let what = format!("task #{task}: {title}");
+    let mut claimed = None;
+    let begun = persist(link.cancel, || {
+        let now = parts.conversations.now();
+        let claim = move |connection: &Connection| tasks::claim(connection, task, revision, number, now);
+        let place = &job.place.conversation;
+        claimed = parts.conversations.begin_claimed_worker(number, place, &what, claim)?;
+        Ok(())
+    });
+    match claimed {
+        _ if begun != How::Finished => begun,
+        None => How::Idle,
+        Some(task) => match bound_task::prompt(&task, parts.config.limits.task_max_attempts) {
+            Ok(prompt) => work(parts, job, link, Some(task.number), prompt, false),
+            Err(error) => {
+                log::error!("{} has no prompt: {error}", job.process);
+                close(parts, job, prompts::notice("process_broke"), link)
+            }
+        },
+    }
+}
+
+fn work(
+    parts: &AgentParts,
+    job: &Job,
+    link: &Link<'_>,
+    bound: Option<u64>,
+    prompt: String,
+    interactive: bool,
+) -> How {
+    let number = job.process.number;
     let mut journal = RunJournal::new(&parts.conversations, number);
-    journal.add(Step::Start, json!({ "kind": "worker", "task": task, "interactive": interactive }));
+    journal.add(Step::Start, json!({ "kind": "worker", "task": prompt, "interactive": interactive }));
+    let toolbox = match bound {
+        Some(task) => Toolbox::new(bound_task::tools(parts, job, task), &bound_task::DEFINITIONS),
+        None => Toolbox::new(worker_tools(parts), &DEFINITIONS),
+    };
     let limits = &parts.config.limits;
     let driver = Driver {
         link,
         model: parts.llm.model_for(&parts.config.routing, ProcessKind::Worker),
-        toolbox: Toolbox::new(worker_tools(parts), &DEFINITIONS),
+        toolbox,
         desk: ProcessDesk::new(link, Origin::default()),
         journal,
         spec: RunSpec {
@@ -87,8 +137,7 @@ pub(super) fn run(
         },
         counts: Counts::default(),
     };
-    Worker { parts, job, driver, state: WorkerState::Running, history: Vec::new() }
-        .work(task.to_owned(), interactive)
+    Worker { parts, job, driver, state: WorkerState::Running, history: Vec::new() }.work(prompt, interactive)
 }
 
 pub(super) fn close(parts: &AgentParts, job: &Job, sentence: &str, link: &Link<'_>) -> How {
@@ -100,7 +149,27 @@ pub(super) fn close(parts: &AgentParts, job: &Job, sentence: &str, link: &Link<'
         tool_calls: 0,
         tell: true,
     };
-    persist(link.cancel, || parts.conversations.end_worker(job.process.number, end.clone(), Vec::new()))
+    write_end(parts, job, link, &end, &[])
+}
+
+/// The end of the run, and in the same transaction of its attempt at a task.
+fn write_end(parts: &AgentParts, job: &Job, link: &Link<'_>, end: &WorkerEnd, records: &[Record]) -> How {
+    let number = job.process.number;
+    let Work::Task { number: task, .. } = job.work else {
+        let write = || parts.conversations.end_worker(number, end.clone(), records.to_vec());
+        return persist(link.cancel, write);
+    };
+    let shutdown = matches!(link.reason.get(), Some(StopReason::Shutdown));
+    let mut news = Vec::new();
+    let written = persist(link.cancel, || {
+        let conclude = bound_task::conclude(parts, task, number, end, shutdown);
+        news = parts.conversations.end_worker_with(number, end.clone(), records.to_vec(), conclude)?;
+        Ok(())
+    });
+    if written == How::Finished {
+        news.into_iter().for_each(|news| (link.up)(What::Task(news)));
+    }
+    written
 }
 
 struct Worker<'a> {
@@ -237,14 +306,11 @@ impl Worker<'_> {
             tell,
         };
         let records: Vec<Record> = self.driver.journal.take();
-        let number = self.job.process.number;
-        persist(self.driver.link.cancel, || {
-            self.parts.conversations.end_worker(number, end.clone(), records.clone())
-        })
+        write_end(self.parts, self.job, self.driver.link, &end, &records)
     }
 }
 
-fn with_notice(notice: &str, words: &str) -> String {
+pub(super) fn with_notice(notice: &str, words: &str) -> String {
     format!("{}\n{words}", prompts::notice(notice)).trim().to_owned()
 }
 
@@ -289,7 +355,7 @@ impl Conduct for OutcomeGate<'_> {
 /// See [`Toolbox::new`].
 static DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
 
-fn worker_tools(parts: &AgentParts) -> Vec<Box<dyn Tool>> {
+pub(super) fn worker_tools(parts: &AgentParts) -> Vec<Box<dyn Tool>> {
     let workspace = &parts.workspace;
     vec![
         Box::new(tools::shell::Shell::new(parts.sandbox.clone())),

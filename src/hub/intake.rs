@@ -52,12 +52,13 @@ impl Intake for AgentIntake {
             direct: message.direct,
             name: message.place.clone(),
         };
+        let lane = message.lane();
         let received = conversations
             .receive(message)
             .map_err(|error| IntakeError::Storage(error.to_string(), error.kind()))?;
         let Some(inbox) = received else { return Ok(Accepted::Duplicate) };
         // A hub that is gone reads the inbox at its next start.
-        self.hub.send(Event::Arrived { agent, place, inbox }).ok();
+        self.hub.send(Event::Arrived { agent, place, lane, inbox }).ok();
         Ok(Accepted::New(inbox))
     }
 }

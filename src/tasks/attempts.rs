@@ -90,7 +90,9 @@ pub fn conclude(
         task.attempts = task.attempts.saturating_sub(1);
     }
     task.worker = None;
-    task.result = Some(text::shorten(&conclusion.result, RESULT_BYTES_MAX).into_owned());
+    if !matches!(conclusion.end, AttemptEnd::Cancelled | AttemptEnd::Interrupted) {
+        task.result = Some(text::shorten(&conclusion.result, RESULT_BYTES_MAX).into_owned());
+    }
     let revision = task.revision;
     save(connection, &mut task, revision, now)?;
     // Nobody works on it any more; what the hub may have to do is to start it again.

@@ -66,6 +66,8 @@ pub struct Change {
     pub metadata: Option<Metadata>,
     /// Refuse if somebody was quicker.
     pub expected_revision: Option<u64>,
+    /// Refuse if the task is not bound to this worker.
+    pub bound_to: Option<u64>,
 }
 
 impl Change {
@@ -80,6 +82,9 @@ impl Change {
             && expected != task.revision
         {
             return Err(TaskError::Conflict { number, expected, found: task.revision });
+        }
+        if self.bound_to.is_some_and(|worker| task.worker != Some(worker)) {
+            return Err(TaskError::Forbidden(format!("task {number} was taken back")));
         }
         let mut changed = task.clone();
         if let Some(to) = self.status {

@@ -202,6 +202,25 @@ pub fn change(
     Ok(Ok(Changed::between(before.status, task)))
 }
 
+/// Makes a task ready that waits, was put aside or has failed. One that is ready, in progress or done
+/// stays as it is, so that the same approval may come twice.
+///
+/// # Errors
+/// As [`change`].
+pub fn approve(
+    connection: &Connection,
+    number: u64,
+    by: &Actor,
+    now: Timestamp,
+) -> Result<Result<Changed, TaskError>, DbError> {
+    match get(connection, number)? {
+        Some(task) if matches!(task.status, Status::Ready | Status::InProgress | Status::Done) => {
+            Ok(Ok(Changed { before: task.status, task, news: Vec::new() }))
+        }
+        _ => change(connection, number, Change::to(Status::Ready), by, now),
+    }
+}
+
 fn set_approved_at(connection: &Connection, number: u64, now: Timestamp) -> Result<(), DbError> {
     let sql = "UPDATE tasks SET approved_at = ?2 WHERE number = ?1";
     connection.prepare_cached(sql)?.execute(params![number, now.0])?;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded};
 use nix::fcntl::{Flock, FlockArg};
 use spacebot::agent::{AgentParts, AgentPrompts};
-use spacebot::api::{Api, Facts};
+use spacebot::api::{Api, Boards, Facts};
 use spacebot::clock::{SharedClock, SystemClock};
 use spacebot::config::{AgentConfig, Config};
 use spacebot::conversation::{Conversations, Recovered};
@@ -274,9 +274,8 @@ fn intake(
     hub: Sender<Event>,
     stopping: Arc<AtomicBool>,
 ) -> Arc<dyn Intake> {
-    let default = config.agents.iter().find(|agent| agent.is_default).or(config.agents.first());
-    let default = default.map_or_else(|| AgentId::new("main"), |agent| agent.id.clone());
-    let bindings = Bindings::new(config.bindings.clone(), ground.agents.keys().cloned(), default);
+    let agents = ground.agents.keys().cloned();
+    let bindings = Bindings::new(config.bindings.clone(), agents, default_agent(config));
     let conversations =
         ground.agents.iter().map(|(id, agent)| (id.clone(), agent.conversations.clone())).collect();
     Arc::new(AgentIntake::new(bindings, conversations, hub, stopping))
@@ -331,6 +330,7 @@ fn start_server(
             hub: commands,
             token: config.api.auth_token.clone(),
             facts: facts(config),
+            boards: boards(config, ground),
             adapters: Arc::new(move || {
                 states.iter().map(|(name, state)| (name.clone(), state.describe())).collect()
             }),
@@ -342,6 +342,16 @@ fn start_server(
     }
     let options = ServerOptions { clock: ground.clock.clone(), cancel: Cancel::new(), limits };
     Server::start(listeners, options).map(Some).map_err(|error| StartError::of("http server", &error))
+}
+
+fn boards(config: &Config, ground: &Ground) -> Boards {
+    let boards = ground.agents.iter().map(|(id, agent)| (id.clone(), agent.tasks()));
+    Boards { default: default_agent(config), boards: boards.collect() }
+}
+
+fn default_agent(config: &Config) -> AgentId {
+    let default = config.agents.iter().find(|agent| agent.is_default).or(config.agents.first());
+    default.map_or_else(|| AgentId::new("main"), |agent| agent.id.clone())
 }
 
 fn facts(config: &Config) -> Facts {

@@ -237,7 +237,7 @@ impl Chat {
 }
 
 /// Text for a terminal: what would move the cursor or change colours is dropped.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars().filter(|character| !character.is_control() || matches!(character, '\n' | '\t')).collect()
 }
 

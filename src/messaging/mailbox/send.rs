@@ -36,9 +36,14 @@ struct Receipt<'a> {
 }
 
 impl Mailbox {
-    /// Takes the message in the request's body; the answer comes after the commit. While as many wait
-    /// for theirs as may, this one waits for its turn without a thread.
+    /// Takes the message in the request's body; the answer comes after the commit.
     pub fn send(&self, request: &Request<'_>) -> Outcome {
+        self.with_turn(request, || self.try_send(request.body).unwrap_or_else(|refusal| refusal))
+    }
+
+    /// Answers with what `commit` says, which waits for the disk. While as many wait for theirs as may,
+    /// this one waits for its turn without a thread.
+    pub fn with_turn(&self, request: &Request<'_>, commit: impl FnOnce() -> Response) -> Outcome {
         let Some(turn) = self.commits.begin() else {
             if request.expired {
                 let busy = Response::error(503, Kind::Transient, "The disk is slow; try again in a moment.");
@@ -46,7 +51,7 @@ impl Mailbox {
             }
             return Outcome::Park { key: commits::KEY.to_owned(), wait: TURN_WAIT_MAX };
         };
-        let response = self.try_send(request.body).unwrap_or_else(|refusal| refusal);
+        let response = commit();
         drop(turn);
         Outcome::Respond(response.wake_after(commits::KEY))
     }

@@ -469,21 +469,22 @@ fn a_full_board_leaves_tasks_in_the_database_and_reads_them_later() {
 }
 
 #[test]
-fn results_of_approved_tasks_are_told_however_many_they_are() {
-    let mut bench = bench(LimitsConfig::default());
-    bench.message("c", 1);
-    let turn = bench.one();
-    bench.turned(turn.process, 1);
-    for number in 1..=8 {
-        // The next one begins before this one is told, so that the conversation never rests.
-        let job = bench.news(TaskNews::Ready(ready(number, 2, Some("c")))).one();
-        bench.news(TaskNews::Ready(ready(number + 100, 2, Some("c")))).one();
-        bench.exit(job.process, How::Finished);
-        let turn = bench.wait(500).one();
-        assert!(!turn_of(&turn).absorb, "result {number}");
-        bench.exit(turn.process, How::Turned { covered: None, more: false, outbox: vec![] });
-        let other = bench.hub.processes.keys().next().map(|key| key.1).expect("the other");
-        bench.exit(other, How::Idle);
+fn results_of_what_a_person_approved_are_told_however_many_they_are() {
+    for by_person in [true, false] {
+        let mut bench = bench(LimitsConfig::default());
+        let mut absorbed = Vec::new();
+        // One goes on all the time, so that the conversation never rests.
+        bench.news(TaskNews::Ready(ready(99, 2, Some("c")))).one();
+        for number in 1..=6 {
+            let task = ReadyTask { by_person, ..ready(number, 2, Some("c")) };
+            let job = bench.news(TaskNews::Ready(task)).one();
+            bench.exit(job.process, How::Finished);
+            let turn = bench.wait(500).one();
+            absorbed.push(turn_of(&turn).absorb);
+            bench.exit(turn.process, How::Turned { covered: None, more: false, outbox: vec![] });
+        }
+        let wanted = if by_person { [false; 6] } else { [false, false, false, true, true, true] };
+        assert_eq!(absorbed, wanted, "what processes begin among themselves has an end");
     }
 }
 

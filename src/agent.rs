@@ -5,10 +5,12 @@ mod branch;
 mod channel;
 mod commands;
 mod driver;
+mod happening;
 mod job;
 mod journal;
 mod link;
 mod prompt;
+mod recent;
 mod status;
 mod toolbox;
 mod transcript;
@@ -22,8 +24,8 @@ pub use link::Link;
 pub use prompt::AgentPrompts;
 pub use worker::WorkerState;
 
-use crate::config::AgentConfig;
-use crate::conversation::Conversations;
+use crate::config::{AgentConfig, LimitsConfig, WorkingMemoryConfig};
+use crate::conversation::{Conversations, Recovered};
 use crate::db::DbError;
 use crate::error::Fault;
 use crate::event::How;
@@ -32,7 +34,7 @@ use crate::id::ProcessKind;
 use crate::llm::LlmManager;
 use crate::memory::MemoryStore;
 use crate::prompts;
-use crate::tasks::Tasks;
+use crate::tasks::{self, Tasks};
 use crate::thread::Cancel;
 use crate::tools::workspace::Workspace;
 
@@ -62,6 +64,24 @@ impl AgentParts {
     }
 }
 
+/// After a start: sets right what a crash or a stop cut off, and tells what there is to do.
+///
+/// # Errors
+/// The database cannot be read or written.
+pub fn recover(
+    conversations: &Conversations,
+    limits: &LimitsConfig,
+    working_memory: &WorkingMemoryConfig,
+) -> Result<Recovered, DbError> {
+    let (recorded, attempts) = (working_memory.enabled, limits.task_max_attempts);
+    conversations.recover_and(prompts::notice("interrupted"), move |connection, cut_off, now| {
+        for run in cut_off.iter().filter(|_| recorded) {
+            happening::cut_off(run).insert(connection, now)?;
+        }
+        tasks::interrupt(connection, attempts, now)
+    })
+}
+
 /// Runs one process to its end. The terminal state is in the database when this returns, except
 /// for [`How::Failed`] and [`How::Cancelled`] of a channel turn, which change nothing.
 pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
@@ -69,7 +89,7 @@ pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
         Work::Turn(turn) => {
             let how = channel::turn(parts, job, turn, link);
             if job.process.number.is_multiple_of(TURNS_PER_TIDYING)
-                && let Err(error) = parts.conversations.forget_old(parts.config.limits.keep)
+                && let Err(error) = tidy(parts)
             {
                 log::warn!("old rows were not deleted: {error}");
             }
@@ -81,10 +101,14 @@ pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
         Work::Worker { task, interactive, origin } => {
             worker::run(parts, job, task, *interactive, origin, link)
         }
-        Work::Task { number, revision, title } => {
-            worker::run_task(parts, job, *number, *revision, title, link)
-        }
+        Work::Task { number, revision, what } => worker::run_task(parts, job, *number, *revision, what, link),
     }
+}
+
+fn tidy(parts: &AgentParts) -> Result<(), DbError> {
+    parts.conversations.forget_old(parts.config.limits.keep)?;
+    let before = parts.conversations.now().minus(parts.config.working_memory.retention);
+    parts.working_memory().forget_old(before)
 }
 
 /// Writes the end of a branch or worker whose thread panicked, so that its channel hears of it.

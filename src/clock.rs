@@ -1,10 +1,14 @@
 //! Time as a value: everything that asks for the time asks a [`Clock`], so that a test or a
 //! simulation can hold it still.
 
+mod zone;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+pub use zone::{UnknownZone, Zone};
 
 /// Milliseconds since 1970-01-01T00:00:00Z. This is also how times are stored in SQLite.
 #[derive(
@@ -25,21 +29,6 @@ impl Timestamp {
     /// Zero when `earlier` is not earlier.
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
-    }
-
-    /// When this day began where the machine stands.
-    pub fn start_of_day(self) -> Self {
-        let zone = jiff::tz::TimeZone::system();
-        let day =
-            jiff::Timestamp::from_millisecond(self.0).and_then(|time| time.to_zoned(zone).start_of_day());
-        day.map_or(self, |start| Self(start.timestamp().as_millisecond()))
-    }
-
-    /// For people, where the machine stands: `2026-11-21 10:00`.
-    pub fn to_local(self) -> String {
-        let zone = jiff::tz::TimeZone::system();
-        let time = jiff::Timestamp::from_millisecond(self.0).map(|time| time.to_zoned(zone));
-        time.map_or_else(|_| self.0.to_string(), |time| time.strftime("%Y-%m-%d %H:%M").to_string())
     }
 
     /// RFC 3339 in UTC with seconds, `2026-11-21T10:00:00Z`: what prompts and exports show.

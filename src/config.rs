@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::clock::Zone;
 use crate::error::{Fault, Kind};
 use crate::id::{AgentId, InstanceId, ProcessKind};
 
@@ -86,7 +87,84 @@ pub struct Config {
     pub webhook: WebhookConfig,
     pub irc: Vec<IrcConfig>,
     pub api: ApiConfig,
+    pub memory: MemoryConfig,
+}
+
+/// `[memory]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MemoryConfig {
     pub embedding: EmbeddingConfig,
+    pub index: VectorIndexKind,
+    pub language: Language,
+}
+
+/// How vectors near a question are found (`memory.index`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum VectorIndexKind {
+    /// What measured best for the number of vectors (docs/MEMORY.md); today that is always
+    /// [`VectorIndexKind::Sketch`].
+    #[default]
+    Auto,
+    Sketch,
+    /// A graph of neighbours (`hnsw_rs`) beside the sketches.
+    Hnsw,
+}
+
+impl VectorIndexKind {
+    /// Every kind with its name in the config.
+    pub const ALL: [(&'static str, Self); 3] =
+        [("auto", Self::Auto), ("sketch", Self::Sketch), ("hnsw", Self::Hnsw)];
+}
+
+/// Whose words the text index knows the stems of (`memory.language`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Language {
+    Arabic,
+    Danish,
+    Dutch,
+    #[default]
+    English,
+    Finnish,
+    French,
+    German,
+    Greek,
+    Hungarian,
+    Italian,
+    Norwegian,
+    Portuguese,
+    Romanian,
+    Russian,
+    Spanish,
+    Swedish,
+    Tamil,
+    Turkish,
+    /// No stems: words are found as they are written.
+    None,
+}
+
+impl Language {
+    /// Every language with its name in the config.
+    pub const ALL: [(&'static str, Self); 19] = [
+        ("english", Self::English),
+        ("arabic", Self::Arabic),
+        ("danish", Self::Danish),
+        ("dutch", Self::Dutch),
+        ("finnish", Self::Finnish),
+        ("french", Self::French),
+        ("german", Self::German),
+        ("greek", Self::Greek),
+        ("hungarian", Self::Hungarian),
+        ("italian", Self::Italian),
+        ("norwegian", Self::Norwegian),
+        ("portuguese", Self::Portuguese),
+        ("romanian", Self::Romanian),
+        ("russian", Self::Russian),
+        ("spanish", Self::Spanish),
+        ("swedish", Self::Swedish),
+        ("tamil", Self::Tamil),
+        ("turkish", Self::Turkish),
+        ("none", Self::None),
+    ];
 }
 
 /// `[memory.embedding]`.
@@ -145,6 +223,9 @@ pub struct AgentConfig {
     pub routing: RoutingConfig,
     pub limits: LimitsConfig,
     pub sandbox: SandboxConfig,
+    /// Where its days begin and end.
+    pub timezone: Zone,
+    pub working_memory: WorkingMemoryConfig,
 }
 
 /// `[defaults.routing]` / `[agents.routing]`. Models are `provider/model`; `offline/responder` is built in.
@@ -231,6 +312,42 @@ impl Default for LimitsConfig {
             worker_idle_timeout: Duration::from_secs(600),
             task_max_attempts: 3,
             keep: 90 * DAY,
+        }
+    }
+}
+
+/// `[defaults.working_memory]` / `[agents.working_memory]`: what happened lately, for the channel's prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkingMemoryConfig {
+    /// Without it nothing is recorded and nothing shown.
+    pub enabled: bool,
+    /// Events of today that are shown (`today_max_unsynthesized_events`, 1 to 50).
+    pub today_max_events: usize,
+    /// Tokens of all events together (`context_token_budget`, 200 to 20,000).
+    pub token_budget: usize,
+    /// Tokens of the list of other conversations (`channel_map_token_budget`, 100 to 5,000).
+    pub map_token_budget: usize,
+    /// Conversations in that list (`channel_map_max_channels`, 1 to 50).
+    pub map_max_channels: usize,
+    /// How long a conversation stays in it (`channel_map_inactive_hours`, 1 to 720).
+    pub map_inactive: Duration,
+    /// What is less important goes first when there is too much (`min_importance_under_pressure`, 0 to 1).
+    pub min_importance: f64,
+    /// Older events are deleted (`event_retention_days`, 7 to 3,650).
+    pub retention: Duration,
+}
+
+impl Default for WorkingMemoryConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            today_max_events: 10,
+            token_budget: 1500,
+            map_token_budget: 300,
+            map_max_channels: 10,
+            map_inactive: Duration::from_secs(24 * 3600),
+            min_importance: 0.5,
+            retention: 30 * DAY,
         }
     }
 }

@@ -4,11 +4,13 @@
 //! answered, the answers stand in the outbox, the history has grown and the journal is closed, or
 //! nothing of that happened.
 
+mod also;
 mod day;
 mod history;
 mod inbox;
 mod journal;
 mod outbox;
+mod processes;
 mod retention;
 mod runs;
 mod settings;
@@ -20,14 +22,15 @@ use crate::clock::{SharedClock, Timestamp};
 use crate::db::rusqlite::Connection;
 use crate::db::{Db, DbError};
 use crate::id::{ConversationId, InboxId, InstanceId, OutboxId, ProcessId};
-use crate::message::{Content, Delivery, Inbound, Lane, Outbound, Outbox, OutboxError};
+use crate::message::{Content, Delivery, Inbound, Lane, Outbound, Outbox, OutboxError, Recorded};
 use crate::{error::Fault, event::Received};
 
 pub use crate::message::Place;
+pub use also::{Also, nothing_else};
 pub use day::{Day, DayRun, DayTalk};
-pub use history::{History, Line, NewLine, Role};
+pub use history::{Active, History, Line, NewLine, Role};
 pub use journal::{Record, Step};
-pub use runs::{BranchEnd, Outcome, RunSummary, WaitingResult, WorkerEnd};
+pub use runs::{BranchEnd, CutOff, Outcome, RunSummary, WaitingResult, WorkerEnd};
 pub use settings::ResponseMode;
 
 /// Everything that is stored about the conversations of one agent.
@@ -90,6 +93,16 @@ impl Conversations {
     pub fn receive(&self, message: Inbound) -> Result<Option<InboxId>, DbError> {
         let now = self.now();
         self.db.write(move |connection| inbox::insert(connection, &message, now))
+    }
+
+    /// As [`Conversations::receive`] without waiting; `done` is called once, as [`Db::submit_then`] does.
+    pub fn begin_receive(
+        &self,
+        message: Inbound,
+        done: impl FnOnce(Result<Option<InboxId>, DbError>) + Send + 'static,
+    ) {
+        let now = self.now();
+        self.db.submit_then(move |connection| inbox::insert(connection, &message, now), done);
     }
 
     /// Unanswered messages of one conversation that are no commands, oldest first.
@@ -195,13 +208,37 @@ impl Conversations {
         self.db.read(|connection| history::channels(connection, limit))
     }
 
+    /// Other conversations than `here` that were active since `since`, the latest first.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn active(
+        &self,
+        here: &ConversationId,
+        since: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Active>, DbError> {
+        self.db.read(|connection| history::active(connection, here, since, limit))
+    }
+
     /// Ends a channel turn: all of `commit`, or nothing.
     ///
     /// # Errors
     /// Nothing is stored; the turn may be tried again.
     pub fn commit_turn(&self, place: &Place, commit: TurnCommit) -> Result<(), DbError> {
+        self.commit_turn_and(place, commit, nothing_else)
+    }
+
+    /// As [`Conversations::commit_turn`], and what `also` writes is part of it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn commit_turn_and(&self, place: &Place, commit: TurnCommit, also: impl Also) -> Result<(), DbError> {
         let (place, now) = (place.clone(), self.now());
-        self.db.write(move |connection| apply_turn(connection, &place, &commit, now))
+        self.db.write(move |connection| {
+            apply_turn(connection, &place, &commit, now)?;
+            also(connection, now)
+        })
     }
 
     /// Adds records to the journal behind everything written so far, without waiting for the disk.
@@ -230,133 +267,6 @@ impl Conversations {
         self.db.read(|connection| journal::of(connection, run))
     }
 
-    /// # Errors
-    /// Nothing is stored.
-    pub fn begin_branch(
-        &self,
-        number: u64,
-        conversation: &ConversationId,
-        description: &str,
-        answers: &[String],
-    ) -> Result<(), DbError> {
-        let now = self.now();
-        let (conversation, description, answers) =
-            (conversation.clone(), description.to_owned(), answers.to_vec());
-        self.db.write(move |connection| {
-            runs::begin_branch(connection, number, &conversation, &description, &answers, now)
-        })
-    }
-
-    /// Writes the terminal state of a branch; the second end of the same branch is refused.
-    ///
-    /// # Errors
-    /// Nothing is stored.
-    pub fn end_branch(&self, number: u64, end: BranchEnd, records: Vec<Record>) -> Result<(), DbError> {
-        let now = self.now();
-        self.db.write(move |connection| {
-            journal::append(connection, &records, now)?;
-            runs::end_branch(connection, number, &end, now)
-        })
-    }
-
-    /// # Errors
-    /// Nothing is stored.
-    pub fn begin_worker(
-        &self,
-        number: u64,
-        conversation: &ConversationId,
-        task: &str,
-        interactive: bool,
-        answers: &[String],
-    ) -> Result<(), DbError> {
-        let now = self.now();
-        let (conversation, task, answers) = (conversation.clone(), task.to_owned(), answers.to_vec());
-        self.db.write(move |connection| {
-            runs::begin_worker(connection, number, &conversation, &task, interactive, &answers, now)
-        })
-    }
-
-    /// As [`Conversations::begin_worker`] for one that gets its work from `claim`, in the same
-    /// transaction. Without work it does not begin.
-    ///
-    /// # Errors
-    /// Nothing is stored.
-    pub fn begin_claimed_worker<T: Send + 'static>(
-        &self,
-        number: u64,
-        conversation: &ConversationId,
-        task: &str,
-        claim: impl FnOnce(&Connection) -> Result<Option<T>, DbError> + Send + 'static,
-    ) -> Result<Option<T>, DbError> {
-        let (now, conversation, task) = (self.now(), conversation.clone(), task.to_owned());
-        self.db.write(move |connection| {
-            let claimed = claim(connection)?;
-            if claimed.is_some() {
-                runs::begin_worker(connection, number, &conversation, &task, false, &[], now)?;
-            }
-            Ok(claimed)
-        })
-    }
-
-    /// An interactive worker has a result and waits, or works again.
-    ///
-    /// # Errors
-    /// Nothing is stored, also when the state does not allow it.
-    pub fn move_worker(
-        &self,
-        number: u64,
-        from: &'static str,
-        to: &'static str,
-        result: Option<String>,
-    ) -> Result<(), DbError> {
-        self.db.write(move |connection| runs::move_worker(connection, number, from, to, result.as_deref()))
-    }
-
-    /// Writes the terminal state of a worker; the second end of the same worker is refused.
-    ///
-    /// # Errors
-    /// Nothing is stored.
-    pub fn end_worker(&self, number: u64, end: WorkerEnd, records: Vec<Record>) -> Result<(), DbError> {
-        self.end_worker_with(number, end, records, |_, _| Ok(()))
-    }
-
-    /// As [`Conversations::end_worker`], with what else changes by it in the same transaction; `work`
-    /// may change the end too.
-    ///
-    /// # Errors
-    /// Nothing is stored, also nothing of `work`.
-    pub fn end_worker_with<T: Send + 'static>(
-        &self,
-        number: u64,
-        mut end: WorkerEnd,
-        records: Vec<Record>,
-        work: impl FnOnce(&Connection, &mut WorkerEnd) -> Result<T, DbError> + Send + 'static,
-    ) -> Result<T, DbError> {
-        let now = self.now();
-        self.db.write(move |connection| {
-            let done = work(connection, &mut end)?;
-            journal::append(connection, &records, now)?;
-            runs::end_worker(connection, number, &end, now)?;
-            Ok(done)
-        })
-    }
-
-    /// The latest workers of a conversation, newest first.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub fn workers(&self, conversation: &ConversationId, limit: usize) -> Result<Vec<RunSummary>, DbError> {
-        self.db.read(|connection| runs::workers(connection, conversation, limit))
-    }
-
-    /// One worker of a conversation with its transcript.
-    ///
-    /// # Errors
-    /// [`DbError::NotFound`] when there is none, or the database cannot be read.
-    pub fn worker(&self, conversation: &ConversationId, number: u64) -> Result<RunSummary, DbError> {
-        self.db.read(|connection| runs::worker(connection, conversation, number))
-    }
-
     /// The first process number that this database has not seen.
     ///
     /// # Errors
@@ -371,10 +281,19 @@ impl Conversations {
     ///
     /// # Errors
     /// The database cannot be read or written.
-    pub fn recover(
+    pub fn recover(&self, interrupted: &str) -> Result<Recovered, DbError> {
+        self.recover_and(interrupted, |_, _, _| Ok(Vec::new()))
+    }
+
+    /// As [`Conversations::recover`]; `also` gets the runs that were cut off, writes in the same
+    /// transaction what depends on them, and returns the workers whose end is no news.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn recover_and(
         &self,
         interrupted: &str,
-        work: impl FnOnce(&Connection) -> Result<Vec<u64>, DbError> + Send + 'static,
+        also: impl FnOnce(&Connection, &[CutOff], Timestamp) -> Result<Vec<u64>, DbError> + Send + 'static,
     ) -> Result<Recovered, DbError> {
         let now = self.now();
         let text = interrupted.to_owned();
@@ -383,7 +302,7 @@ impl Conversations {
             .read(|connection| Ok((runs::any_running(connection)?, outbox::any_sending(connection)?)))?;
         let unknown_sends = if runs_cut_off || sends_cut_off {
             self.db.write(move |connection| {
-                let quiet = work(connection)?;
+                let quiet = also(connection, &runs::running(connection)?, now)?;
                 runs::interrupt(connection, &text, now)?;
                 quiet.into_iter().try_for_each(|worker| runs::hush(connection, worker))?;
                 outbox::forget_sending(connection, now)
@@ -466,8 +385,11 @@ impl Outbox for Conversations {
 
     fn acknowledge(&self, ids: &[OutboxId], _conversation: &ConversationId) -> Result<(), OutboxError> {
         let (ids, now, sent) = (ids.to_vec(), self.now(), Delivery::Sent { platform_id: None });
-        // Lost in a crash, the answer is offered again under the same id.
-        self.db.defer(move |connection| outbox::record(connection, &ids, &sent, now)).map_err(outbox_error)
+        match self.db.defer(move |connection| outbox::record(connection, &ids, &sent, now)) {
+            // Lost in a crash or for want of room, the answer is offered again under the same id.
+            Ok(()) | Err(DbError::QueueFull) => Ok(()),
+            Err(error) => Err(outbox_error(error)),
+        }
     }
 
     fn record(
@@ -480,6 +402,20 @@ impl Outbox for Conversations {
         self.db
             .write(move |connection| outbox::record(connection, &ids, &delivery, now))
             .map_err(outbox_error)
+    }
+
+    fn begin_record(
+        &self,
+        ids: &[OutboxId],
+        _conversation: &ConversationId,
+        delivery: Delivery,
+        recorded: Recorded,
+    ) {
+        let (ids, now) = (ids.to_vec(), self.now());
+        self.db.submit_then(
+            move |connection| outbox::record(connection, &ids, &delivery, now),
+            move |result| recorded(result.map_err(outbox_error)),
+        );
     }
 }
 

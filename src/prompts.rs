@@ -16,6 +16,7 @@ pub enum Template {
     Worker,
     ConversationContext,
     Status,
+    Recent,
     /// What a worker reads of its task.
     Task,
     /// What a command says, by the command's name.
@@ -35,7 +36,7 @@ macro_rules! commands {
 const COMMANDS: [(Template, &str, &str); 9] =
     commands!["help", "status", "tasks", "approve", "today", "digest", "whoami", "agent_id", "mode"];
 
-const TEMPLATES: [(Template, &str, &str); 6] = [
+const TEMPLATES: [(Template, &str, &str); 7] = [
     (Template::Channel, "channel", include_str!("../prompts/en/channel.md.j2")),
     (Template::Branch, "branch", include_str!("../prompts/en/branch.md.j2")),
     (Template::Worker, "worker", include_str!("../prompts/en/worker.md.j2")),
@@ -45,6 +46,7 @@ const TEMPLATES: [(Template, &str, &str); 6] = [
         include_str!("../prompts/en/fragments/conversation_context.md.j2"),
     ),
     (Template::Status, "status", include_str!("../prompts/en/fragments/status.md.j2")),
+    (Template::Recent, "recent", include_str!("../prompts/en/fragments/recent.md.j2")),
     (Template::Task, "task", include_str!("../prompts/en/task.md.j2")),
 ];
 

@@ -18,9 +18,10 @@ pub use change::{Change, NewTask, RESULT_BYTES_MAX, SUBTASKS_MAX, TITLE_BYTES_MA
 pub use error::TaskError;
 pub use lifecycle::{AttemptEnd, Priority, Status};
 pub use metadata::{METADATA_BYTES_MAX, Metadata};
-pub use rows::{approve, change};
+pub use rows::{approve, cancel, change, create};
 
 use crate::clock::{SharedClock, Timestamp};
+use crate::db::rusqlite::Connection;
 use crate::db::{Db, DbError};
 use crate::effect::{ReadyTask, TaskNews};
 use crate::id::ProcessId;
@@ -159,6 +160,17 @@ pub struct Filter {
     pub limit: usize,
 }
 
+/// What one transaction does to the board. Outer error: the database; inner: what the board says.
+pub trait Work:
+    FnOnce(&Connection, Timestamp) -> Result<Result<Changed, TaskError>, DbError> + Send + 'static
+{
+}
+
+impl<F> Work for F where
+    F: FnOnce(&Connection, Timestamp) -> Result<Result<Changed, TaskError>, DbError> + Send + 'static
+{
+}
+
 #[derive(Clone)]
 pub struct Tasks {
     db: Db,
@@ -173,8 +185,7 @@ impl Tasks {
     /// # Errors
     /// A bound is passed, or nothing could be stored.
     pub fn create(&self, new: NewTask) -> Result<Changed, TaskError> {
-        let (new, now) = (new.checked()?, self.clock.now());
-        self.db.write(move |connection| rows::insert(connection, &new, now))?
+        self.write(move |connection, now| create(connection, new, now))
     }
 
     /// # Errors
@@ -204,32 +215,29 @@ impl Tasks {
     /// # Errors
     /// There is no such task, the change is not allowed, or somebody was quicker.
     pub fn change(&self, number: u64, change: Change, by: Actor) -> Result<Changed, TaskError> {
-        let now = self.clock.now();
-        self.db.write(move |connection| rows::change(connection, number, change, &by, now))?
+        self.write(move |connection, now| rows::change(connection, number, change, &by, now))
     }
 
-    /// Lets a worker begin it; see [`approve`].
+    /// Runs one change, such as [`approve`], in a transaction of its own.
     ///
     /// # Errors
-    /// There is no such task, or the database cannot be written.
-    pub fn approve(&self, number: u64, by: Actor) -> Result<Changed, TaskError> {
+    /// What `work` says, or why nothing could be stored.
+    pub fn write(&self, work: impl Work) -> Result<Changed, TaskError> {
         let now = self.clock.now();
-        self.db.write(move |connection| rows::approve(connection, number, &by, now))?
+        self.db.write(move |connection| work(connection, now))?
     }
 
-    /// Puts it aside; its worker stops.
-    ///
-    /// # Errors
-    /// There is no such task, or it is over.
-    pub fn cancel(&self, number: u64, by: Actor) -> Result<Changed, TaskError> {
+    /// As [`Tasks::write`] without waiting; `done` is called once, as [`Db::submit_then`] does.
+    pub fn begin_write(
+        &self,
+        work: impl Work,
+        done: impl FnOnce(Result<Changed, TaskError>) + Send + 'static,
+    ) {
         let now = self.clock.now();
-        self.db.write(move |connection| match rows::get(connection, number)? {
-            Some(task) if task.status.is_over() => {
-                let status = task.status.as_str();
-                Ok(Err(TaskError::Invalid(format!("task {number} is {status}: there is nothing to cancel"))))
-            }
-            _ => rows::change(connection, number, Change::to(Status::Backlog), &by, now),
-        })?
+        self.db.submit_then(
+            move |connection| work(connection, now),
+            move |changed| done(changed.unwrap_or_else(|error| Err(TaskError::Database(error)))),
+        );
     }
 
     /// What a worker may take now, in the order in which it should.

@@ -24,8 +24,10 @@ use rig_core::completion::{CompletionRequest, Message};
 use rig_core::message::UserContent;
 use serde_json::json;
 use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Turn, Work};
-use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp};
-use spacebot::config::{AgentConfig, LimitsConfig, LlmConfig, RoutingConfig, SandboxConfig};
+use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
+use spacebot::config::{
+    AgentConfig, LimitsConfig, LlmConfig, RoutingConfig, SandboxConfig, WorkingMemoryConfig,
+};
 use spacebot::conversation::{Conversations, Role};
 use spacebot::db::Db;
 use spacebot::event::How;
@@ -71,6 +73,8 @@ fn agent_in(folder: &Path, clock: &Arc<SimulatedClock>) -> AgentParts {
         routing: RoutingConfig::default(),
         limits: LimitsConfig::default(),
         sandbox: SandboxConfig::default(),
+        timezone: Zone::utc(),
+        working_memory: WorkingMemoryConfig::default(),
     };
     let identity = Identity::load_or_seed(folder).unwrap();
     AgentParts {
@@ -177,8 +181,8 @@ impl<'a> Stage<'a> {
     }
 
     fn timeless(&self, line: &str) -> String {
-        let day = self.clock.now().start_of_day().to_local();
-        line.replace(&day, "{day}").replace(env!("CARGO_PKG_VERSION"), "{version}")
+        // The clock stands at 2026-09-21 14:13:20 UTC.
+        line.replace("2026-09-21 00:00", "{day}").replace(env!("CARGO_PKG_VERSION"), "{version}")
     }
 
     fn history(&self, room: &str) -> String {

@@ -24,9 +24,11 @@ use rig_core::completion::{CompletionRequest, Message};
 use rig_core::message::UserContent;
 use serde_json::json;
 use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Work};
-use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp};
+use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
 use spacebot::command::{Command, StatusReport};
-use spacebot::config::{AgentConfig, LimitsConfig, LlmConfig, RoutingConfig, SandboxConfig};
+use spacebot::config::{
+    AgentConfig, LimitsConfig, LlmConfig, RoutingConfig, SandboxConfig, WorkingMemoryConfig,
+};
 use spacebot::conversation::{Conversations, Place};
 use spacebot::db::{CommitGate, Db, DbError};
 use spacebot::effect::Answer;
@@ -276,19 +278,6 @@ fn begin(
     let db = Db::open_inline(&folder.join("spacebot.db"), Some(disk.clone()))
         .expect("the database opens after every crash");
     let conversations = Conversations::new(db.clone(), shared.clone());
-    let now = conversations.now();
-    let unfinished = conversations
-        .recover("interrupted", move |connection| {
-            tasks::interrupt(connection, limits().task_max_attempts, now)
-        })
-        .expect("recovery")
-        .unfinished;
-    let (calm, random) = (calm.clone(), random.clone());
-    let model = local_model(move |request| {
-        let mut random = random.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        decide(request, &mut random, calm.load(Ordering::SeqCst))
-    });
-    let tuning = Tuning { retry_delay: Duration::ZERO, ..Tuning::default() };
     let config = AgentConfig {
         id: agent_id(),
         is_default: true,
@@ -296,7 +285,17 @@ fn begin(
         routing: RoutingConfig::default(),
         limits: limits(),
         sandbox: SandboxConfig::default(),
+        timezone: Zone::utc(),
+        working_memory: WorkingMemoryConfig::default(),
     };
+    let unfinished =
+        agent::recover(&conversations, &config.limits, &config.working_memory).expect("recovery").unfinished;
+    let (calm, random) = (calm.clone(), random.clone());
+    let model = local_model(move |request| {
+        let mut random = random.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        decide(request, &mut random, calm.load(Ordering::SeqCst))
+    });
+    let tuning = Tuning { retry_delay: Duration::ZERO, ..Tuning::default() };
     let identity = Identity::load_or_seed(folder).expect("identity");
     let next = conversations.next_process_number().expect("number");
     let parts = AgentParts {
@@ -635,6 +634,30 @@ impl World {
         Ok(())
     }
 
+    /// Every start and end of a run and every memory is one event, whatever crashed in between.
+    fn check_events(&self, read: &dyn Fn(&str) -> Vec<String>) -> Result<(), String> {
+        let ends = "SELECT run FROM (
+                SELECT 'branch:' || id AS run FROM branch_runs UNION ALL SELECT 'worker:' || id FROM worker_runs) runs
+            WHERE (SELECT count(*) FROM working_memory_events e WHERE e.run = runs.run
+                   AND kind IN ('branch_completed', 'worker_completed', 'error')) <> 1";
+        let starts = "SELECT 'worker:' || id FROM worker_runs
+            WHERE (SELECT count(*) FROM working_memory_events
+                   WHERE run = 'worker:' || worker_runs.id AND kind = 'worker_spawned') <> 1";
+        let memories = "SELECT 'not as many' WHERE (SELECT count(*) FROM memories)
+               <> (SELECT count(*) FROM working_memory_events WHERE kind = 'memory_saved')";
+        let strangers = "SELECT kind || ' ' || text FROM working_memory_events
+            WHERE run LIKE 'branch:%' AND substr(run, 8) NOT IN (SELECT id FROM branch_runs)
+               OR run LIKE 'worker:%' AND substr(run, 8) NOT IN (SELECT id FROM worker_runs)";
+        let cases = [("ends", ends), ("starts", starts), ("memories", memories), ("causes", strangers)];
+        for (what, sql) in cases {
+            let found = read(sql);
+            if !found.is_empty() {
+                return Err(format!("events and {what} differ: {found:?}"));
+            }
+        }
+        Ok(())
+    }
+
     fn check_end(&self) -> Result<(), String> {
         let read = |sql: &str| -> Vec<String> {
             let db = self.life.parts.conversations.db();
@@ -676,6 +699,7 @@ impl World {
         if !runs.is_empty() {
             return Err(format!("P1: results that nobody heard of: {runs:?}"));
         }
+        self.check_events(&read)?;
         let begun =
             read("SELECT number || ' is ' || status FROM tasks WHERE status IN ('ready', 'in_progress')");
         if !begun.is_empty() {

@@ -12,7 +12,7 @@ use super::job::{Job, Turn};
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
 use super::toolbox::Toolbox;
-use super::{AgentParts, prompt, status};
+use super::{AgentParts, happening, prompt, recent, status};
 use crate::conversation::{NewLine, Role, Step, TurnCommit, WaitingResult};
 use crate::db::DbError;
 use crate::effect::Effect;
@@ -23,6 +23,7 @@ use crate::message::Content;
 use crate::prompts;
 use crate::tools::{self, Tool};
 use crate::turn::{self, Part};
+use crate::working_memory::NewEvent;
 
 /// Messages that one turn in company takes; the rest waits for the next turn.
 const MAX_MESSAGES: usize = 32;
@@ -48,7 +49,7 @@ pub(super) fn turn(parts: &AgentParts, job: &Job, turn: &Turn, link: &Link<'_>) 
         Err(error) => return failed(&error),
     }
     if turn.absorb && input.messages.is_empty() {
-        return commit(parts, job, &input, Vec::new(), TurnCommit::default());
+        return commit(parts, job, &input, Vec::new(), TurnCommit::default(), None);
     }
     match answer(parts, job, turn, &input, link) {
         Ok(answered) => answered,
@@ -62,7 +63,7 @@ fn keep_unanswered(parts: &AgentParts, job: &Job, input: &mut Input) -> How {
         return How::Turned { covered: None, more: false, outbox: Vec::new() };
     }
     let results = std::mem::take(&mut input.results);
-    let kept = commit(parts, job, input, Vec::new(), TurnCommit::default());
+    let kept = commit(parts, job, input, Vec::new(), TurnCommit::default(), None);
     input.covered = input.messages.last().map(|received| received.id);
     input.messages.clear();
     input.results = results;
@@ -78,7 +79,9 @@ pub(super) fn apologise(parts: &AgentParts, job: &Job, kind: Kind, single: bool)
     if input.is_empty() {
         return How::Turned { covered: None, more: false, outbox: Vec::new() };
     }
-    commit(parts, job, &input, vec![text(prompts::notice(kind.notice()))], TurnCommit::default())
+    let message = input.messages.last().map(|received| received.message.platform_id.as_str());
+    let event = happening::turn_failed(parts, job, kind, message);
+    commit(parts, job, &input, vec![text(prompts::notice(kind.notice()))], TurnCommit::default(), event)
 }
 
 fn failed(error: &dyn Fault) -> How {
@@ -113,13 +116,22 @@ impl Input {
         self.messages.is_empty() && self.results.is_empty()
     }
 
-    /// Platform ids that an answer of this turn answers: the messages, else those that asked for the results.
+    /// Platform ids that an answer of this turn answers: those that asked for the results, and the messages.
     fn answers(&self) -> Vec<String> {
+        let mut ids: Vec<String> = Vec::new();
+        let said = self.messages.iter().map(|received| &received.message.platform_id);
+        for id in self.results.iter().flat_map(|result| &result.answers).chain(said) {
+            if !ids.contains(id) {
+                ids.push(id.clone());
+            }
+        }
+        ids
+    }
+
+    /// Platform ids that ask for what this turn starts: the messages, else those that asked for the results.
+    fn askers(&self) -> Vec<String> {
         if self.messages.is_empty() {
-            let mut ids: Vec<_> =
-                self.results.iter().flat_map(|result| result.answers.iter().cloned()).collect();
-            ids.dedup();
-            return ids;
+            return self.answers();
         }
         self.messages.iter().map(|received| received.message.platform_id.clone()).collect()
     }
@@ -158,8 +170,9 @@ fn answer(
         lines: first.zip(history.lines.last().map(|line| line.id)),
         words: turn::write(&words).into(),
     };
+    words.extend(recent::text(parts, job, history.lines.first().map(|line| line.at)).map(Part::Recent));
     words.push(Part::Status(status::render(&turn.running, parts.conversations.now()).map_err(boxed)?));
-    let origin = Origin { answers: input.answers(), fork };
+    let origin = Origin { answers: input.askers(), fork };
     let mut journal = RunJournal::new(&parts.conversations, job.process.number);
     let words = turn::write(&words);
     journal.add(
@@ -194,7 +207,7 @@ fn answer(
         journal: driver.journal.take(),
         ..TurnCommit::default()
     };
-    Ok(commit(parts, job, input, say, base))
+    Ok(commit(parts, job, input, say, base, None))
 }
 
 fn boxed(fault: impl Fault + 'static) -> Box<dyn Fault> {
@@ -271,7 +284,14 @@ fn said(ended: Ended, desk: &ProcessDesk<'_>, input: &Input, direct: bool) -> Re
     Ok(say)
 }
 
-fn commit(parts: &AgentParts, job: &Job, input: &Input, say: Vec<Content>, base: TurnCommit) -> How {
+fn commit(
+    parts: &AgentParts,
+    job: &Job,
+    input: &Input,
+    say: Vec<Content>,
+    base: TurnCommit,
+    event: Option<NewEvent>,
+) -> How {
     let mut lines: Vec<NewLine> = Vec::with_capacity(input.results.len() + input.messages.len() + 1);
     for result in &input.results {
         let part =
@@ -320,12 +340,59 @@ fn commit(parts: &AgentParts, job: &Job, input: &Input, say: Vec<Content>, base:
         answers: input.answers(),
         ..base
     };
-    match parts.conversations.commit_turn(&job.place, commit) {
+    match parts.conversations.commit_turn_and(&job.place, commit, happening::note(event)) {
         Ok(()) => How::Turned {
             covered: input.messages.last().map(|received| received.id).or(input.covered),
             more: input.more,
             outbox,
         },
         Err(error) => failed(&error),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::id::{ConversationId, InboxId, InstanceId, ProcessId};
+    use crate::message::Inbound;
+
+    fn said(id: i64) -> Received {
+        let message = Inbound {
+            instance: InstanceId::new("webhook"),
+            platform_id: format!("m{id}"),
+            conversation: ConversationId::new("webhook:c"),
+            agent: None,
+            sender_id: "u".to_owned(),
+            sender_name: "u".to_owned(),
+            content: "x".to_owned(),
+            sent_at: Timestamp(0),
+            direct: true,
+            addressed: true,
+            place: String::new(),
+        };
+        Received { id: InboxId(id), message }
+    }
+
+    fn result(answers: &[&str]) -> WaitingResult {
+        WaitingResult {
+            process: ProcessId::parse(ProcessKind::Branch, "1").expect("a branch"),
+            task: String::new(),
+            text: String::new(),
+            answers: answers.iter().map(|answer| (*answer).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn a_turn_with_results_and_messages_answers_both_and_asks_for_the_messages() {
+        let results = || vec![result(&["m1", "m2"]), result(&["m2"])];
+        let mixed =
+            Input { messages: vec![said(2), said(3)], results: results(), more: false, covered: None };
+        assert_eq!(mixed.answers(), ["m1", "m2", "m3"]);
+        assert_eq!(mixed.askers(), ["m2", "m3"]);
+        let relayed = Input { messages: Vec::new(), results: results(), more: false, covered: None };
+        assert_eq!(relayed.answers(), ["m1", "m2"]);
+        assert_eq!(relayed.askers(), ["m1", "m2"]);
     }
 }

@@ -204,20 +204,20 @@ impl Answering<'_> {
     }
 
     fn today(&self) -> Result<Value, CommandError> {
-        let since = self.parts.conversations.now().start_of_day();
+        let (since, shown) = self.start_of_day();
         let mut day = self.parts.conversations.day(since, self.here())?;
         for run in &mut day.runs {
             run.what = text::one_line(&run.what, LINE_BYTES);
         }
         let tasks = self.list(Filter { since: Some(since), limit: SHOWN_MAX, ..Filter::default() })?;
         Ok(json!({
-            "since": since.to_local(), "talks": day.talks, "runs": day.runs,
+            "since": shown, "talks": day.talks, "runs": day.runs,
             "tasks": tasks.iter().map(task_line).collect::<Vec<_>>(),
         }))
     }
 
     fn digest(&self) -> Result<Value, CommandError> {
-        let since = self.parts.conversations.now().start_of_day();
+        let (since, shown) = self.start_of_day();
         let day = self.parts.conversations.day(since, self.here())?;
         let moved =
             self.list(Filter { since: Some(since), limit: tasks::LISTED_MAX, ..Filter::default() })?;
@@ -227,12 +227,19 @@ impl Answering<'_> {
             titles.map(|task| format!("#{} {}", task.number, task.title)).collect::<Vec<_>>().join(", ")
         };
         Ok(json!({
-            "since": since.to_local(), "messages": day.messages, "answers": day.answers,
+            "since": shown, "messages": day.messages, "answers": day.answers,
             "conversations": day.conversations, "branches": day.branches, "workers": day.workers,
             "failed_runs": day.failed_runs,
             "done": titles(&moved, Status::Done), "failed": titles(&moved, Status::Failed),
             "working": titles(&open, Status::InProgress), "pending": titles(&open, Status::PendingApproval),
         }))
+    }
+
+    /// Where the agent lives, and as people read it.
+    fn start_of_day(&self) -> (Timestamp, String) {
+        let zone = &self.parts.config.timezone;
+        let since = zone.day_start(self.parts.conversations.now(), 0);
+        (since, zone.format(since, "%Y-%m-%d %H:%M"))
     }
 
     fn whoami(&self) -> Value {

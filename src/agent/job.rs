@@ -41,7 +41,8 @@ pub enum Work {
     Task {
         number: u64,
         revision: u64,
-        title: String,
+        /// Its number and title.
+        what: String,
     },
 }
 

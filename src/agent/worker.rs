@@ -13,7 +13,7 @@ use super::job::{Job, Work};
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
 use super::toolbox::Toolbox;
-use super::{AgentParts, bound_task, persist, transcript};
+use super::{AgentParts, bound_task, happening, persist, transcript};
 use crate::conversation::{Outcome, Record, Step, WorkerEnd};
 use crate::db::rusqlite::Connection;
 use crate::effect::Effect;
@@ -67,7 +67,9 @@ pub(super) fn run(
 ) -> How {
     let number = job.process.number;
     let begin = || {
-        parts.conversations.begin_worker(number, &job.place.conversation, task, interactive, &origin.answers)
+        let event = happening::note(happening::worker_spawned(parts, job));
+        let (conversation, answers) = (&job.place.conversation, &origin.answers);
+        parts.conversations.begin_worker(number, conversation, task, interactive, answers, event)
     };
     let begun = persist(link.cancel, begin);
     if begun != How::Finished {
@@ -82,17 +84,21 @@ pub(super) fn run_task(
     job: &Job,
     task: u64,
     revision: u64,
-    title: &str,
+    what: &str,
     link: &Link<'_>,
 ) -> How {
     let number = job.process.number;
-    let what = format!("task #{task}: {title}");
     let mut claimed = None;
     let begun = persist(link.cancel, || {
-        let now = parts.conversations.now();
-        let claim = move |connection: &Connection| tasks::claim(connection, task, revision, number, now);
-        let place = &job.place.conversation;
-        claimed = parts.conversations.begin_claimed_worker(number, place, &what, claim)?;
+        let note = happening::note(happening::worker_spawned(parts, job));
+        let claim = move |connection: &Connection, now| {
+            let claimed = tasks::claim(connection, task, revision, number, now)?;
+            if claimed.is_some() {
+                note(connection, now)?;
+            }
+            Ok(claimed)
+        };
+        claimed = parts.conversations.begin_claimed_worker(number, &job.place.conversation, what, claim)?;
         Ok(())
     });
     match claimed {
@@ -149,21 +155,26 @@ pub(super) fn close(parts: &AgentParts, job: &Job, sentence: &str, link: &Link<'
         tool_calls: 0,
         tell: true,
     };
-    write_end(parts, job, link, &end, &[])
+    write_end(parts, job, &end, &[], link)
 }
 
 /// The end of the run, and in the same transaction of its attempt at a task.
-fn write_end(parts: &AgentParts, job: &Job, link: &Link<'_>, end: &WorkerEnd, records: &[Record]) -> How {
+fn write_end(parts: &AgentParts, job: &Job, end: &WorkerEnd, records: &[Record], link: &Link<'_>) -> How {
     let number = job.process.number;
+    let event = || happening::note(happening::worker_ended(parts, job, end));
     let Work::Task { number: task, .. } = job.work else {
-        let write = || parts.conversations.end_worker(number, end.clone(), records.to_vec());
+        let write = || parts.conversations.end_worker(number, end.clone(), records.to_vec(), event());
         return persist(link.cancel, write);
     };
     let shutdown = matches!(link.reason.get(), Some(StopReason::Shutdown));
     let mut news = Vec::new();
     let written = persist(link.cancel, || {
-        let conclude = bound_task::conclude(parts, task, number, end, shutdown);
-        news = parts.conversations.end_worker_with(number, end.clone(), records.to_vec(), conclude)?;
+        let (note, conclude) = (event(), bound_task::conclude(parts, task, number, end, shutdown));
+        let work = move |connection: &Connection, end: &mut WorkerEnd, now| {
+            note(connection, now)?;
+            conclude(connection, end)
+        };
+        news = parts.conversations.end_worker_with(number, end.clone(), records.to_vec(), work)?;
         Ok(())
     });
     if written == How::Finished {
@@ -306,7 +317,7 @@ impl Worker<'_> {
             tell,
         };
         let records: Vec<Record> = self.driver.journal.take();
-        write_end(self.parts, self.job, self.driver.link, &end, &records)
+        write_end(self.parts, self.job, &end, &records, self.driver.link)
     }
 }
 

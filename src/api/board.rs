@@ -2,19 +2,23 @@
 //! made ready starts at once.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::{Api, HUB_TIMEOUT, get_only, method_not_allowed};
+use super::{Api, get_only, method_not_allowed};
 use crate::command::Command;
 use crate::error::{Fault, Kind, log_line};
-use crate::http::server::{Outcome, Request, Response};
+use crate::http::server::{Outcome, Request, Response, promise};
 use crate::id::AgentId;
 use crate::tasks::{
-    Actor, Changed, Filter, LISTED_MAX, NewTask, Priority, Status, Subtask, TaskError, Tasks,
+    self, Actor, Changed, Filter, LISTED_MAX, NewTask, Priority, Status, Subtask, TaskError, Tasks,
 };
+
+/// Longest wait for a commit; what is written may come about all the same.
+const COMMIT_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// The boards of all agents.
 pub struct Boards {
@@ -46,10 +50,10 @@ struct Creation {
 
 impl Api {
     pub(super) fn tasks(&self, request: &Request<'_>) -> Outcome {
-        if request.method == "POST" {
-            return self.mailbox.with_turn(request, || either(self.create_task(request)));
+        match request.method {
+            "POST" => self.create_task(request).unwrap_or_else(Outcome::Respond),
+            _ => Outcome::Respond(get_only(request, || either(self.list_tasks(request)))),
         }
-        Outcome::Respond(get_only(request, || either(self.list_tasks(request))))
     }
 
     /// `rest`: what follows `/api/tasks/`.
@@ -58,20 +62,38 @@ impl Api {
         let Ok(number) = number.parse() else { return Outcome::Respond(not_found("there is no such task")) };
         let change = match verb {
             "" => return Outcome::Respond(get_only(request, || either(self.show_task(request, number)))),
-            "approve" => Tasks::approve,
-            "cancel" => Tasks::cancel,
+            "approve" => tasks::approve,
+            "cancel" => tasks::cancel,
             _ => return Outcome::Respond(not_found("there is nothing at this address")),
         };
         if request.method != "POST" {
             return Outcome::Respond(method_not_allowed());
         }
-        let changed = || {
-            let target = if request.body.is_empty() { Target::default() } else { read(request)? };
-            let (agent, board) = self.board(target.agent_id.as_deref())?;
-            let changed = change(board, number, Actor::Operator).map_err(|error| refused(&error))?;
-            Ok(self.told(agent, changed))
-        };
-        self.mailbox.with_turn(request, || either(changed()))
+        let target = if request.body.is_empty() { Ok(Target::default()) } else { read(request) };
+        let board = target.and_then(|target: Target| self.board(target.agent_id.as_deref()));
+        match board {
+            Ok((agent, board)) => self.write(agent, board, move |connection, now| {
+                change(connection, number, &Actor::Operator, now)
+            }),
+            Err(refusal) => Outcome::Respond(refusal),
+        }
+    }
+
+    /// Answers after the commit, without holding a thread until then. By then the hub knows.
+    fn write(&self, agent: &AgentId, board: &Tasks, work: impl tasks::Work) -> Outcome {
+        let (promise, later) = promise(COMMIT_WAIT_MAX, late);
+        let (agent, hub) = (agent.clone(), self.hub.clone());
+        board.begin_write(work, move |changed| {
+            let Changed { task, news, .. } = match changed {
+                Ok(changed) => changed,
+                Err(error) => return promise.keep(refused(&error)),
+            };
+            // The hub never waits for the thread of the database, which this may be. One that is gone
+            // reads the board at its next start.
+            hub.send(Command::Tasks { agent, news }).ok();
+            promise.keep(Response::json(200, &json!({ "task": task })));
+        });
+        Outcome::Later(later)
     }
 
     fn board(&self, agent: Option<&str>) -> Result<(&AgentId, &Tasks), Response> {
@@ -109,7 +131,7 @@ impl Api {
         Ok(Response::json(200, &json!({ "task": task, "attempts": attempts })))
     }
 
-    fn create_task(&self, request: &Request<'_>) -> Result<Response, Response> {
+    fn create_task(&self, request: &Request<'_>) -> Result<Outcome, Response> {
         let Creation { agent_id, title, description, priority, subtasks, ready } = read(request)?;
         let (agent, board) = self.board(agent_id.as_deref())?;
         let subtask = |title| Subtask { title, completed: false };
@@ -120,19 +142,12 @@ impl Api {
             subtasks: subtasks.into_iter().map(subtask).collect(),
             ..NewTask::new(title, Actor::Operator)
         };
-        let changed = board.create(new).map_err(|error| refused(&error))?;
-        Ok(self.told(agent, changed))
+        Ok(self.write(agent, board, move |connection, now| tasks::create(connection, new, now)))
     }
+}
 
-    /// Tells the hub, which reads the board at its next start if it cannot hear now.
-    fn told(&self, agent: &AgentId, changed: Changed) -> Response {
-        let Changed { task, news, .. } = changed;
-        let command = Command::Tasks { agent: agent.clone(), news };
-        if self.hub.send_timeout(command, HUB_TIMEOUT).is_err() {
-            log::warn!("the hub is busy or gone: the change of a task waits for the next start");
-        }
-        Response::json(200, &json!({ "task": task }))
-    }
+fn late() -> Response {
+    Response::error(503, Kind::Transient, "the disk is slow; look at the board before you try again")
 }
 
 fn either(answer: Result<Response, Response>) -> Response {

@@ -14,7 +14,7 @@ use crate::config::{ApiConfig, Config};
 use crate::db::{Db, DbError};
 use crate::error::{Fault, Kind};
 use crate::tasks::{
-    Actor, Attempt, Changed, Filter, NewTask, Priority, Status, Subtask, Task, TaskError, Tasks,
+    self, Actor, Attempt, Filter, NewTask, Priority, Status, Subtask, Task, TaskError, Tasks,
 };
 use crate::text;
 
@@ -90,10 +90,16 @@ pub fn run(
             command.list(&filter)
         }
         TaskAction::Show { number } => command.show(number),
-        TaskAction::Approve { number } => command
-            .write(&format!("/{number}/approve"), json!({}), |board| board.approve(number, Actor::Operator)),
-        TaskAction::Cancel { number } => command
-            .write(&format!("/{number}/cancel"), json!({}), |board| board.cancel(number, Actor::Operator)),
+        TaskAction::Approve { number } => {
+            command.write(&format!("/{number}/approve"), json!({}), move |connection, now| {
+                tasks::approve(connection, number, &Actor::Operator, now)
+            })
+        }
+        TaskAction::Cancel { number } => {
+            command.write(&format!("/{number}/cancel"), json!({}), move |connection, now| {
+                tasks::cancel(connection, number, &Actor::Operator, now)
+            })
+        }
         TaskAction::Create { title, description, priority, subtasks, ready } => {
             let body = json!({
                 "title": title, "description": description.clone().unwrap_or_default(),
@@ -106,7 +112,7 @@ pub fn run(
                 subtasks: subtasks.into_iter().map(|title| Subtask { title, completed: false }).collect(),
                 ..NewTask::new(title, Actor::Operator)
             };
-            command.write("", body, |board| board.create(new))
+            command.write("", body, move |connection, now| tasks::create(connection, new, now))
         }
     }
 }
@@ -170,17 +176,12 @@ impl<'a> Command<'a> {
     }
 
     /// Over the daemon, or in the database when none answers.
-    fn write(
-        &self,
-        path: &str,
-        mut body: Value,
-        change: impl FnOnce(&Tasks) -> Result<Changed, TaskError>,
-    ) -> Result<(), TaskCommandError> {
+    fn write(&self, path: &str, mut body: Value, work: impl tasks::Work) -> Result<(), TaskCommandError> {
         body["agent_id"] = json!(self.agent);
         let task = match self.over_daemon(path, &body)? {
             Some(task) => task,
             None => {
-                let task = change(&self.board()?)?.task;
+                let task = self.board()?.write(work)?.task;
                 if task.status == Status::Ready {
                     eprintln!("spacebot: no daemon answers; a worker begins after its next start");
                 }

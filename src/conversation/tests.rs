@@ -82,7 +82,7 @@ fn sending_is_begun_once_and_a_crash_leaves_unknown() {
     let conversation = place().conversation;
     c.record(&ids[..1], &conversation, Delivery::Sending).expect("sending");
     assert!(c.record(&ids[..1], &conversation, Delivery::Sending).is_err());
-    let unknown = c.recover("cut off", |_| Ok(Vec::new())).expect("recover").unknown_sends;
+    let unknown = c.recover("cut off").expect("recover").unknown_sends;
     assert_eq!(unknown, 1);
     assert_eq!(c.pending(&irc, None, OutboxId(0), 10).expect("read").len(), 1, "only the one never begun");
     c.record(&ids[..1], &conversation, Delivery::Sent { platform_id: None }).expect("no error, no change");
@@ -94,7 +94,7 @@ fn a_branch_cut_off_by_a_crash_is_reported_once() {
     c.receive(inbound("1", "think")).expect("write");
     c.begin_branch(1, &place().conversation, "think", &["1".to_owned()]).expect("begin");
     c.commit_turn(&place(), TurnCommit::default()).expect("the channel exists");
-    let unfinished = c.recover("cut off", |_| Ok(Vec::new())).expect("recover").unfinished;
+    let unfinished = c.recover("cut off").expect("recover").unfinished;
     assert_eq!(unfinished.len(), 2, "a message and a result: {unfinished:?}");
     let waiting = c.waiting_results(&place().conversation, 10).expect("read");
     assert_eq!(waiting.len(), 1);
@@ -108,8 +108,13 @@ fn a_branch_cut_off_by_a_crash_is_reported_once() {
     assert!(c.commit_turn(&place(), relay()).is_err());
     assert!(c.waiting_results(&place().conversation, 10).expect("read").is_empty());
     assert!(
-        c.end_branch(1, BranchEnd { status: "done", conclusion: String::new(), tool_calls: 0 }, vec![])
-            .is_err()
+        c.end_branch(
+            1,
+            BranchEnd { status: "done", conclusion: String::new(), tool_calls: 0 },
+            vec![],
+            nothing_else
+        )
+        .is_err()
     );
     assert_eq!(c.next_process_number().expect("read"), 2);
 }

@@ -128,11 +128,19 @@ pub(super) fn counts(connection: &Connection) -> Result<Vec<(Status, usize)>, Db
     Ok(Status::ALL.into_iter().filter_map(count).collect())
 }
 
-pub(super) fn insert(
+/// Puts a task onto the board.
+///
+/// # Errors
+/// As [`change`].
+pub fn create(
     connection: &Connection,
-    new: &NewTask,
+    new: NewTask,
     now: Timestamp,
 ) -> Result<Result<Changed, TaskError>, DbError> {
+    let new = match new.checked() {
+        Ok(new) => new,
+        Err(refused) => return Ok(Err(refused)),
+    };
     let open: usize = connection
         .prepare_cached("SELECT count(*) FROM tasks WHERE status NOT IN ('done', 'failed')")?
         .query_row([], |row| row.get(0))?;
@@ -218,6 +226,25 @@ pub fn approve(
             Ok(Ok(Changed { before: task.status, task, news: Vec::new() }))
         }
         _ => change(connection, number, Change::to(Status::Ready), by, now),
+    }
+}
+
+/// Puts a task aside that is not over; its worker stops.
+///
+/// # Errors
+/// As [`change`].
+pub fn cancel(
+    connection: &Connection,
+    number: u64,
+    by: &Actor,
+    now: Timestamp,
+) -> Result<Result<Changed, TaskError>, DbError> {
+    match get(connection, number)? {
+        Some(task) if task.status.is_over() => {
+            let status = task.status.as_str();
+            Ok(Err(TaskError::Invalid(format!("task {number} is {status}: there is nothing to cancel"))))
+        }
+        _ => change(connection, number, Change::to(Status::Backlog), by, now),
     }
 }
 

@@ -262,7 +262,7 @@ fn the_board_has_a_bound() {
         .db
         .write(move |connection| {
             let new = NewTask::new("x", una());
-            (0..OPEN_TASKS_MAX).try_for_each(|_| rows::insert(connection, &new, now).map(drop))
+            (0..OPEN_TASKS_MAX).try_for_each(|_| create(connection, new.clone(), now).map(drop))
         })
         .unwrap();
     assert!(matches!(board.create(NewTask::new("one more", una())), Err(TaskError::Full(_))));

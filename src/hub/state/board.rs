@@ -103,10 +103,10 @@ impl Hub {
             }
             let limits = self.agents.get(agent_id).map(|agent| agent.limits.clone()).unwrap_or_default();
             let what = format!("task #{}: {}", task.number, task.title);
-            let (number, revision, title) = (task.number, task.revision, task.title.clone());
+            let work = Work::Task { number: task.number, revision: task.revision, what: what.clone() };
             let begin =
                 Begin { task: Some(task), ..Begin::new(ProcessKind::Worker, what, limits.worker_timeout) };
-            self.start(agent_id, place, begin, now, Work::Task { number, revision, title });
+            self.start(agent_id, place, begin, now, work);
         }
         if let Some(agent) = self.agents.get_mut(agent_id)
             && agent.board.ready.is_empty()

@@ -57,7 +57,8 @@ fn echo(request: &CompletionRequest) -> Result<Vec<Say>, String> {
         Part::Said { text, .. } => Some(text),
         _ => None,
     };
-    let last = texts.flat_map(|text| turn::read(&text)).filter_map(said).last().unwrap_or_default();
+    let said: Vec<_> = texts.flat_map(|text| turn::read(&text)).filter_map(said).collect();
+    let last = said.last().cloned().unwrap_or_default();
     assert!(!matches!(last.as_str(), "/status" | "/help"), "a model was asked for a command");
     let arguments = json!({ "content": format!("heard {last}") }).to_string();
     Ok(vec![Say::Call("c1".to_owned(), "reply".to_owned(), arguments)])

@@ -8,13 +8,13 @@ mod daemon;
 #[path = "support/llm.rs"]
 mod llm_double;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use daemon::{Client, DEADLINE, Home};
+use daemon::{Client, DEADLINE, Home, eventually};
 use llm_double::{Answer, Body, Double, Request, Say, ToolCall, WireFormat};
 use serde_json::{Value, json};
 use spacebot::agent;
-use spacebot::clock::{Clock, SimulatedClock, Timestamp};
+use spacebot::clock::{Clock, SimulatedClock, SystemClock, Timestamp};
 use spacebot::config::{LimitsConfig, WorkingMemoryConfig};
 use spacebot::conversation::{BranchEnd, Conversations, Outcome, WorkerEnd};
 use spacebot::db::rusqlite::Connection;
@@ -188,6 +188,34 @@ fn switched_off_it_records_and_shows_nothing() {
     hall.ask("2", "what is new?");
     assert_eq!(events(&home), Vec::<Value>::new());
     assert_eq!(recent(&turns_with(&double, "what is new?")[0]), None);
+    drop(daemon);
+}
+
+#[test]
+fn old_events_are_deleted_while_there_are_turns() {
+    let double = Double::answering(model);
+    let home = home(&double, "[defaults.working_memory]\nevent_retention_days = 7\n");
+    let (status, log) = home.start().stop();
+    assert!(status.success(), "{log}");
+    let write = |connection: &Connection| {
+        let now = SystemClock::shared().now();
+        for days in [20, 8, 6] {
+            let event = NewEvent::new(EventKind::System, format!("{days} days ago"));
+            event.insert(connection, now.minus(Duration::from_secs(days * 86_400)))?;
+        }
+        // The next process has the number 63: every 64th looks for what is old.
+        let sql = "INSERT INTO run_journal (id, kind, payload, at) VALUES (62 * 65536, 'start', '{}', ?1)";
+        connection.execute(sql, [now.0])?;
+        Ok(())
+    };
+    Db::open_inline(&home.database(), None).unwrap().write(write).unwrap();
+    let daemon = home.start();
+    let mut client = daemon.client("c");
+    client.ask("1", "good morning");
+    assert_eq!(events(&home).len(), 3);
+    client.ask("2", "how are you?");
+    eventually("the old events are gone", DEADLINE, || events(&home).len() == 1);
+    assert_eq!(events(&home)[0]["text"], "6 days ago");
     drop(daemon);
 }
 

@@ -32,6 +32,7 @@ use spacebot::config::{
 use spacebot::conversation::{Conversations, Place};
 use spacebot::db::{CommitGate, Db, DbError};
 use spacebot::effect::Answer;
+use spacebot::error::Kind;
 use spacebot::event::{How, ProcessEvent, StopReason, What};
 use spacebot::exec::Sandbox;
 use spacebot::hub;
@@ -41,6 +42,7 @@ use spacebot::identity::Identity;
 use spacebot::llm::{LlmManager, Tuning};
 use spacebot::memory::MemoryStore;
 use spacebot::message::{Content, Delivery, Inbound, Outbox};
+use spacebot::prompts;
 use spacebot::tasks::{self, NewTask};
 use spacebot::thread::{Cancel, contained};
 use spacebot::tools::workspace::Workspace;
@@ -634,7 +636,7 @@ impl World {
         Ok(())
     }
 
-    /// Every start and end of a run and every memory is one event, whatever crashed in between.
+    /// Every start and end of a run, every memory and every turn that failed is one event, whatever crashed.
     fn check_events(&self, read: &dyn Fn(&str) -> Vec<String>) -> Result<(), String> {
         let ends = "SELECT run FROM (
                 SELECT 'branch:' || id AS run FROM branch_runs UNION ALL SELECT 'worker:' || id FROM worker_runs) runs
@@ -654,6 +656,14 @@ impl World {
             if !found.is_empty() {
                 return Err(format!("events and {what} differ: {found:?}"));
             }
+        }
+        let kinds = [Kind::Transient, Kind::RateLimited, Kind::Full, Kind::Bug, Kind::Invalid];
+        let sorry = |said: &&String| kinds.iter().any(|kind| said.contains(prompts::notice(kind.notice())));
+        let apologies = read("SELECT content FROM outbox").iter().filter(sorry).count();
+        let told =
+            read("SELECT run FROM working_memory_events WHERE kind = 'error' AND run LIKE 'channel:%'");
+        if apologies != told.len() {
+            return Err(format!("{apologies} turns could not be answered, told was of {told:?}"));
         }
         Ok(())
     }

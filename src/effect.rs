@@ -16,7 +16,7 @@ pub enum Effect {
     /// What a worker is doing now.
     Status { text: String },
     /// What a worker's work came to; opens the outcome gate.
-    Outcome { text: String },
+    Outcome { text: String, success: bool },
     /// The task board has changed; told after the commit.
     #[serde(skip)]
     Task(TaskNews),

@@ -306,3 +306,40 @@ fn nothing_is_written_and_nobody_asked_while_a_board_waits() {
     assert!(daemon.status()["busy"].as_array().unwrap().is_empty());
     assert!(double.requests().is_empty());
 }
+
+#[test]
+fn a_worker_that_says_it_failed_is_tried_again_and_the_last_word_is_told() {
+    let double = Double::answering(|request| {
+        let last = last_message(request);
+        match () {
+            () if is_channel(request) => {
+                assert!(last.contains("failed as often as it may") && last.contains("no ladder"), "{last}");
+                reply("It could not be done.")
+            }
+            () if last.contains("Task #1") => {
+                let first = !last.contains("This is attempt");
+                assert!(first || last.contains("there is no ladder"), "the next one knows: {last}");
+                calls(&[("set_status", json!({ "status": "no ladder", "kind": "failure" }))])
+            }
+            () => Say::text("there is no ladder"),
+        }
+    });
+    let home = home(&double);
+    drop(home.start());
+    put_task(&home, "c");
+    let daemon = home.start();
+    let mut client = daemon.client("c");
+    client.ask("1", "/approve 1");
+    client.hear("It could not be done.");
+    assert_eq!(home.outcomes(1), ["failed", "failed", "failed"]);
+    assert_eq!(home.task(&["show", "1"])["task"]["status"], "failed");
+}
+
+#[test]
+fn without_a_model_a_task_is_not_called_done() {
+    let home = Home::new("[defaults]\ntask_max_attempts = 1\n");
+    let _daemon = home.start();
+    home.task(&["create", "write a poem about the sea", "--ready"]);
+    eventually("it has failed", DEADLINE, || home.task(&["show", "1"])["task"]["status"] == "failed");
+    assert!(home.task(&["show", "1"])["task"]["result"].as_str().unwrap().contains("No language model"));
+}

@@ -199,7 +199,8 @@ impl Worker<'_> {
             let ended = self.segments(prompt, &mut gate);
             let (outcome, result) = self.judge(ended, &gate);
             if !interactive || outcome != Outcome::Success {
-                return self.end(outcome, result, true);
+                let given_up = outcome == Outcome::Success && self.has_given_up();
+                return self.end(if given_up { Outcome::Failed } else { outcome }, result, true);
             }
             match self.wait_for_input(&result) {
                 Ok(Some(message)) => prompt = message,
@@ -231,6 +232,15 @@ impl Worker<'_> {
             self.driver.journal.add(Step::Nudge, json!({ "text": words }));
             prompt = Message::user(words);
         }
+    }
+
+    /// It says itself that the work could not be done.
+    fn has_given_up(&self) -> bool {
+        let outcome = self.driver.desk.effects.iter().rev().find_map(|effect| match effect {
+            Effect::Outcome { success, .. } => Some(*success),
+            _ => None,
+        });
+        outcome == Some(false)
     }
 
     fn judge(&self, ended: Ended, gate: &OutcomeGate<'_>) -> (Outcome, String) {
@@ -327,7 +337,7 @@ pub(super) fn with_notice(notice: &str, words: &str) -> String {
 
 fn outcome_of(desk: &ProcessDesk<'_>) -> Option<String> {
     desk.effects.iter().rev().find_map(|effect| match effect {
-        Effect::Outcome { text } => Some(text.clone()),
+        Effect::Outcome { text, .. } => Some(text.clone()),
         _ => None,
     })
 }

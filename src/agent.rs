@@ -6,6 +6,7 @@ mod channel;
 mod commands;
 mod driver;
 mod happening;
+mod ingestion;
 mod job;
 mod journal;
 mod link;
@@ -102,6 +103,7 @@ pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
             worker::run(parts, job, task, *interactive, origin, link)
         }
         Work::Task { number, revision, what } => worker::run_task(parts, job, *number, *revision, what, link),
+        Work::Chunk { file } => ingestion::run(parts, job, file, link),
     }
 }
 
@@ -118,6 +120,7 @@ pub fn close_after_panic(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How 
         ProcessKind::Channel => How::Panicked(sentence.to_owned()),
         ProcessKind::Branch => branch::close(parts, job, sentence, link),
         ProcessKind::Worker => worker::close(parts, job, sentence, link),
+        ProcessKind::Ingestion => ingestion::close(parts, job, sentence, link),
     }
 }
 

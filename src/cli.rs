@@ -1,7 +1,8 @@
-//! The terminal: the command line, the log lines, the chat, memories and tasks.
+//! The terminal: the command line, the log lines, the chat, memories, files and tasks.
 
 pub mod arguments;
 pub mod chat;
+pub mod ingest;
 pub mod logger;
 pub mod memory;
 pub mod task;

@@ -14,6 +14,7 @@ pub enum Template {
     Channel,
     Branch,
     Worker,
+    Ingestion,
     ConversationContext,
     Status,
     Recent,
@@ -36,10 +37,11 @@ macro_rules! commands {
 const COMMANDS: [(Template, &str, &str); 9] =
     commands!["help", "status", "tasks", "approve", "today", "digest", "whoami", "agent_id", "mode"];
 
-const TEMPLATES: [(Template, &str, &str); 7] = [
+const TEMPLATES: [(Template, &str, &str); 8] = [
     (Template::Channel, "channel", include_str!("../prompts/en/channel.md.j2")),
     (Template::Branch, "branch", include_str!("../prompts/en/branch.md.j2")),
     (Template::Worker, "worker", include_str!("../prompts/en/worker.md.j2")),
+    (Template::Ingestion, "ingestion", include_str!("../prompts/en/ingestion.md.j2")),
     (
         Template::ConversationContext,
         "conversation_context",
@@ -69,6 +71,7 @@ const TOOLS: &[(&str, &str)] = tool_descriptions![
     "file_read",
     "file_write",
     "memory_delete",
+    "memory_persistence_complete",
     "memory_recall",
     "memory_save",
     "react",

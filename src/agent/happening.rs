@@ -83,14 +83,18 @@ impl Work {
         match self {
             Work::Branch { description: task, .. } | Work::Worker { task, .. } => task,
             Work::Task { what, .. } => what,
-            Work::Turn(_) | Work::Apology { .. } | Work::Commands { .. } => "",
+            Work::Turn(_) | Work::Apology { .. } | Work::Commands { .. } | Work::Chunk { .. } => "",
         }
     }
 
     fn answers(&self) -> &[String] {
         match self {
             Work::Branch { origin, .. } | Work::Worker { origin, .. } => &origin.answers,
-            Work::Turn(_) | Work::Apology { .. } | Work::Commands { .. } | Work::Task { .. } => &[],
+            Work::Turn(_)
+            | Work::Apology { .. }
+            | Work::Commands { .. }
+            | Work::Task { .. }
+            | Work::Chunk { .. } => &[],
         }
     }
 }

@@ -44,6 +44,10 @@ pub enum Work {
         /// Its number and title.
         what: String,
     },
+    /// Reads the next chunk of the file with this hash.
+    Chunk {
+        file: String,
+    },
 }
 
 #[derive(Debug, Clone, Default)]

@@ -12,9 +12,10 @@ use toml::de::DeTable;
 
 use super::section::{Section, Source};
 use super::{
-    AgentConfig, ApiConfig, ApiType, BindingConfig, Config, ConfigError, DAY, EmbeddingConfig, IrcConfig,
-    Language, LimitsConfig, LlmConfig, MemoryConfig, OFFLINE_MODEL, ProviderConfig, RoutingConfig,
-    SandboxConfig, SandboxMode, Secret, VectorIndexKind, WebhookConfig, WorkingMemoryConfig,
+    AgentConfig, ApiConfig, ApiType, BindingConfig, Config, ConfigError, DAY, EmbeddingConfig,
+    IngestionConfig, IrcConfig, Language, LimitsConfig, LlmConfig, MemoryConfig, OFFLINE_MODEL,
+    ProviderConfig, RoutingConfig, SandboxConfig, SandboxMode, Secret, VectorIndexKind, WebhookConfig,
+    WorkingMemoryConfig,
 };
 use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
@@ -247,6 +248,7 @@ fn agents(root: &Section<'_, '_>, llm: &LlmConfig, zone: Zone) -> Vec<AgentConfi
         sandbox: sandbox(&defaults.table("sandbox"), &SandboxConfig::default()),
         timezone: timezone(&defaults, &zone),
         working_memory: working_memory(&defaults.table("working_memory"), &WorkingMemoryConfig::default()),
+        ingestion: IngestionConfig::read(&defaults.table("ingestion"), &IngestionConfig::default()),
     };
     defaults.finish();
     let mut agents: Vec<AgentConfig> = Vec::new();
@@ -289,6 +291,7 @@ fn agent(section: &Section<'_, '_>, base: &AgentConfig, llm: &LlmConfig) -> Agen
         sandbox: sandbox(&section.table("sandbox"), &base.sandbox),
         timezone: timezone(section, &base.timezone),
         working_memory: working_memory(&section.table("working_memory"), &base.working_memory),
+        ingestion: IngestionConfig::read(&section.table("ingestion"), &base.ingestion),
     };
     section.finish();
     agent

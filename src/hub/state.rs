@@ -2,6 +2,10 @@
 //! randomness; the same events give the same actions, which is what makes the simulation possible.
 
 mod board;
+mod ingestion;
+
+pub use board::MAX_READY_TASKS;
+pub use ingestion::{CHUNK_TIMEOUT, INGEST};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -19,8 +23,7 @@ use crate::error::Kind;
 use crate::event::{How, Origin, ProcessEvent, StopReason, What};
 use crate::id::{AgentId, ConversationId, InboxId, InstanceId, ProcessId, ProcessKind};
 use crate::message::Lane;
-
-pub use board::MAX_READY_TASKS;
+use ingestion::Reading;
 
 /// Results that come within this time of each other share one turn.
 pub const RETRIGGER_DEBOUNCE: Duration = Duration::from_millis(500);
@@ -65,6 +68,12 @@ pub enum Event {
     Task {
         agent: AgentId,
         news: TaskNews,
+    },
+    /// A file has chunks that are not in memory yet. Offered again and again while that is so.
+    FileWaits {
+        agent: AgentId,
+        place: Place,
+        file: String,
     },
     Process(ProcessEvent),
     Command(Command),
@@ -125,6 +134,8 @@ enum TimerKey {
     Conversation(Key),
     Process(ProcessKey),
     Tasks(AgentId),
+    /// The next try of a chunk.
+    Reading(AgentId),
     Stop,
 }
 
@@ -180,6 +191,7 @@ struct Agent {
     /// The conversation table was full when this agent had more to do.
     overflowed: bool,
     board: Board,
+    reading: Option<Reading>,
 }
 
 /// What is known of a process when it starts.
@@ -221,8 +233,8 @@ impl Hub {
         let agents = agents
             .into_iter()
             .map(|(id, limits, next_number)| {
-                let (ready, board) = (VecDeque::new(), Board::default());
-                (id, Agent { limits, next_number, turns: 0, ready, overflowed: false, board })
+                let (ready, board, reading) = (VecDeque::new(), Board::default(), None);
+                (id, Agent { limits, next_number, turns: 0, ready, overflowed: false, board, reading })
             })
             .collect();
         Self {
@@ -250,6 +262,7 @@ impl Hub {
                 self.found((agent, place.conversation.clone(), lane), place, newest, results, now);
             }
             Event::Task { agent, news } => self.on_news(&agent, news, now),
+            Event::FileWaits { agent, place, file } => self.file_waits(agent, place, file, now),
             Event::Process(event) => self.on_process(event, now),
             Event::Command(command) => self.on_command(command, now),
             Event::Timer => {}
@@ -266,6 +279,7 @@ impl Hub {
                 TimerKey::Conversation(key) => self.consider(&key, now),
                 TimerKey::Process(key) => self.cancel(&key, StopReason::Timeout),
                 TimerKey::Tasks(agent) => self.start_tasks(&agent, now),
+                TimerKey::Reading(agent) => self.read_on(&agent, now),
                 TimerKey::Stop => self.stop_harder(now),
             }
         }
@@ -464,18 +478,21 @@ impl Hub {
         let Some(process) = self.processes.remove(key) else { return };
         self.timers.set(&TimerKey::Process(key.clone()), None);
         let conversation = (key.0.clone(), process.conversation, process.lane);
-        if key.1.kind == ProcessKind::Channel {
-            if let Some(agent) = self.agents.get_mut(&key.0) {
-                agent.turns -= 1;
+        match key.1.kind {
+            ProcessKind::Channel => {
+                if let Some(agent) = self.agents.get_mut(&key.0) {
+                    agent.turns -= 1;
+                }
+                self.turn_ended(&conversation, how, now);
             }
-            self.turn_ended(&conversation, how, now);
-        } else if how == How::Idle {
-            self.consider(&conversation, now);
-        } else {
-            if let Some(task) = process.task {
-                self.task_ended(&conversation, task, &how, now);
+            ProcessKind::Worker if how == How::Idle => self.consider(&conversation, now),
+            ProcessKind::Branch | ProcessKind::Worker => {
+                if let Some(task) = process.task {
+                    self.task_ended(&conversation, task, &how, now);
+                }
+                self.results_came(&conversation, now);
             }
-            self.results_came(&conversation, now);
+            ProcessKind::Ingestion => self.chunk_ended(key, how, now),
         }
         self.start_ready(&key.0, now);
         self.start_tasks(&key.0, now);
@@ -501,7 +518,9 @@ impl Hub {
             How::Cancelled => conversation.fail(&turn, Some(Kind::Cancelled), now),
             How::Failed(kind, _) if kind.is_retryable() => conversation.fail(&turn, None, now),
             How::Failed(kind, _) => conversation.fail(&turn, Some(kind), now),
-            How::Panicked(_) | How::Finished | How::Idle => conversation.fail(&turn, Some(Kind::Bug), now),
+            How::Panicked(_) | How::Finished | How::Idle | How::Ingested(_) => {
+                conversation.fail(&turn, Some(Kind::Bug), now)
+            }
         }
         self.consider(key, now);
     }

@@ -170,7 +170,9 @@ impl Source {
     /// not the numbers of runs and messages.
     pub(super) fn searchable(&self) -> impl Iterator<Item = &str> {
         let reference = match self.who {
-            Who::File | Who::Web => self.reference.as_deref(),
+            // Behind the name of a file: which content, which part of it.
+            Who::File => self.reference.as_deref().and_then(|reference| reference.split('#').next()),
+            Who::Web => self.reference.as_deref(),
             _ => None,
         };
         [self.label.as_deref(), reference].into_iter().flatten()

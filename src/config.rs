@@ -6,11 +6,13 @@
 mod describe;
 mod ingestion;
 mod load;
+mod loop_guard;
 mod section;
 
 pub use describe::describe;
 pub use ingestion::IngestionConfig;
 pub use load::{Environment, Loaded, ProcessEnvironment, load};
+pub use loop_guard::{LoopGuardConfig, LoopLimits};
 
 use std::fmt;
 use std::net::IpAddr;
@@ -229,6 +231,7 @@ pub struct AgentConfig {
     pub timezone: Zone,
     pub working_memory: WorkingMemoryConfig,
     pub ingestion: IngestionConfig,
+    pub loop_guard: LoopGuardConfig,
 }
 
 /// `[defaults.routing]` / `[agents.routing]`. Models are `provider/model`; `offline/responder` is built in.

@@ -40,6 +40,7 @@ pub mod working_memory;
 // Floor 5: work.
 pub mod api;
 pub mod cli;
+pub mod hooks;
 pub mod tools;
 
 // Floor 6: the LLM processes.

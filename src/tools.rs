@@ -95,6 +95,9 @@ pub enum ToolError {
     TimedOut(u64),
     #[error("cancelled")]
     Cancelled,
+    /// The call is one of many that were the same, and did not run.
+    #[error("{0}")]
+    Repeated(&'static str),
 }
 
 impl ToolError {
@@ -107,6 +110,7 @@ impl ToolError {
             ToolError::Failed(_) => "failed",
             ToolError::TimedOut(_) => "timed_out",
             ToolError::Cancelled => "cancelled",
+            ToolError::Repeated(_) => "repeated",
         };
         json!({ "error": kind, "message": self.to_string() }).to_string()
     }

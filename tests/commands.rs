@@ -26,7 +26,8 @@ use serde_json::json;
 use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Turn, Work};
 use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
 use spacebot::config::{
-    AgentConfig, IngestionConfig, LimitsConfig, LlmConfig, RoutingConfig, SandboxConfig, WorkingMemoryConfig,
+    AgentConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig, RoutingConfig, SandboxConfig,
+    WorkingMemoryConfig,
 };
 use spacebot::conversation::{Conversations, Role};
 use spacebot::db::Db;
@@ -77,6 +78,7 @@ fn agent_in(folder: &Path, clock: &Arc<SimulatedClock>) -> AgentParts {
         timezone: Zone::utc(),
         working_memory: WorkingMemoryConfig::default(),
         ingestion: IngestionConfig::default(),
+        loop_guard: LoopGuardConfig::default(),
     };
     let identity = Identity::load_or_seed(folder).unwrap();
     AgentParts {

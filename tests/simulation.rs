@@ -27,7 +27,8 @@ use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Work};
 use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
 use spacebot::command::{Command, StatusReport};
 use spacebot::config::{
-    AgentConfig, IngestionConfig, LimitsConfig, LlmConfig, RoutingConfig, SandboxConfig, WorkingMemoryConfig,
+    AgentConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig, RoutingConfig, SandboxConfig,
+    WorkingMemoryConfig,
 };
 use spacebot::conversation::{Conversations, Place};
 use spacebot::db::{CommitGate, Db, DbError};
@@ -288,6 +289,7 @@ fn begin(
         limits: limits(),
         sandbox: SandboxConfig::default(),
         ingestion: IngestionConfig::default(),
+        loop_guard: LoopGuardConfig::default(),
         timezone: Zone::utc(),
         working_memory: WorkingMemoryConfig::default(),
     };

@@ -12,11 +12,13 @@ use super::job::Job;
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
 use super::toolbox::Toolbox;
+use super::worker::with_notice;
 use super::{AgentParts, happening, persist, prompt, transcript};
 use crate::conversation::{BranchEnd, Record, Step};
 use crate::db::DbError;
 use crate::error::Fault;
 use crate::event::{Fork, How, Origin, StopReason};
+use crate::hooks::LoopGuard;
 use crate::id::ProcessKind;
 use crate::memory::Origin as MemoryOrigin;
 use crate::prompts;
@@ -56,6 +58,7 @@ pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Ori
             ..RunSpec::new()
         },
         counts: Counts { max_model_calls: limits.branch_max_turns, ..Counts::default() },
+        guard: LoopGuard::new(parts.config.loop_guard.of(ProcessKind::Branch)),
     };
     let (ended, run) = driver.drive(Message::user(description), history, &mut Thinking);
     let (status, conclusion) = conclusion(ended, run, link);
@@ -106,6 +109,10 @@ fn conclusion(ended: Ended, run: AgentRun, link: &Link<'_>) -> (&'static str, St
         Ended::Limit => {
             let last = transcript::last_words(&run.full_history());
             ("done", last.unwrap_or_else(|| prompts::notice("branch_empty").to_owned()))
+        }
+        Ended::Repeating => {
+            let last = transcript::last_words(&run.full_history()).unwrap_or_default();
+            ("failed", with_notice("branch_loop", &last))
         }
         Ended::Cancelled => match link.stop_reason() {
             StopReason::Timeout => ("failed", prompts::notice("branch_timeout").to_owned()),

@@ -18,6 +18,7 @@ use crate::db::DbError;
 use crate::effect::Effect;
 use crate::error::{Fault, Kind};
 use crate::event::{Fork, How, Origin, Received};
+use crate::hooks::LoopGuard;
 use crate::id::{InboxId, ProcessKind};
 use crate::message::Content;
 use crate::prompts;
@@ -198,6 +199,7 @@ fn answer(
             ..RunSpec::new()
         },
         counts: Counts { max_model_calls: limits.max_turns, ..Counts::default() },
+        guard: LoopGuard::new(parts.config.loop_guard.of(ProcessKind::Channel)),
     };
     let history_messages = history.lines.iter().map(prompt::line).collect();
     let (ended, _) = driver.drive(Message::user(words), history_messages, &mut Talking);
@@ -269,6 +271,9 @@ fn said(ended: Ended, desk: &ProcessDesk<'_>, input: &Input, direct: bool) -> Re
             Effect::Status { .. } | Effect::Outcome { .. } | Effect::Task(_) => {}
         }
     }
+    // A run that did not come to its end has answered only if it said something.
+    let repeating = matches!(ended, Ended::Repeating);
+    let cut_short = repeating || matches!(ended, Ended::Limit);
     let notice = match ended {
         Ended::Cancelled => return Err(How::Cancelled),
         Ended::Failed(kind, reason) => return Err(How::Failed(kind, reason)),
@@ -279,12 +284,13 @@ fn said(ended: Ended, desk: &ProcessDesk<'_>, input: &Input, direct: bool) -> Re
         }
         Ended::Text(_) => Some("empty"),
         Ended::Limit => Some("turn_limit"),
+        Ended::Repeating => Some("turn_loop"),
     };
     if let Some(notice) = notice
-        && say.is_empty()
+        && !say.iter().any(|content| !cut_short || matches!(content, Content::Text { .. }))
         && !silent
         && desk.started == 0
-        && direct
+        && (direct || repeating)
     {
         say.push(text(prompts::notice(notice)));
     }

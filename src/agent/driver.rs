@@ -16,6 +16,7 @@ use super::link::{Link, ProcessDesk};
 use super::toolbox::Toolbox;
 use crate::conversation::Step;
 use crate::error::{Fault, Kind};
+use crate::hooks::{self, Call, Finding, LoopGuard, Verdict};
 use crate::llm::SpacebotModel;
 use crate::thread::contained;
 use crate::tools::ToolError;
@@ -41,6 +42,8 @@ pub(super) enum Ended {
     Tools,
     /// The limit of model calls came first.
     Limit,
+    /// It repeated itself, was told so, and went on.
+    Repeating,
     Cancelled,
     Failed(Kind, String),
 }
@@ -53,6 +56,7 @@ pub(super) struct Driver<'a> {
     pub(super) journal: RunJournal<'a>,
     pub(super) spec: RunSpec,
     pub(super) counts: Counts,
+    pub(super) guard: LoopGuard,
 }
 
 /// What a drive has used and may use.
@@ -97,13 +101,16 @@ impl Driver<'_> {
                     self.after_text(run, conduct)?;
                 }
                 AgentRunStep::CallTools { calls } => {
-                    let results = match self.tool_step(&calls) {
-                        Ok(results) => results,
+                    let (results, repeating) = match self.tool_step(&calls) {
+                        Ok(done) => done,
                         Err(ended) => return Ok(ended),
                     };
                     run.tool_results(results)?;
                     if conduct.on_tools(&mut self.desk) {
                         return Ok(Ended::Tools);
+                    }
+                    if repeating {
+                        return Ok(Ended::Repeating);
                     }
                     self.take_messages(run, conduct);
                 }
@@ -157,7 +164,10 @@ impl Driver<'_> {
     fn after_text(&mut self, run: &mut AgentRun, conduct: &mut dyn Conduct) -> Result<(), PromptError> {
         let Some(text) = parked_text(run) else { return Ok(()) };
         let (step, words) = match conduct.next_message() {
-            Some(message) => (Step::Route, message),
+            Some(message) => {
+                self.guard.forget();
+                (Step::Route, message)
+            }
             None => match conduct.on_text(&text, &mut self.desk) {
                 Some(nudge) => (Step::Nudge, nudge),
                 None => return Ok(()),
@@ -171,32 +181,83 @@ impl Driver<'_> {
     fn take_messages(&mut self, run: &mut AgentRun, conduct: &mut dyn Conduct) {
         while let Some(message) = conduct.next_message() {
             self.journal.add(Step::Route, json!({ "text": message }));
+            self.guard.forget();
             *run = AgentRun::from_spec(&self.spec, Message::user(message), Some(run.full_history()));
         }
     }
 
-    /// Answers every call, in order; what cannot run gets an error that the model can read.
-    fn tool_step(&mut self, calls: &[PendingToolCall]) -> Result<Vec<UserContent>, Ended> {
+    /// Answers every call, in order; what cannot run gets an error that the model can read. True when the
+    /// run repeats itself and has to end.
+    fn tool_step(&mut self, calls: &[PendingToolCall]) -> Result<(Vec<UserContent>, bool), Ended> {
         let external =
             calls.iter().any(|call| self.toolbox.is_external(call.tool_call.function.name.as_str()));
         if external && let Err(error) = self.journal.flush_durably() {
             return Err(Ended::Failed(error.kind(), error.to_string()));
         }
         let mut results = Vec::with_capacity(calls.len());
+        let mut stopped = None;
         for call in calls {
             if let Some(resolved) = &call.preresolved_result {
                 results.push(resolved.clone());
                 continue;
             }
             let started = Instant::now();
-            let outcome = self.call_tool(&call.tool_call);
-            self.journal.add(Step::Tool, tool_record(&call.tool_call, &outcome, started));
-            results.push(UserContent::ToolResult(match outcome {
-                Ok(text) => call.tool_call.result(vec![ToolResultContent::text(text)]),
-                Err(error) => call.tool_call.error_result(vec![ToolResultContent::text(error.to_result())]),
+            let (result, failed) = match self.guarded_call(&call.tool_call, &mut stopped) {
+                Ok(result) => (result, false),
+                Err(result) => (result, true),
+            };
+            let tool = call.tool_call.function.name.as_str();
+            self.journal.add(
+                Step::Tool,
+                json!({ "tool": tool, "milliseconds": milliseconds(started), "result": result, "error": failed }),
+            );
+            let content = vec![ToolResultContent::text(result)];
+            results.push(UserContent::ToolResult(match failed {
+                false => call.tool_call.result(content),
+                true => call.tool_call.error_result(content),
             }));
         }
-        Ok(results)
+        Ok((results, stopped.is_some()))
+    }
+
+    /// What the model reads of the call, which is made unless it is one of too many. `stopped` is set by
+    /// the one that ends the run; none behind it is made.
+    fn guarded_call(&mut self, call: &ToolCall, stopped: &mut Option<Finding>) -> Result<String, String> {
+        if let Some(finding) = *stopped {
+            return Err(self.refuse(call, finding, "stopped"));
+        }
+        let written = call.function.invalid_arguments.clone().map(Value::String);
+        let arguments = written.unwrap_or_else(|| call.function.arguments_value());
+        let seen = Call::of(call.function.name.as_str(), &arguments);
+        let finding = match self.guard.before(seen) {
+            Verdict::Go => None,
+            Verdict::Warn(finding) => Some(finding),
+            Verdict::Block(finding) => return Err(self.refuse(call, finding, "refused")),
+            Verdict::Stop(finding) => {
+                *stopped = Some(finding);
+                return Err(self.refuse(call, finding, "stopped"));
+            }
+        };
+        let outcome = self.call_tool(call).map_err(|error| error.to_result());
+        let (Ok(result) | Err(result)) = &outcome;
+        let Some(finding) = finding.or(self.guard.after(seen, result)) else { return outcome };
+        self.note_guard(call, finding, "warned");
+        let warned = |result: String| format!("{result}\n\n{}", hooks::warning(finding));
+        outcome.map(warned).map_err(warned)
+    }
+
+    fn refuse(&mut self, call: &ToolCall, finding: Finding, verdict: &str) -> String {
+        self.note_guard(call, finding, verdict);
+        ToolError::Repeated(hooks::refusal(finding)).to_result()
+    }
+
+    fn note_guard(&mut self, call: &ToolCall, finding: Finding, verdict: &str) {
+        let (tool, rule) = (call.function.name.as_str(), finding.rule.as_str());
+        log::info!("{tool} {verdict}: {rule}, {} times", finding.count);
+        self.journal.add(
+            Step::Guard,
+            json!({ "tool": tool, "verdict": verdict, "rule": rule, "count": finding.count }),
+        );
     }
 
     fn call_tool(&mut self, call: &ToolCall) -> Result<String, ToolError> {
@@ -219,15 +280,6 @@ impl Driver<'_> {
 
 fn milliseconds(started: Instant) -> u64 {
     u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
-fn tool_record(call: &ToolCall, outcome: &Result<String, ToolError>, started: Instant) -> Value {
-    let (result, error) = match outcome {
-        Ok(text) => (text.clone(), false),
-        Err(error) => (error.to_result(), true),
-    };
-    let tool = call.function.name.as_str();
-    json!({ "tool": tool, "milliseconds": milliseconds(started), "result": result, "error": error })
 }
 
 fn called_names(response: &CompletionResponse) -> Vec<String> {

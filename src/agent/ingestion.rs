@@ -18,6 +18,7 @@ use crate::conversation::Step;
 use crate::db::DbError;
 use crate::error::{Fault, Kind};
 use crate::event::{How, Ingested, Origin, StopReason, What};
+use crate::hooks::LoopGuard;
 use crate::id::ProcessKind;
 use crate::ingest::{self, Chunk, IngestedFile, Ingestion, Status};
 use crate::memory::{Draft, Drafted, Origin as MemoryOrigin};
@@ -130,6 +131,7 @@ impl Reading<'_> {
                 ..RunSpec::new()
             },
             counts: Counts { max_model_calls: TURNS, ..Counts::default() },
+            guard: LoopGuard::new(parts.config.loop_guard.of(ProcessKind::Ingestion)),
         };
         let prompt = turn::write(&[Part::Said {
             sender: place_of(&self.file, &self.chunk),
@@ -195,6 +197,7 @@ fn finish(ingestion: &Ingestion, file: &IngestedFile) {
 fn why(ended: Ended) -> String {
     match ended {
         Ended::Text(_) | Ended::Tools => "the model did not say what it saved".to_owned(),
+        Ended::Repeating => "the model kept repeating the same call".to_owned(),
         Ended::Limit => format!("not read within {TURNS} model calls"),
         Ended::Cancelled => "it took too long".to_owned(),
         Ended::Failed(kind, reason) => {

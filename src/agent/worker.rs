@@ -19,6 +19,7 @@ use crate::db::rusqlite::Connection;
 use crate::effect::Effect;
 use crate::error::Kind;
 use crate::event::{How, Origin, StopReason, What};
+use crate::hooks::LoopGuard;
 use crate::id::ProcessKind;
 use crate::prompts;
 use crate::tasks;
@@ -142,6 +143,7 @@ fn work(
             ..RunSpec::new()
         },
         counts: Counts::default(),
+        guard: LoopGuard::new(parts.config.loop_guard.of(ProcessKind::Worker)),
     };
     Worker { parts, job, driver, state: WorkerState::Running, history: Vec::new() }.work(prompt, interactive)
 }
@@ -215,6 +217,7 @@ impl Worker<'_> {
         let budget = self.parts.config.limits.worker_max_turns;
         let first = self.driver.counts.model_calls;
         self.driver.desk.effects.clear();
+        self.driver.guard.forget();
         let mut prompt = Message::user(task);
         loop {
             let used = self.driver.counts.model_calls - first;
@@ -254,6 +257,7 @@ impl Worker<'_> {
             Ended::Text(text) => (Outcome::Success, text.trim().to_owned()),
             Ended::Tools => (Outcome::Success, told),
             Ended::Limit => (Outcome::Partial, with_notice("worker_limit", &last())),
+            Ended::Repeating => (Outcome::Partial, with_notice("worker_loop", &last())),
             Ended::Failed(kind, reason) => {
                 log::error!("{} failed: {reason}", self.job.process);
                 (Outcome::Failed, with_notice(kind.notice(), &last()))

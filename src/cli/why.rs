@@ -162,6 +162,10 @@ fn tell_run(run: &Run, sum: &Sum, out: &mut impl Write) -> io::Result<()> {
                 writeln!(out, "  asked {}{tries}", shown(model))?;
             }
             Step::Tool => tell_tool(&record.payload, out)?,
+            Step::Guard => {
+                let said = |key: &str| shown(record.payload[key].as_str().unwrap_or("?"));
+                writeln!(out, "  {}: {} ({})", said("tool"), said("verdict"), said("rule"))?;
+            }
             Step::Nudge => {
                 writeln!(out, "  told it: {}", shown(record.payload["text"].as_str().unwrap_or_default()))?;
             }

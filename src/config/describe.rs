@@ -137,7 +137,8 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
     let ingestion = &agent.ingestion;
     writeln!(out, "[agents.ingestion]\nenabled = {}", ingestion.enabled)?;
     writeln!(out, "poll_interval_secs = {}", ingestion.poll_interval.as_secs())?;
-    writeln!(out, "chunk_size = {}", ingestion.chunk_size)
+    writeln!(out, "chunk_size = {}", ingestion.chunk_size)?;
+    agent.loop_guard.write(out)
 }
 
 fn write_timezone(out: &mut String, zone: &Zone) -> std::fmt::Result {

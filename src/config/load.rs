@@ -13,9 +13,9 @@ use toml::de::DeTable;
 use super::section::{Section, Source};
 use super::{
     AgentConfig, ApiConfig, ApiType, BindingConfig, Config, ConfigError, DAY, EmbeddingConfig,
-    IngestionConfig, IrcConfig, Language, LimitsConfig, LlmConfig, MemoryConfig, OFFLINE_MODEL,
-    ProviderConfig, RoutingConfig, SandboxConfig, SandboxMode, Secret, VectorIndexKind, WebhookConfig,
-    WorkingMemoryConfig,
+    IngestionConfig, IrcConfig, Language, LimitsConfig, LlmConfig, LoopGuardConfig, MemoryConfig,
+    OFFLINE_MODEL, ProviderConfig, RoutingConfig, SandboxConfig, SandboxMode, Secret, VectorIndexKind,
+    WebhookConfig, WorkingMemoryConfig,
 };
 use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
@@ -249,6 +249,7 @@ fn agents(root: &Section<'_, '_>, llm: &LlmConfig, zone: Zone) -> Vec<AgentConfi
         timezone: timezone(&defaults, &zone),
         working_memory: working_memory(&defaults.table("working_memory"), &WorkingMemoryConfig::default()),
         ingestion: IngestionConfig::read(&defaults.table("ingestion"), &IngestionConfig::default()),
+        loop_guard: LoopGuardConfig::read(&defaults.table("loop_guard"), &LoopGuardConfig::default()),
     };
     defaults.finish();
     let mut agents: Vec<AgentConfig> = Vec::new();
@@ -292,6 +293,7 @@ fn agent(section: &Section<'_, '_>, base: &AgentConfig, llm: &LlmConfig) -> Agen
         timezone: timezone(section, &base.timezone),
         working_memory: working_memory(&section.table("working_memory"), &base.working_memory),
         ingestion: IngestionConfig::read(&section.table("ingestion"), &base.ingestion),
+        loop_guard: LoopGuardConfig::read(&section.table("loop_guard"), &base.loop_guard),
     };
     section.finish();
     agent

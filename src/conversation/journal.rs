@@ -20,6 +20,8 @@ pub enum Step {
     Model,
     /// One tool call's result.
     Tool,
+    /// A call that was warned about or refused because the run repeats itself.
+    Guard,
     /// Words of ours to the model between two steps.
     Nudge,
     /// A message routed to a running worker.
@@ -35,6 +37,7 @@ impl Step {
             Step::Start => "start",
             Step::Model => "model",
             Step::Tool => "tool",
+            Step::Guard => "guard",
             Step::Nudge => "nudge",
             Step::Route => "route",
             Step::End => "end",
@@ -42,7 +45,7 @@ impl Step {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Step::Start, Step::Model, Step::Tool, Step::Nudge, Step::Route, Step::End]
+        [Step::Start, Step::Model, Step::Tool, Step::Guard, Step::Nudge, Step::Route, Step::End]
             .into_iter()
             .find(|step| step.as_str() == text)
     }

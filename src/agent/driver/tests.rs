@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::clock::{SimulatedClock, Timestamp};
-use crate::config::{LlmConfig, RoutingConfig};
+use crate::config::{LlmConfig, LoopGuardConfig, RoutingConfig};
 use crate::conversation::{Conversations, Record};
 use crate::db::Db;
 use crate::effect::Effect;
@@ -83,6 +83,7 @@ fn a_panic_in_a_tool_is_a_result_that_the_model_reads_and_the_run_goes_on() {
         journal: RunJournal::new(&conversations, 1),
         spec: RunSpec { max_turns: Some(5), ..RunSpec::new() },
         counts: Counts { max_model_calls: 4, ..Counts::default() },
+        guard: LoopGuard::new(LoopGuardConfig::default().channel),
     };
     for turn in 1..=2 {
         driver.desk.effects.clear();
@@ -95,7 +96,10 @@ fn a_panic_in_a_tool_is_a_result_that_the_model_reads_and_the_run_goes_on() {
     }
     let mut records: Vec<Record> = conversations.records(1).expect("read");
     records.extend(driver.journal.take());
-    let broken: Vec<_> = records.iter().filter(|record| record.payload["tool"] == "react").collect();
+    let broken: Vec<_> = records
+        .iter()
+        .filter(|record| record.step == Step::Tool && record.payload["tool"] == "react")
+        .collect();
     assert_eq!(broken.len(), 2);
     assert!(broken.iter().all(|record| record.payload["error"] == true), "{broken:?}");
 }

@@ -25,7 +25,7 @@ const EVERY_TABLE: &str = r#"
 "#;
 
 /// Keys that stand in the document as tables of their own, not as rows.
-const TABLES: [&str; 16] = [
+const TABLES: [&str; 17] = [
     "llm",
     "provider",
     "defaults",
@@ -42,6 +42,7 @@ const TABLES: [&str; 16] = [
     "memory",
     "embedding",
     "working_memory",
+    "loop_guard",
 ];
 
 #[test]

@@ -35,6 +35,8 @@ pub struct Origin {
 /// What a branch forks from: the history as the turn saw it, and the new messages.
 #[derive(Debug, Clone, Default)]
 pub struct Fork {
+    /// Ids of what stood in front of the visible lines.
+    pub summaries: Arc<[i64]>,
     /// Ids of the first and last visible line; none when nothing was said before.
     pub lines: Option<(i64, i64)>,
     /// The new messages as the model reads them.
@@ -47,6 +49,9 @@ pub enum What {
     Asked { ask: Ask, origin: Origin, answer: Sender<Answer> },
     /// A line for the status block.
     Status(String),
+    /// There is something to do about the `window` of the conversation, or memories are to be taken from
+    /// what has left it.
+    Pressed { window: bool, unread: bool },
     /// An interactive worker has a first result in the database and waits for `route`.
     Waiting,
     /// The last word of a process; exactly one comes, whatever happened. By then the terminal state
@@ -64,6 +69,12 @@ pub enum How {
     },
     /// A branch or worker is in its terminal state in the database, its result waits to be relayed.
     Finished,
+    /// The compactor has done one thing. `again`: there is more to do about the window; `unread`: memories
+    /// are to be taken from what has left it.
+    Compacted {
+        again: bool,
+        unread: bool,
+    },
     Cancelled,
     /// Nothing was committed; the hub decides whether to try again.
     Failed(Kind, String),

@@ -17,9 +17,11 @@ pub enum Template {
     ConversationContext,
     Status,
     Recent,
+    Compactor,
+    Extraction,
 }
 
-const TEMPLATES: [(Template, &str, &str); 6] = [
+const TEMPLATES: [(Template, &str, &str); 8] = [
     (Template::Channel, "channel", include_str!("../prompts/en/channel.md.j2")),
     (Template::Branch, "branch", include_str!("../prompts/en/branch.md.j2")),
     (Template::Worker, "worker", include_str!("../prompts/en/worker.md.j2")),
@@ -30,6 +32,8 @@ const TEMPLATES: [(Template, &str, &str); 6] = [
     ),
     (Template::Status, "status", include_str!("../prompts/en/fragments/status.md.j2")),
     (Template::Recent, "recent", include_str!("../prompts/en/fragments/recent.md.j2")),
+    (Template::Compactor, "compactor", include_str!("../prompts/en/compactor.md.j2")),
+    (Template::Extraction, "extraction", include_str!("../prompts/en/extraction.md.j2")),
 ];
 
 macro_rules! tool_descriptions {

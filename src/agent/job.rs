@@ -31,6 +31,12 @@ pub enum Work {
         interactive: bool,
         origin: Origin,
     },
+    /// Makes the window of the conversation smaller; so many tries have failed before.
+    Compaction {
+        tries: u32,
+    },
+    /// Takes memories from what has left the window.
+    Extraction,
 }
 
 #[derive(Debug, Clone, Default)]

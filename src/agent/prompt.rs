@@ -7,8 +7,9 @@ use std::sync::Arc;
 use rig_core::completion::Message;
 use serde_json::json;
 
+use super::compactor;
 use crate::config::{AgentConfig, SandboxMode};
-use crate::conversation::{Line, Place, Role};
+use crate::conversation::{Line, Place, Role, Summary};
 use crate::identity::Identity;
 use crate::prompts::{self, PromptError, Template};
 use crate::turn::{self, Part};
@@ -58,6 +59,11 @@ impl AgentPrompts {
     pub(super) fn worker(&self) -> String {
         self.worker.to_string()
     }
+}
+
+/// A summary as the model reads it; the same bytes in every turn.
+pub(super) fn summary(summary: &Summary) -> Message {
+    Message::user(turn::write(&[compactor::fenced(summary)]))
 }
 
 /// A stored line as the model reads it; the same bytes in every turn.

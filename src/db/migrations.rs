@@ -18,6 +18,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         include_str!("../../migrations/20261121000600_memory_proposals.sql"),
     ),
     (20261121002000, "working_memory", include_str!("../../migrations/20261121002000_working_memory.sql")),
+    (20261121005000, "compaction", include_str!("../../migrations/20261121005000_compaction.sql")),
 ];
 
 /// Applies what is missing, each file in its own transaction.

@@ -1,6 +1,8 @@
 //! The hub as a pure function: `handle(event, now) -> actions`. No clock, no thread, no I/O, no
 //! randomness; the same events give the same actions, which is what makes the simulation possible.
 
+mod compaction;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -15,6 +17,9 @@ use crate::effect::{Answer, Ask, Refusal};
 use crate::error::Kind;
 use crate::event::{How, Origin, ProcessEvent, StopReason, What};
 use crate::id::{AgentId, ConversationId, InboxId, InstanceId, ProcessId, ProcessKind};
+use compaction::Compacting;
+
+pub use compaction::{COMPACTION_REST, COMPACTION_TIMEOUT, COMPACTION_TRIES, MAX_COMPACTORS};
 
 /// Results that come within this time of each other share one turn.
 pub const RETRIGGER_DEBOUNCE: Duration = Duration::from_millis(500);
@@ -109,6 +114,8 @@ type ProcessKey = (AgentId, ProcessId);
 enum TimerKey {
     Conversation(Key),
     Process(ProcessKey),
+    /// The next try of a summary, or the end of a rest.
+    Compaction(Key),
     Stop,
 }
 
@@ -159,6 +166,7 @@ struct Agent {
     ready: VecDeque<ConversationId>,
     /// The conversation table was full when this agent had more to do.
     overflowed: bool,
+    compacting: BTreeMap<ConversationId, Compacting>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,7 +193,8 @@ impl Hub {
         let agents = agents
             .into_iter()
             .map(|(id, limits, next_number)| {
-                (id, Agent { limits, next_number, turns: 0, ready: VecDeque::new(), overflowed: false })
+                let (ready, compacting) = (VecDeque::new(), BTreeMap::new());
+                (id, Agent { limits, next_number, turns: 0, ready, overflowed: false, compacting })
             })
             .collect();
         Self {
@@ -225,6 +234,7 @@ impl Hub {
             match key {
                 TimerKey::Conversation(key) => self.consider(&key, now),
                 TimerKey::Process(key) => self.cancel(&key, StopReason::Timeout),
+                TimerKey::Compaction(key) => self.compaction_due(&key, now),
                 TimerKey::Stop => self.stop_harder(now),
             }
         }
@@ -279,9 +289,12 @@ impl Hub {
         }
     }
 
-    /// An idle conversation costs nothing: the database knows it.
+    /// An idle conversation costs nothing: the database knows it. Its compactor works for nobody who waits.
     fn forget_idle(&mut self, key: &Key) {
-        if !self.processes.iter().any(|(id, process)| id.0 == key.0 && process.conversation == key.1) {
+        let works = |(id, process): (&ProcessKey, &Process)| {
+            id.0 == key.0 && process.conversation == key.1 && id.1.kind != ProcessKind::Compactor
+        };
+        if !self.processes.iter().any(works) {
             self.conversations.remove(key);
             self.rescan_if_overflowed();
         }
@@ -336,7 +349,7 @@ impl Hub {
         self.processes
             .iter()
             .filter(of_conversation)
-            .filter(|(id, process)| process.conversation == key.1 && id.1.kind != ProcessKind::Channel)
+            .filter(|(id, process)| process.conversation == key.1 && id.1.kind.is_told_of())
             .map(|(id, process)| Running {
                 process: id.1,
                 what: process.what.clone(),
@@ -385,6 +398,7 @@ impl Hub {
         let Some(process) = self.processes.get_mut(&key) else { return };
         match event.what {
             What::Status(status) => process.status = status,
+            What::Pressed { window, unread } => self.pressed(&key, window, unread, now),
             What::Waiting => {
                 process.waiting = true;
                 let conversation = (key.0.clone(), process.conversation.clone());
@@ -401,13 +415,15 @@ impl Hub {
         let Some(process) = self.processes.remove(key) else { return };
         self.timers.set(&TimerKey::Process(key.clone()), None);
         let conversation = (key.0.clone(), process.conversation);
-        if key.1.kind == ProcessKind::Channel {
-            if let Some(agent) = self.agents.get_mut(&key.0) {
-                agent.turns -= 1;
+        match key.1.kind {
+            ProcessKind::Channel => {
+                if let Some(agent) = self.agents.get_mut(&key.0) {
+                    agent.turns -= 1;
+                }
+                self.turn_ended(&conversation, how, now);
             }
-            self.turn_ended(&conversation, how, now);
-        } else {
-            self.results_came(&conversation, now);
+            ProcessKind::Branch | ProcessKind::Worker => self.results_came(&conversation, now),
+            ProcessKind::Compactor => self.compactor_ended(&conversation, key.1, how, now),
         }
         self.start_ready(&key.0, now);
     }
@@ -432,7 +448,9 @@ impl Hub {
             How::Cancelled => conversation.fail(&turn, Some(Kind::Cancelled), now),
             How::Failed(kind, _) if kind.is_retryable() => conversation.fail(&turn, None, now),
             How::Failed(kind, _) => conversation.fail(&turn, Some(kind), now),
-            How::Panicked(_) | How::Finished => conversation.fail(&turn, Some(Kind::Bug), now),
+            How::Panicked(_) | How::Finished | How::Compacted { .. } => {
+                conversation.fail(&turn, Some(Kind::Bug), now)
+            }
         }
         self.consider(key, now);
     }
@@ -538,7 +556,7 @@ impl Hub {
     }
 
     fn is_neighbour(&self, key: &ProcessKey, target: &ProcessKey) -> bool {
-        target.1.kind != ProcessKind::Channel && self.beside(key).any(|(id, _)| id == target)
+        target.1.kind.is_told_of() && self.beside(key).any(|(id, _)| id == target)
     }
 
     fn routable(&mut self, key: &ProcessKey, worker: ProcessId, now: Duration) -> Result<(), Refusal> {
@@ -617,7 +635,7 @@ impl Hub {
         let idle: Vec<_> = self
             .processes
             .iter()
-            .filter(|(_, process)| process.waiting)
+            .filter(|(key, process)| process.waiting || key.1.kind == ProcessKind::Compactor)
             .map(|(key, _)| key.clone())
             .collect();
         for key in idle {

@@ -78,3 +78,28 @@ pub(super) fn line(line: &Line) -> Message {
         }])),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rig_core::message::{AssistantContent, UserContent};
+
+    use super::*;
+    use crate::clock::Timestamp;
+
+    /// So a window may be cut between any two lines.
+    #[test]
+    fn no_line_of_the_history_is_a_tool_call_or_its_result() {
+        for role in [Role::User, Role::Assistant, Role::Event] {
+            let content = "<result process=\"branch:1\" task=\"t\">{\"tool_calls\": []}</result>".to_owned();
+            let stored = Line { id: 1, role, sender_name: "una".to_owned(), content, at: Timestamp(0) };
+            let plain = match line(&stored) {
+                Message::User { content } => content.iter().all(|part| matches!(part, UserContent::Text(_))),
+                Message::Assistant(said) => {
+                    said.content.iter().all(|part| matches!(part, AssistantContent::Text(_)))
+                }
+                Message::System { .. } => false,
+            };
+            assert!(plain, "{role:?}");
+        }
+    }
+}

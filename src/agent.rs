@@ -5,6 +5,7 @@ mod channel;
 mod compactor;
 mod driver;
 mod happening;
+mod ingestion;
 mod job;
 mod journal;
 mod link;
@@ -79,6 +80,7 @@ pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
         }
         Work::Compaction { tries } => compactor::run(parts, job, *tries, link),
         Work::Extraction => compactor::extract(parts, job, link),
+        Work::Chunk { file } => ingestion::run(parts, job, file, link),
     }
 }
 
@@ -99,6 +101,7 @@ pub fn close_after_panic(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How 
             Work::Extraction => compactor::close_extraction(parts, job, sentence),
             _ => How::Panicked(sentence.to_owned()),
         },
+        ProcessKind::Ingestion => ingestion::close(parts, job, sentence, link),
     }
 }
 

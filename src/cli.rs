@@ -2,5 +2,7 @@
 
 pub mod arguments;
 pub mod chat;
+pub mod ingest;
 pub mod logger;
 pub mod memory;
+pub mod why;

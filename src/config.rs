@@ -5,11 +5,13 @@
 
 mod compaction;
 mod describe;
+mod ingestion;
 mod load;
 mod section;
 
 pub use compaction::CompactionConfig;
 pub use describe::describe;
+pub use ingestion::IngestionConfig;
 pub use load::{Environment, Loaded, ProcessEnvironment, load};
 
 use std::fmt;
@@ -229,6 +231,7 @@ pub struct AgentConfig {
     pub timezone: Zone,
     pub working_memory: WorkingMemoryConfig,
     pub compaction: CompactionConfig,
+    pub ingestion: IngestionConfig,
 }
 
 /// `[defaults.routing]` / `[agents.routing]`. Models are `provider/model`; `offline/responder` is built in.
@@ -252,7 +255,8 @@ impl RoutingConfig {
     pub fn model(&self, kind: ProcessKind) -> &str {
         match kind {
             ProcessKind::Channel => &self.channel,
-            ProcessKind::Branch => &self.branch,
+            // Both think with memory.
+            ProcessKind::Branch | ProcessKind::Ingestion => &self.branch,
             ProcessKind::Worker => &self.worker,
             ProcessKind::Compactor => self.compactor.as_ref().unwrap_or(&self.channel),
         }

@@ -7,6 +7,7 @@
 mod also;
 mod archive;
 mod compaction;
+mod explain;
 mod history;
 mod inbox;
 mod journal;
@@ -28,6 +29,7 @@ use crate::{error::Fault, event::Received};
 pub use also::{Also, nothing_else};
 pub use archive::Found;
 pub use compaction::{Change, InPlace, Leaving, Unread};
+pub use explain::{Answer, Explanation, Run};
 pub use history::{Active, History, Line, NewLine, Role};
 pub use journal::{Record, Step};
 pub use runs::{BranchEnd, CutOff, Outcome, RunSummary, WaitingResult, WorkerEnd};
@@ -197,6 +199,15 @@ impl Conversations {
     pub fn journal_durably(&self, records: Vec<Record>) -> Result<(), DbError> {
         let now = self.now();
         self.db.write(move |connection| journal::append(connection, &records, now))
+    }
+
+    /// What became of the message with this platform id (its end is enough), or of the last one. None when
+    /// there is no such message (any more).
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn explain(&self, id: Option<&str>) -> Result<Option<Explanation>, DbError> {
+        self.db.read(|connection| explain::explain(connection, id))
     }
 
     /// The records of one run in order.

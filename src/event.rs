@@ -1,6 +1,7 @@
 //! What a running process tells the hub.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
@@ -75,10 +76,23 @@ pub enum How {
         again: bool,
         unread: bool,
     },
+    /// A chunk of a file is in, or one more try of it has failed; either stands in the database.
+    Ingested(Ingested),
     Cancelled,
     /// Nothing was committed; the hub decides whether to try again.
     Failed(Kind, String),
     Panicked(String),
+}
+
+/// What is left of a file behind one of its chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ingested {
+    /// The next chunk.
+    More,
+    /// The same chunk, after this time.
+    Again(Duration),
+    /// Nothing: all of it is in, or it was given up.
+    Over,
 }
 
 /// Why a process is told to stop; part of what it writes as its end.

@@ -88,6 +88,8 @@ pub enum ProcessKind {
     Worker,
     /// Summarises what leaves the window of a conversation, or takes memories from it.
     Compactor,
+    /// Reads one chunk of a file.
+    Ingestion,
 }
 
 impl ProcessKind {
@@ -97,6 +99,7 @@ impl ProcessKind {
             ProcessKind::Branch => "branch",
             ProcessKind::Worker => "worker",
             ProcessKind::Compactor => "compactor",
+            ProcessKind::Ingestion => "ingestion",
         }
     }
 

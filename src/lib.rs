@@ -30,6 +30,7 @@ pub mod prompts;
 // Floor 4: services.
 pub mod conversation;
 pub mod identity;
+pub mod ingest;
 pub mod llm;
 pub mod memory;
 pub mod messaging;

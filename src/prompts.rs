@@ -14,6 +14,7 @@ pub enum Template {
     Channel,
     Branch,
     Worker,
+    Ingestion,
     ConversationContext,
     Status,
     Recent,
@@ -21,10 +22,11 @@ pub enum Template {
     Extraction,
 }
 
-const TEMPLATES: [(Template, &str, &str); 8] = [
+const TEMPLATES: [(Template, &str, &str); 9] = [
     (Template::Channel, "channel", include_str!("../prompts/en/channel.md.j2")),
     (Template::Branch, "branch", include_str!("../prompts/en/branch.md.j2")),
     (Template::Worker, "worker", include_str!("../prompts/en/worker.md.j2")),
+    (Template::Ingestion, "ingestion", include_str!("../prompts/en/ingestion.md.j2")),
     (
         Template::ConversationContext,
         "conversation_context",
@@ -51,6 +53,7 @@ const TOOLS: &[(&str, &str)] = tool_descriptions![
     "file_read",
     "file_write",
     "memory_delete",
+    "memory_persistence_complete",
     "memory_recall",
     "memory_save",
     "react",

@@ -27,7 +27,8 @@ use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link};
 use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
 use spacebot::command::{Command, StatusReport};
 use spacebot::config::{
-    AgentConfig, CompactionConfig, LimitsConfig, LlmConfig, RoutingConfig, SandboxConfig, WorkingMemoryConfig,
+    AgentConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, RoutingConfig, SandboxConfig,
+    WorkingMemoryConfig,
 };
 use spacebot::conversation::{Conversations, Place};
 use spacebot::db::rusqlite::Connection;
@@ -283,6 +284,7 @@ fn begin(
         routing: RoutingConfig::default(),
         limits: limits(),
         sandbox: SandboxConfig::default(),
+        ingestion: IngestionConfig::default(),
         timezone: Zone::utc(),
         working_memory: WorkingMemoryConfig::default(),
         compaction: CompactionConfig::default(),

@@ -151,7 +151,15 @@ fn answer(
     let words = turn::write(&words);
     journal.add(
         Step::Start,
-        json!({ "kind": "channel", "conversation": conversation.as_str(), "summaries": summaries, "history_from": first, "prompt": words }),
+        json!({
+            "kind": "channel",
+            "conversation": conversation.as_str(),
+            "messages": input.messages.iter().map(|received| &received.message.platform_id).collect::<Vec<_>>(),
+            "results": input.results.iter().map(|result| result.process.to_string()).collect::<Vec<_>>(),
+            "summaries": summaries,
+            "history_from": first,
+            "prompt": words,
+        }),
     );
     let mut driver = Driver {
         link,

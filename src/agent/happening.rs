@@ -82,14 +82,22 @@ impl Work {
     fn task(&self) -> &str {
         match self {
             Work::Branch { description: task, .. } | Work::Worker { task, .. } => task,
-            Work::Turn(_) | Work::Apology { .. } | Work::Compaction { .. } | Work::Extraction => "",
+            Work::Turn(_)
+            | Work::Apology { .. }
+            | Work::Chunk { .. }
+            | Work::Compaction { .. }
+            | Work::Extraction => "",
         }
     }
 
     fn answers(&self) -> &[String] {
         match self {
             Work::Branch { origin, .. } | Work::Worker { origin, .. } => &origin.answers,
-            Work::Turn(_) | Work::Apology { .. } | Work::Compaction { .. } | Work::Extraction => &[],
+            Work::Turn(_)
+            | Work::Apology { .. }
+            | Work::Chunk { .. }
+            | Work::Compaction { .. }
+            | Work::Extraction => &[],
         }
     }
 }

@@ -37,6 +37,10 @@ pub enum Work {
     },
     /// Takes memories from what has left the window.
     Extraction,
+    /// Reads the next chunk of the file with this hash.
+    Chunk {
+        file: String,
+    },
 }
 
 #[derive(Debug, Clone, Default)]

@@ -18,6 +18,7 @@ pub struct AgentPrompts {
     channel: Arc<str>,
     branch: Arc<str>,
     worker: Arc<str>,
+    ingestion: Arc<str>,
 }
 
 impl AgentPrompts {
@@ -33,11 +34,13 @@ impl AgentPrompts {
             "sandboxed": config.sandbox.mode == SandboxMode::Enabled,
             "network": config.sandbox.network,
             "max_turns": config.limits.branch_max_turns,
+            "ingestion_turns": super::ingestion::TURNS,
         });
         Ok(Self {
             channel: prompts::render(Template::Channel, &context)?.into(),
             branch: prompts::render(Template::Branch, &context)?.into(),
             worker: prompts::render(Template::Worker, &context)?.into(),
+            ingestion: prompts::render(Template::Ingestion, &context)?.into(),
         })
     }
 
@@ -58,6 +61,10 @@ impl AgentPrompts {
 
     pub(super) fn worker(&self) -> String {
         self.worker.to_string()
+    }
+
+    pub(super) fn ingestion(&self) -> String {
+        self.ingestion.to_string()
     }
 }
 

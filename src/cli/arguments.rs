@@ -37,6 +37,40 @@ pub enum Command {
         #[command(subcommand)]
         action: MemoryAction,
     },
+    /// Say what became of a message: processes, model calls, tokens, memories, tools, answers.
+    Why {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Whose message; the default agent's without it.
+        #[arg(long)]
+        agent: Option<String>,
+        /// Its id on the platform, or the end of it; the last message without it.
+        message: Option<String>,
+        /// As one line of JSON, with every record.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Hand files to an agent's memory, or show how far they are; needs no daemon and may run beside one.
+    Ingest {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Whose memory; the default agent's without it.
+        #[arg(long)]
+        agent: Option<String>,
+        /// Copied into the folder of the agent: txt md markdown json jsonl csv tsv log xml yaml yml toml rst org html
+        /// htm pdf.
+        #[arg(required_unless_present = "status")]
+        files: Vec<PathBuf>,
+        /// Show every file with its parts.
+        #[arg(long)]
+        status: bool,
+        /// The same as lines of JSON.
+        #[arg(long, requires = "status")]
+        json: bool,
+    },
+    /// The daemon starts this for each document that it takes into memory.
+    #[command(hide = true)]
+    Extract { format: String },
     /// Talk to the running daemon.
     Chat {
         #[command(flatten)]

@@ -134,7 +134,11 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
     let paths: Vec<_> = sandbox.writable_paths.iter().map(|path| path.to_string_lossy()).collect();
     writeln!(out, "writable_paths = {}\npassthrough_env = {}", list(&paths), list(&sandbox.passthrough_env))?;
     write_working_memory(out, &agent.working_memory)?;
-    write_compaction(out, &agent.compaction)
+    write_compaction(out, &agent.compaction)?;
+    let ingestion = &agent.ingestion;
+    writeln!(out, "[agents.ingestion]\nenabled = {}", ingestion.enabled)?;
+    writeln!(out, "poll_interval_secs = {}", ingestion.poll_interval.as_secs())?;
+    writeln!(out, "chunk_size = {}", ingestion.chunk_size)
 }
 
 fn write_compaction(out: &mut String, config: &CompactionConfig) -> std::fmt::Result {

@@ -15,8 +15,9 @@ use toml::de::DeTable;
 use super::section::{Section, Source};
 use super::{
     AgentConfig, ApiConfig, ApiType, BindingConfig, CompactionConfig, Config, ConfigError, DAY,
-    EmbeddingConfig, IrcConfig, Language, LimitsConfig, LlmConfig, MemoryConfig, ProviderConfig,
-    RoutingConfig, SandboxConfig, SandboxMode, Secret, VectorIndexKind, WebhookConfig, WorkingMemoryConfig,
+    EmbeddingConfig, IngestionConfig, IrcConfig, Language, LimitsConfig, LlmConfig, MemoryConfig,
+    ProviderConfig, RoutingConfig, SandboxConfig, SandboxMode, Secret, VectorIndexKind, WebhookConfig,
+    WorkingMemoryConfig,
 };
 use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
@@ -252,6 +253,7 @@ fn agents(root: &Section<'_, '_>, llm: &LlmConfig, zone: Zone) -> Vec<AgentConfi
         timezone: timezone(&defaults, &zone),
         working_memory: working_memory(&defaults.table("working_memory"), &WorkingMemoryConfig::default()),
         compaction: compaction(&defaults.table("compaction"), &CompactionConfig::default()),
+        ingestion: IngestionConfig::read(&defaults.table("ingestion"), &IngestionConfig::default()),
     };
     defaults.finish();
     let mut agents: Vec<AgentConfig> = Vec::new();
@@ -295,6 +297,7 @@ fn agent(section: &Section<'_, '_>, base: &AgentConfig, llm: &LlmConfig) -> Agen
         timezone: timezone(section, &base.timezone),
         working_memory: working_memory(&section.table("working_memory"), &base.working_memory),
         compaction: compaction(&section.table("compaction"), &base.compaction),
+        ingestion: IngestionConfig::read(&section.table("ingestion"), &base.ingestion),
     };
     section.finish();
     agent

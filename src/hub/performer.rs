@@ -124,6 +124,7 @@ fn kind_of(event: &Event) -> &'static str {
     match event {
         Event::Arrived { .. } => "a message",
         Event::Unfinished { .. } => "an unfinished conversation",
+        Event::FileWaits { .. } => "a file to remember",
         Event::Process(_) => "a process event",
         Event::Command(_) => "a command",
         Event::Timer => "a timer",
@@ -203,6 +204,7 @@ impl Performer {
             ProcessKind::Branch => format!("branch:{}", process.number),
             ProcessKind::Worker => format!("worker:{}", process.number),
             ProcessKind::Compactor => format!("compact:{}", process.number),
+            ProcessKind::Ingestion => format!("ingest:{}", process.number),
         };
         match thread::spawn(name, move || thread.run()) {
             Ok(handle) => drop(

@@ -2,6 +2,10 @@
 //! randomness; the same events give the same actions, which is what makes the simulation possible.
 
 mod compaction;
+mod ingestion;
+
+pub use compaction::{COMPACTION_REST, COMPACTION_TIMEOUT, COMPACTION_TRIES, MAX_COMPACTORS};
+pub use ingestion::{CHUNK_TIMEOUT, INGEST};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -18,8 +22,7 @@ use crate::error::Kind;
 use crate::event::{How, Origin, ProcessEvent, StopReason, What};
 use crate::id::{AgentId, ConversationId, InboxId, InstanceId, ProcessId, ProcessKind};
 use compaction::Compacting;
-
-pub use compaction::{COMPACTION_REST, COMPACTION_TIMEOUT, COMPACTION_TRIES, MAX_COMPACTORS};
+use ingestion::Reading;
 
 /// Results that come within this time of each other share one turn.
 pub const RETRIGGER_DEBOUNCE: Duration = Duration::from_millis(500);
@@ -55,6 +58,12 @@ pub enum Event {
         place: Place,
         newest: Option<InboxId>,
         results: bool,
+    },
+    /// A file has chunks that are not in memory yet. Offered again and again while that is so.
+    FileWaits {
+        agent: AgentId,
+        place: Place,
+        file: String,
     },
     Process(ProcessEvent),
     Command(Command),
@@ -116,6 +125,8 @@ enum TimerKey {
     Process(ProcessKey),
     /// The next try of a summary, or the end of a rest.
     Compaction(Key),
+    /// The next try of a chunk.
+    Reading(AgentId),
     Stop,
 }
 
@@ -167,6 +178,7 @@ struct Agent {
     /// The conversation table was full when this agent had more to do.
     overflowed: bool,
     compacting: BTreeMap<ConversationId, Compacting>,
+    reading: Option<Reading>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,8 +205,9 @@ impl Hub {
         let agents = agents
             .into_iter()
             .map(|(id, limits, next_number)| {
-                let (ready, compacting) = (VecDeque::new(), BTreeMap::new());
-                (id, Agent { limits, next_number, turns: 0, ready, overflowed: false, compacting })
+                let (ready, overflowed, reading, compacting) =
+                    (VecDeque::new(), false, None, BTreeMap::new());
+                (id, Agent { limits, next_number, turns: 0, ready, overflowed, compacting, reading })
             })
             .collect();
         Self {
@@ -219,6 +232,7 @@ impl Hub {
             Event::Unfinished { agent, place, newest, results } => {
                 self.found(agent, place, newest, results, now)
             }
+            Event::FileWaits { agent, place, file } => self.file_waits(agent, place, file, now),
             Event::Process(event) => self.on_process(event, now),
             Event::Command(command) => self.on_command(command, now),
             Event::Timer => {}
@@ -235,6 +249,7 @@ impl Hub {
                 TimerKey::Conversation(key) => self.consider(&key, now),
                 TimerKey::Process(key) => self.cancel(&key, StopReason::Timeout),
                 TimerKey::Compaction(key) => self.compaction_due(&key, now),
+                TimerKey::Reading(agent) => self.read_on(&agent, now),
                 TimerKey::Stop => self.stop_harder(now),
             }
         }
@@ -424,6 +439,7 @@ impl Hub {
             }
             ProcessKind::Branch | ProcessKind::Worker => self.results_came(&conversation, now),
             ProcessKind::Compactor => self.compactor_ended(&conversation, key.1, how, now),
+            ProcessKind::Ingestion => self.chunk_ended(key, how, now),
         }
         self.start_ready(&key.0, now);
     }
@@ -448,7 +464,7 @@ impl Hub {
             How::Cancelled => conversation.fail(&turn, Some(Kind::Cancelled), now),
             How::Failed(kind, _) if kind.is_retryable() => conversation.fail(&turn, None, now),
             How::Failed(kind, _) => conversation.fail(&turn, Some(kind), now),
-            How::Panicked(_) | How::Finished | How::Compacted { .. } => {
+            How::Panicked(_) | How::Finished | How::Ingested(_) | How::Compacted { .. } => {
                 conversation.fail(&turn, Some(Kind::Bug), now)
             }
         }

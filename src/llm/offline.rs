@@ -10,6 +10,7 @@
 mod answer;
 mod branch;
 mod channel;
+mod ingestion;
 mod memories;
 mod pattern;
 mod phrases;
@@ -42,6 +43,7 @@ fn answer(request: &CompletionRequest, clock: &dyn Clock) -> Result<Answer, Stri
         Asking::Channel => channel::answer(table, &request, clock),
         Asking::Branch => branch::answer(table, &request),
         Asking::Worker => worker::answer(table, &request),
+        Asking::Ingestion => ingestion::answer(table, &request),
         Asking::Other => Answer::Text(table.other.no_tools.clone()),
     })
 }

@@ -39,6 +39,7 @@ pub(super) struct Table {
     pub(super) channel: ChannelSentences,
     pub(super) branch: BranchSentences,
     pub(super) worker: WorkerSentences,
+    pub(super) ingestion: IngestionSentences,
     pub(super) other: OtherSentences,
 }
 
@@ -170,6 +171,14 @@ pub(super) struct WorkerSentences {
     pub(super) cannot: String,
     pub(super) no_shell: String,
     pub(super) nothing: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct IngestionSentences {
+    pub(super) saved: String,
+    pub(super) nothing: String,
+    pub(super) cannot: String,
 }
 
 #[derive(Debug, Deserialize)]

@@ -25,6 +25,7 @@ pub(super) enum Asking {
     Channel,
     Branch,
     Worker,
+    Ingestion,
     /// No tools, or none that we know.
     Other,
 }
@@ -77,6 +78,8 @@ impl<'a> Request<'a> {
     pub(super) fn asking(&self) -> Asking {
         if self.offers("reply") {
             Asking::Channel
+        } else if self.offers("memory_persistence_complete") {
+            Asking::Ingestion
         } else if self.offers("memory_save") {
             Asking::Branch
         } else if self.offers("shell") || self.offers("set_status") {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
-use crate::effect::{Answer, Ask};
+use crate::effect::{Answer, Ask, TaskNews};
 use crate::error::Kind;
 use crate::id::{AgentId, InboxId, InstanceId, ProcessId};
 use crate::message::Inbound;
@@ -50,6 +50,8 @@ pub enum What {
     Asked { ask: Ask, origin: Origin, answer: Sender<Answer> },
     /// A line for the status block.
     Status(String),
+    /// The task board has changed.
+    Task(TaskNews),
     /// There is something to do about the `window` of the conversation, or memories are to be taken from
     /// what has left it.
     Pressed { window: bool, unread: bool },
@@ -79,6 +81,8 @@ pub enum How {
     /// A chunk of a file is in, or one more try of it has failed; either stands in the database.
     Ingested(Ingested),
     Cancelled,
+    /// Its work was gone before it began; nothing was written.
+    Idle,
     /// Nothing was committed; the hub decides whether to try again.
     Failed(Kind, String),
     Panicked(String),

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::{Hub, Key, MAX_CONVERSATIONS, ProcessKey, Stage, TimerKey};
+use super::{Begin, Hub, MAX_CONVERSATIONS, ProcessKey, Stage, TimerKey};
 use crate::agent::Work;
 use crate::conversation::Place;
 use crate::error::Kind;
@@ -77,8 +77,8 @@ impl Compacting {
 impl Hub {
     /// A turn has seen that there is something to do.
     pub(super) fn pressed(&mut self, key: &ProcessKey, window: bool, unread: bool, now: Duration) {
-        let conversation = self.processes.get(key).map(|process| process.conversation.clone());
-        let Some(key) = conversation.map(|conversation| (key.0.clone(), conversation)) else { return };
+        let Some(process) = self.processes.get(key) else { return };
+        let key = (key.0.clone(), process.conversation.clone(), process.lane);
         let Some(place) = self.conversations.get(&key).map(|conversation| conversation.place.clone()) else {
             return;
         };
@@ -104,8 +104,8 @@ impl Hub {
         {
             let is_window = matches!(work, Work::Compaction { .. });
             let what = if is_window { "summary" } else { "memories" }.to_owned();
-            let kind = ProcessKind::Compactor;
-            let process = self.start(agent_id, place, kind, what, COMPACTION_TIMEOUT, now, |_| work);
+            let begin = Begin::new(ProcessKind::Compactor, what, COMPACTION_TIMEOUT);
+            let process = self.start(agent_id, place, begin, now, work);
             let compacting =
                 self.agents.get_mut(agent_id).and_then(|agent| agent.compacting.get_mut(&conversation));
             let Some(compacting) = compacting else { return };
@@ -134,10 +134,16 @@ impl Hub {
         })
     }
 
-    pub(super) fn compactor_ended(&mut self, key: &Key, process: ProcessId, how: How, now: Duration) {
-        let compacting = self.agents.get_mut(&key.0).and_then(|agent| agent.compacting.get_mut(&key.1));
-        let Some(compacting) = compacting else { return };
-        let is_window = compacting.window.running == Some(process);
+    pub(super) fn compactor_ended(
+        &mut self,
+        key: &ProcessKey,
+        conversation: &ConversationId,
+        how: How,
+        now: Duration,
+    ) {
+        let agent = self.agents.get_mut(&key.0);
+        let Some(compacting) = agent.and_then(|agent| agent.compacting.get_mut(conversation)) else { return };
+        let is_window = compacting.window.running == Some(key.1);
         let chore = if is_window { &mut compacting.window } else { &mut compacting.memories };
         chore.running = None;
         match how {
@@ -154,25 +160,25 @@ impl Hub {
             How::Failed(Kind::Auth | Kind::NotFound, _) => chore.fail(false, now),
             _ => chore.fail(is_window, now),
         }
-        self.tend_compaction(key, now);
+        self.tend_compaction(&key.0, conversation, now);
         self.compact(&key.0, now);
     }
 
     /// A wait may be over.
-    pub(super) fn compaction_due(&mut self, key: &Key, now: Duration) {
-        self.compact(&key.0, now);
-        self.tend_compaction(key, now);
+    pub(super) fn compaction_due(&mut self, agent: &AgentId, conversation: &ConversationId, now: Duration) {
+        self.compact(agent, now);
+        self.tend_compaction(agent, conversation, now);
     }
 
     /// Forgets what has nothing left to do, and sets the timer of what waits.
-    fn tend_compaction(&mut self, key: &Key, now: Duration) {
-        let Some(agent) = self.agents.get_mut(&key.0) else { return };
-        let Some(compacting) = agent.compacting.get(&key.1) else { return };
+    fn tend_compaction(&mut self, agent_id: &AgentId, conversation: &ConversationId, now: Duration) {
+        let Some(agent) = self.agents.get_mut(agent_id) else { return };
+        let Some(compacting) = agent.compacting.get(conversation) else { return };
         let later = |chore: &&Chore| chore.not_before.is_some_and(|at| at > now);
         let next = compacting.chores().into_iter().filter(later).filter_map(|chore| chore.not_before).min();
         if compacting.chores().into_iter().all(|chore| chore.is_over(now)) {
-            agent.compacting.remove(&key.1);
+            agent.compacting.remove(conversation);
         }
-        self.timers.set(&TimerKey::Compaction(key.clone()), next);
+        self.timers.set(&TimerKey::Compaction(agent_id.clone(), conversation.clone()), next);
     }
 }

@@ -3,14 +3,16 @@
 //! The file as written is read by `config::load`, which turns it into these values or into errors
 //! that name file, line and key path. docs/CONFIG.md lists every key.
 
+mod changes;
 mod describe;
 mod ingestion;
 mod load;
 mod section;
 
+pub use changes::{changes, in_force};
 pub use describe::describe;
 pub use ingestion::IngestionConfig;
-pub use load::{Environment, Loaded, ProcessEnvironment, load};
+pub use load::{Environment, Loaded, ProcessEnvironment, load, places};
 
 use std::fmt;
 use std::net::IpAddr;
@@ -76,7 +78,7 @@ impl fmt::Display for Secret {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Where everything lives: `$SPACEBOT_DIR`, else `~/.spacebot`.
     pub data_folder: PathBuf,
@@ -188,14 +190,14 @@ impl Default for EmbeddingConfig {
 }
 
 /// `[llm]` and `[llm.provider.<id>]`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LlmConfig {
     pub providers: Vec<ProviderConfig>,
     /// Longest silence of a provider within one answer (`llm.read_timeout_secs`, 10 to 600).
     pub read_timeout: Option<Duration>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderConfig {
     /// The part before the slash in `provider/model`.
     pub id: String,
@@ -217,7 +219,7 @@ pub enum ApiType {
 }
 
 /// `[[agents]]`, each value resolved over `[defaults]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AgentConfig {
     pub id: AgentId,
     pub is_default: bool,
@@ -232,7 +234,7 @@ pub struct AgentConfig {
 }
 
 /// `[defaults.routing]` / `[agents.routing]`. Models are `provider/model`; `offline/responder` is built in.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoutingConfig {
     pub channel: String,
     pub branch: String,
@@ -419,7 +421,7 @@ impl Default for ApiConfig {
 }
 
 /// `[[messaging.irc.instances]]`, or `[messaging.irc]` itself as the one instance `irc`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IrcConfig {
     /// `irc` or `irc:<name>`.
     pub instance: InstanceId,

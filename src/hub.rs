@@ -11,4 +11,7 @@ mod timers;
 
 pub use intake::AgentIntake;
 pub use outbox::{AgentOutbox, MAX_AGENTS};
-pub use performer::{Bell, HubParts, Inputs, QUEUE_COMMANDS, QUEUE_CONTROL, QUEUE_INBOUND, QUEUE_UP, run};
+pub use performer::{
+    Agents, Bell, HubParts, Inputs, QUEUE_COMMANDS, QUEUE_CONTROL, QUEUE_INBOUND, QUEUE_RELOADS, QUEUE_UP,
+    run,
+};

@@ -68,21 +68,25 @@ impl Home {
 
     pub fn configure(&mut self, more: &str) {
         self.more = more.to_owned();
+        std::fs::write(self.config(), self.text(more)).unwrap();
+    }
+
+    /// The whole config with `more` in it.
+    pub fn text(&self, more: &str) -> String {
         // Tests of something else do without the model: loading it takes longer than most of them.
         let embedding =
             if more.contains("[memory.embedding]") { "" } else { "[memory.embedding]\nenabled = false\n" };
-        let text = format!(
+        format!(
             "{more}\n{embedding}[messaging.webhook]\nport = {}\n[api]\nport = {}\n",
             self.webhook, self.api
-        );
-        std::fs::write(self.config(), text).unwrap();
+        )
     }
 
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    fn config(&self) -> PathBuf {
+    pub fn config(&self) -> PathBuf {
         self.folder.join("config.toml")
     }
 
@@ -99,12 +103,21 @@ impl Home {
     }
 
     pub fn start(&self) -> Daemon<'_> {
-        let mut child = self
-            .command(&["run", "--no-chat"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        self.begin(self.command(&["run", "--no-chat"]))
+    }
+
+    /// As [`Home::start`], by another program that ends in becoming the one which it is given.
+    pub fn start_by(&self, program: &[&str]) -> Daemon<'_> {
+        let own = self.command(&["run", "--no-chat"]);
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]).arg(own.get_program()).args(own.get_args()).env_clear();
+        command.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        self.begin(command)
+    }
+
+    fn begin(&self, mut command: Command) -> Daemon<'_> {
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let ready = lines.any(|line| line.is_ok_and(|line| line.starts_with("agent:")));
         if !ready {

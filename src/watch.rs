@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -27,6 +27,8 @@ use trail::Names;
 pub const SETTLE: Duration = Duration::from_secs(2);
 /// However long the changes go on, the first of them waits no longer.
 pub const SETTLE_MAX: Duration = Duration::from_secs(10);
+/// A file that was written so lately may be half of what it will be, whatever woke us.
+const FRESH_MILLISECONDS: i64 = 500;
 /// Folders watched at once; far more than an installation has.
 const FOLDERS_MAX: usize = 1024;
 /// A way that changes while it is followed is followed again, so often.
@@ -109,13 +111,14 @@ pub struct Watcher {
     bell: Bell,
     inotify: Result<Inotify, Errno>,
     folders: BTreeMap<WatchDescriptor, Names>,
+    list: Vec<Watched>,
 }
 
 impl Watcher {
     /// Watches nothing yet. Where the kernel refuses, the bell still works; [`Watcher::watch`] tells.
     pub fn new(clock: SharedClock, bell: Bell) -> Self {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK);
-        Self { clock, bell, inotify, folders: BTreeMap::new() }
+        Self { clock, bell, inotify, folders: BTreeMap::new(), list: Vec::new() }
     }
 
     /// From now on a change of one of these, and of no other, ends [`Watcher::wait`]. To be called again
@@ -124,6 +127,7 @@ impl Watcher {
     /// # Errors
     /// Not everything is watched; the rest is.
     pub fn watch(&mut self, list: &[Watched]) -> Result<(), WatchError> {
+        self.list = list.to_vec();
         let inotify = self.inotify.as_ref().map_err(|reason| WatchError::Unavailable(*reason))?;
         let (mut outcome, mut wanted) = (Ok(()), trail::folders(list));
         let mut now = BTreeMap::new();
@@ -150,7 +154,10 @@ impl Watcher {
         loop {
             let now = self.clock.monotonic();
             if settle.due().is_some_and(|due| now >= due) {
-                return Woken::Changed;
+                if settle.is_last(now) || !self.is_fresh() {
+                    return Woken::Changed;
+                }
+                settle.changed(now);
             }
             if self.rung(settle.due().map(|due| due.saturating_sub(now))) {
                 return if cancel.is_cancelled() { Woken::Cancelled } else { Woken::Rung };
@@ -174,6 +181,17 @@ impl Watcher {
             Ok(_) => self.bell.0.read().is_ok(),
             Err(_) => false, // interrupted: looked at again
         }
+    }
+
+    fn is_fresh(&self) -> bool {
+        let now = self.clock.now().0;
+        fingerprint::files(&self.list).iter().any(|file| {
+            let written = file.metadata().and_then(|metadata| metadata.modified()).ok();
+            let written = written.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+            let written = written.and_then(|at| i64::try_from(at.as_millis()).ok());
+            // What is in the future says nothing: the clock was set.
+            written.is_some_and(|at| (0..FRESH_MILLISECONDS).contains(&(now - at)))
+        })
     }
 
     /// Takes what the kernel has to say.
@@ -218,6 +236,10 @@ impl Settle {
 
     fn due(&self) -> Option<Duration> {
         self.quiet_at.min(self.latest)
+    }
+
+    fn is_last(&self, now: Duration) -> bool {
+        self.latest.is_some_and(|latest| now >= latest)
     }
 }
 

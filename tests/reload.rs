@@ -10,12 +10,13 @@ mod llm_double;
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use daemon::{DEADLINE, Daemon, Home, eventually, not_run};
+use daemon::{Client, DEADLINE, Daemon, Home, eventually, not_run};
 use llm_double::{Answer, Body, Double, Request, Say, ToolCall, WireFormat};
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
@@ -50,20 +51,63 @@ fn system(request: &Request) -> String {
     messages.iter().find(|message| message["role"] == "system").unwrap()["content"].to_string()
 }
 
-fn told(daemon: &Daemon<'_>) -> Value {
-    daemon.status()["config"].clone()
+/// A daemon under what it takes for systemd.
+struct Running<'a> {
+    daemon: Daemon<'a>,
+    systemd: UnixDatagram,
 }
 
-fn reloads(daemon: &Daemon<'_>) -> u64 {
-    told(daemon)["reloads"].as_u64().unwrap()
-}
+impl<'a> Running<'a> {
+    fn start(home: &'a Home) -> Self {
+        Self::start_by(home, &[])
+    }
 
-/// Sends SIGHUP and waits until the files have been read.
-fn hang_up(daemon: &Daemon<'_>) -> Value {
-    let before = reloads(daemon);
-    kill(daemon.pid(), Signal::SIGHUP).unwrap();
-    eventually("the files are read again", DEADLINE, || reloads(daemon) > before);
-    told(daemon)
+    fn start_by(home: &'a Home, program: &[&str]) -> Self {
+        let path = home.folder().join("notify");
+        fs::remove_file(&path).ok(); // of the start before
+        let systemd = UnixDatagram::bind(&path).unwrap();
+        systemd.set_read_timeout(Some(DEADLINE)).unwrap();
+        let running = Self { daemon: home.start_by(program, &path), systemd };
+        assert_eq!(running.heard_until_ready(), Vec::<String>::new());
+        running
+    }
+
+    fn heard_until_ready(&self) -> Vec<String> {
+        let (mut heard, mut bytes) = (Vec::new(), [0; 512]);
+        loop {
+            let length = self.systemd.recv(&mut bytes).expect("a word for systemd");
+            let word = String::from_utf8_lossy(&bytes[..length]).trim().to_owned();
+            if word == "READY=1" {
+                return heard;
+            }
+            heard.push(word);
+        }
+    }
+
+    /// Sends SIGHUP and waits until the files have been looked at.
+    fn hang_up(&self) -> Value {
+        kill(self.daemon.pid(), Signal::SIGHUP).unwrap();
+        let heard = self.heard_until_ready();
+        let begins = |word: &String| word.starts_with("RELOADING=1\nMONOTONIC_USEC=");
+        assert!(heard.iter().any(begins), "{heard:?}");
+        self.told()
+    }
+
+    fn told(&self) -> Value {
+        self.daemon.status()["config"].clone()
+    }
+
+    fn reloads(&self) -> u64 {
+        self.told()["reloads"].as_u64().unwrap()
+    }
+
+    fn client(&self, conversation: &str) -> Client {
+        self.daemon.client(conversation)
+    }
+
+    fn stop(self) -> (ExitStatus, String) {
+        self.daemon.stop()
+    }
 }
 
 fn words(list: &Value) -> Vec<&str> {
@@ -99,20 +143,20 @@ fn a_turn_keeps_its_prompt_and_the_next_one_has_the_new_role() {
     });
     let home =
         Home::at(&temporary.path().join("link"), &format!("{}{}", provider(&double), routing("double/m")));
-    let daemon = home.start();
+    let daemon = Running::start(&home);
     let mut client = daemon.client("c");
     client.ask("0", "before");
     client.send("1", "first question");
     asking.recv_timeout(DEADLINE).unwrap();
     let old = fs::read_to_string(own(&home, "ROLE.md")).unwrap();
     fs::write(own(&home, "ROLE.md"), "Water the flowers.").unwrap();
-    hang_up(&daemon);
+    daemon.hang_up();
     changed.send(()).unwrap();
     client.answer("1");
     client.ask("2", "second question");
     // A change that no prompt shows changes no byte of one.
     configure(&home, &double, &format!("[defaults]\nmax_turns = 7\n{}", routing("double/m")));
-    assert_eq!(words(&hang_up(&daemon)["mistakes"]), Vec::<&str>::new());
+    assert_eq!(words(&daemon.hang_up()["mistakes"]), Vec::<&str>::new());
     client.ask("3", "third question");
     drop(daemon);
     let prefixes: Vec<_> = double.requests().iter().map(system).collect();
@@ -134,18 +178,18 @@ fn quoted(text: &str) -> String {
 fn a_bad_file_leaves_the_old_one_in_force_and_says_so_until_it_is_mended() {
     let double = Double::answering(|request| reply(request.json["model"].as_str().unwrap()));
     let home = home(&double);
-    let daemon = home.start();
+    let daemon = Running::start(&home);
     let mut client = daemon.client("c");
     assert_eq!(client.ask("1", "hello"), "m");
     fs::write(home.config(), "[defaults]\nmax_turn = 7\nkeep_days = 0\nbroken").unwrap();
-    assert_eq!(words(&hang_up(&daemon)["mistakes"]).len(), 1, "no TOML");
+    assert_eq!(words(&daemon.hang_up()["mistakes"]).len(), 1, "no TOML");
     configure(&home, &double, &format!("[defaults]\nmax_turn = 7\nkeep_days = 0\n{}", routing("double/n")));
     // A bad file does not keep a good one from taking effect.
     fs::write(own(&home, "SOUL.md"), "Brave.").unwrap();
     fs::remove_file(own(&home, "ROLE.md")).unwrap();
     fs::create_dir(own(&home, "prompts")).unwrap();
     fs::write(own(&home, "prompts/channel.md.j2"), "{{ nobody }}").unwrap();
-    let state = hang_up(&daemon);
+    let state = daemon.hang_up();
     let mistakes = words(&state["mistakes"]);
     let expected = [
         "defaults.max_turn: unknown key",
@@ -160,13 +204,13 @@ fn a_bad_file_leaves_the_old_one_in_force_and_says_so_until_it_is_mended() {
     assert!(mistakes[0].contains("config.toml:6: ") && mistakes[0].contains("did you mean `max_turns`?"));
     assert_eq!(client.ask("2", "hello"), "m", "the old routing");
     // Mended without SIGHUP: by a file that takes the place of the bad one.
-    let (new, before) = (home.folder().join("config.new"), reloads(&daemon));
+    let (new, before) = (home.folder().join("config.new"), daemon.reloads());
     fs::write(&new, home.text(&format!("{}{}", provider(&double), routing("double/n")))).unwrap();
     fs::write(own(&home, "prompts/channel.md.j2"), "Be {{ name }}. {{ soul }}").unwrap();
     fs::write(own(&home, "ROLE.md"), "Nothing.").unwrap();
     fs::rename(&new, home.config()).unwrap();
-    eventually("the mended files are read", DEADLINE, || reloads(&daemon) > before);
-    assert_eq!(words(&told(&daemon)["mistakes"]), Vec::<&str>::new());
+    eventually("the mended files are read", DEADLINE, || daemon.reloads() > before);
+    assert_eq!(words(&daemon.told()["mistakes"]), Vec::<&str>::new());
     assert_eq!(client.ask("3", "hello"), "n");
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
@@ -196,18 +240,19 @@ fn the_daemon_notices_by_itself_what_is_renamed_swapped_or_written() {
         );
         fs::write(folder.join("config.toml"), home.text(&text)).unwrap();
     }
+    fs::create_dir_all(own(&home, "prompts")).unwrap();
     let current = home.folder().join("current");
     symlink("releases/1", &current).unwrap();
     fs::remove_file(home.config()).unwrap();
     symlink("current/config.toml", home.config()).unwrap();
-    let daemon = home.start();
+    let daemon = Running::start(&home);
     let mut client = daemon.client("c");
     let mut number = 0;
     let mut prompt = |change: &dyn Fn()| {
-        let before = reloads(&daemon);
+        let before = daemon.reloads();
         change();
         if number > 0 {
-            eventually("the change is noticed", DEADLINE, || reloads(&daemon) > before);
+            eventually("the change is noticed", DEADLINE, || daemon.reloads() > before);
         }
         number += 1;
         client.ask(&number.to_string(), "who are you?")
@@ -220,10 +265,8 @@ fn the_daemon_notices_by_itself_what_is_renamed_swapped_or_written() {
     assert!(swapped.contains("Number 2"), "{swapped}");
     let written = prompt(&|| fs::write(own(&home, "IDENTITY.md"), "A gardener.").unwrap());
     assert!(written.contains("A gardener."), "{written}");
-    let own_prompt = prompt(&|| {
-        fs::create_dir(own(&home, "prompts")).unwrap();
-        fs::write(own(&home, "prompts/channel.md.j2"), "I am {{ name }}: {{ identity }}").unwrap();
-    });
+    let text = "I am {{ name }}: {{ identity }}";
+    let own_prompt = prompt(&|| fs::write(own(&home, "prompts/channel.md.j2"), text).unwrap());
     assert!(own_prompt.contains("\"I am Number 2: A gardener.\\n\\n# This"), "{own_prompt}");
     let built_in = prompt(&|| fs::remove_file(own(&home, "prompts/channel.md.j2")).unwrap());
     assert_eq!(built_in, written, "without it, the built-in prompt, to the byte");
@@ -237,12 +280,12 @@ fn a_change_of_routing_and_of_bindings_is_for_the_next_turn_and_ports_wait() {
     });
     let agents = "[[agents]]\nid = \"main\"\n[[agents]]\nid = \"ops\"\ndisplay_name = \"Ops\"\n";
     let home = Home::new(&format!("{}{agents}", provider(&double)));
-    let daemon = home.start();
+    let daemon = Running::start(&home);
     let mut client = daemon.client("c");
     assert!(client.ask("1", "hello").len() > 10, "the offline responder");
     configure(&home, &double, &format!("{}{agents}", routing("double/m")));
-    hang_up(&daemon);
-    assert_eq!(daemon.status()["models"], json!(["double/m", "double/m"]));
+    daemon.hang_up();
+    assert_eq!(daemon.daemon.status()["models"], json!(["double/m", "double/m"]));
     assert_eq!(client.ask("2", "hello"), "main by m");
     // Another model for one agent, which from now on answers here, and a port that only a start opens.
     let more = format!(
@@ -254,42 +297,40 @@ fn a_change_of_routing_and_of_bindings_is_for_the_next_turn_and_ports_wait() {
     let other_port = text.replace(&format!("port = {}", home.webhook), "port = 14999");
     assert_ne!(text, other_port);
     fs::write(home.config(), other_port).unwrap();
-    let state = hang_up(&daemon);
+    let state = daemon.hang_up();
     assert_eq!(words(&state["waits_for_restart"]), ["messaging.webhook.port"]);
     assert_eq!(daemon.client("d").ask("3", "hello"), "ops by n");
     // An agent that is new waits, and so do bindings that name it.
     let new =
         format!("{more}[[agents]]\nid = \"new\"\n[[bindings]]\nagent_id = \"new\"\nchannel = \"portal\"\n");
     configure(&home, &double, &new);
-    assert_eq!(words(&hang_up(&daemon)["waits_for_restart"]), ["agents.new", "bindings"]);
+    assert_eq!(words(&daemon.hang_up()["waits_for_restart"]), ["agents.new", "bindings"]);
     assert_eq!(daemon.client("e").ask("4", "hello"), "ops by n", "the bindings that were in force");
     let (_, log) = daemon.stop();
     assert!(log.contains("waits for a restart: messaging.webhook.port"), "{log}");
     assert!(log.contains("in force from now on: agents.ops.routing.channel, bindings"), "{log}");
     // The next start has it all.
-    let daemon = home.start();
-    assert_eq!(daemon.status()["agents"].as_array().unwrap().len(), 3);
-    assert_eq!(words(&told(&daemon)["waits_for_restart"]), Vec::<&str>::new());
+    let daemon = Running::start(&home);
+    assert_eq!(daemon.daemon.status()["agents"].as_array().unwrap().len(), 3);
+    assert_eq!(words(&daemon.told()["waits_for_restart"]), Vec::<&str>::new());
 }
 
 #[test]
 fn a_hang_up_without_a_change_does_nothing() {
     let double = Double::recording(|_| reply("yes"));
     let home = home(&double);
-    let daemon = home.start();
+    let daemon = Running::start(&home);
     let mut client = daemon.client("c");
     client.ask("1", "hello");
-    let before = told(&daemon);
-    // The log is read after the stop: the daemon takes signals one after the other.
-    kill(daemon.pid(), Signal::SIGHUP).unwrap();
+    let before = daemon.told();
+    assert_eq!(daemon.hang_up(), before);
     client.ask("2", "hello");
     // The same content by another way.
     let copy = home.folder().join("copy");
     fs::copy(home.config(), &copy).unwrap();
     fs::rename(&copy, home.config()).unwrap();
-    kill(daemon.pid(), Signal::SIGHUP).unwrap();
+    assert_eq!(daemon.hang_up(), before);
     client.ask("3", "hello");
-    assert_eq!(told(&daemon), before);
     let (status, log) = daemon.stop();
     assert!(status.success() && !log.contains("read again"), "{log}");
     let prefixes: Vec<_> = double.requests().iter().map(system).collect();
@@ -306,7 +347,7 @@ fn limits_sandbox_ingestion_and_the_log_level_change_while_it_runs() {
     });
     let home = home(&double);
     configure(&home, &double, &format!("[defaults.ingestion]\nenabled = false\n{}", routing("double/m")));
-    let daemon = home.start();
+    let daemon = Running::start(&home);
     let mut client = daemon.client("c");
     client.ask("1", "go round in circles");
     assert_eq!(turns.swap(0, Ordering::SeqCst), 5, "max_turns");
@@ -317,7 +358,7 @@ fn limits_sandbox_ingestion_and_the_log_level_change_while_it_runs() {
     let text =
         home.text(&format!("{more}{}{}", provider(&double), "[defaults.routing]\nchannel = \"double/m\"\n"));
     fs::write(home.config(), text).unwrap();
-    hang_up(&daemon);
+    daemon.hang_up();
     client.ask("2", "go round in circles");
     assert_eq!(turns.load(Ordering::SeqCst), 2);
     fs::write(folder.join("note.txt"), "The boiler was serviced in March.").unwrap();
@@ -339,13 +380,13 @@ fn without_watches_a_hang_up_still_works() {
     if !prepare(Command::new("unshare").args(["-U", "-r", "sh", "-c", none, "sh", "true"])) {
         return not_run("no user namespace can be made");
     }
-    let daemon = home.start_by(&["unshare", "-U", "-r", "sh", "-c", none, "sh"]);
+    let daemon = Running::start_by(&home, &["unshare", "-U", "-r", "sh", "-c", none, "sh"]);
     let mut client = daemon.client("c");
     assert_eq!(client.ask("1", "hello"), "m");
-    let reason = told(&daemon)["not_watched"].as_str().unwrap().to_owned();
+    let reason = daemon.told()["not_watched"].as_str().unwrap().to_owned();
     assert!(reason.contains("SIGHUP works without it"), "{reason}");
     configure(&home, &double, &routing("double/n"));
-    hang_up(&daemon);
+    daemon.hang_up();
     assert_eq!(client.ask("2", "hello"), "n");
     let (status, log) = daemon.stop();
     assert!(status.success() && log.contains(&reason), "{log}");

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ring::digest::{Context, Digest, SHA256};
 
@@ -79,15 +79,26 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
 
 fn add_folder(context: &mut Context, path: &Path) {
     add(context, path.as_os_str().as_encoded_bytes());
-    match fs::read_dir(path) {
-        Ok(entries) => {
-            let mut paths: Vec<_> =
-                entries.take(FOLDER_FILES_MAX).filter_map(|entry| Some(entry.ok()?.path())).collect();
-            paths.sort();
-            paths.iter().for_each(|path| add_file(context, path));
-        }
+    match entries(path) {
+        Ok(paths) => paths.iter().for_each(|path| add_file(context, path)),
         Err(error) => add(context, format!("{:?}", error.kind()).as_bytes()),
     }
+}
+
+fn entries(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder)?.take(FOLDER_FILES_MAX);
+    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+/// Those that are named, and those in the folders that are named.
+pub(super) fn files(list: &[Watched]) -> Vec<PathBuf> {
+    let files = list.iter().flat_map(|watched| match watched {
+        Watched::File(path) => vec![path.clone()],
+        Watched::Folder(path) => entries(path).unwrap_or_default(),
+    });
+    files.collect()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use super::*;
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SimulatedClock, SystemClock, Timestamp};
 
 struct Bench {
     folder: tempfile::TempDir,
@@ -159,7 +159,28 @@ fn it_waits_until_the_changes_are_over_but_not_for_ever() {
     settle.changed(SETTLE / 2);
     assert_eq!(settle.due(), Some(SETTLE + SETTLE / 2), "another change");
     settle.changed(SETTLE_MAX - Duration::from_millis(1));
-    assert_eq!(settle.due(), Some(SETTLE_MAX));
+    assert_eq!((settle.due(), settle.is_last(SETTLE)), (Some(SETTLE_MAX), false));
+    assert!(settle.is_last(SETTLE_MAX));
+}
+
+#[test]
+fn what_is_fresh_may_be_half_written() {
+    let mut bench = Bench::watching(&["c.toml", "prompts/"]);
+    let clock = SimulatedClock::starting_at(Timestamp(1_000_000));
+    bench.watcher.clock = clock.clone();
+    assert!(!bench.watcher.is_fresh(), "nothing is there");
+    fs::create_dir(bench.path("prompts")).unwrap();
+    for name in ["c.toml", "prompts/x"] {
+        let file = fs::File::create(bench.path(name)).unwrap();
+        let written_at = |milliseconds: i64| {
+            let at = u64::try_from(clock.now().0 + milliseconds).unwrap();
+            file.set_modified(UNIX_EPOCH + Duration::from_millis(at)).unwrap();
+        };
+        for (milliseconds, fresh) in [(-499, true), (0, true), (60_000, false), (-500, false)] {
+            written_at(milliseconds);
+            assert_eq!(bench.watcher.is_fresh(), fresh, "{name} {milliseconds}");
+        }
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub)] // every test file uses a part of this
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -106,11 +107,13 @@ impl Home {
         self.begin(self.command(&["run", "--no-chat"]))
     }
 
-    /// As [`Home::start`], by another program that ends in becoming the one which it is given.
-    pub fn start_by(&self, program: &[&str]) -> Daemon<'_> {
+    /// As [`Home::start`], by another program that ends in becoming the one which it is given, and with
+    /// a socket on which the daemon tells systemd what it does.
+    pub fn start_by(&self, program: &[&str], notify: &Path) -> Daemon<'_> {
         let own = self.command(&["run", "--no-chat"]);
-        let mut command = Command::new(program[0]);
-        command.args(&program[1..]).arg(own.get_program()).args(own.get_args()).env_clear();
+        let mut words = program.iter().map(OsStr::new).chain([own.get_program()]).chain(own.get_args());
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).env_clear().env("NOTIFY_SOCKET", notify);
         command.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
         self.begin(command)
     }

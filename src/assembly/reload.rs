@@ -343,8 +343,8 @@ impl Reloader {
         }
         let words = match mistakes.len() {
             0 if waits_for_restart.is_empty() => String::new(),
-            0 => format!("{} keys of the config wait for a restart", waits_for_restart.len()),
-            count => format!("{count} mistakes in the configuration: the old one is in force, see the log"),
+            0 => format!("waits for a restart: {}", waits_for_restart.join(", ")),
+            count => format!("the configuration has mistakes, see the log: {count}"),
         };
         sd_notify::notify(&[NotifyState::Status(&words)]).ok(); // not under systemd: nobody to tell
         let config = ConfigFacts {

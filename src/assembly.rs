@@ -19,10 +19,10 @@ use ingestion::Ingest;
 use nix::fcntl::{Flock, FlockArg};
 use reload::{Files, InForce, Readers, Reload};
 use spacebot::agent::{self, AgentParts, AgentPrompts};
-use spacebot::api::{Api, ConfigFacts, Facts};
+use spacebot::api::{Api, Boards, ConfigFacts, Facts};
 use spacebot::clock::{SharedClock, SystemClock};
 use spacebot::config::{AgentConfig, Config};
-use spacebot::conversation::{Conversations, Recovered, Unfinished};
+use spacebot::conversation::{Conversations, Recovered};
 use spacebot::db::{Db, Ticket};
 use spacebot::error::{Fault, Kind};
 use spacebot::exec::{self, Sandbox};
@@ -37,7 +37,6 @@ use spacebot::message::{Intake, Outbox};
 use spacebot::messaging::irc;
 use spacebot::messaging::mailbox::Mailbox;
 use spacebot::messaging::webhook::Webhook;
-use spacebot::prompts;
 use spacebot::thread::{self, Cancel, Current};
 use spacebot::tools::workspace::Workspace;
 
@@ -110,7 +109,8 @@ struct Ground {
     agents: hub::Agents,
     files: BTreeMap<AgentId, Files>,
     databases: Vec<JoinHandle<()>>,
-    unfinished: Vec<(AgentId, Unfinished)>,
+    /// What the databases hold for the hub.
+    found: Vec<Event>,
     search: SearchOptions,
 }
 
@@ -150,10 +150,9 @@ impl Daemon {
             stopping,
         };
         let hub = start_hub(parts)?;
-        for (agent, found) in ground.unfinished {
-            let Unfinished { place, newest, results } = found;
+        for event in ground.found {
             // The hub is the receiver and has just been started.
-            inbound.send(Event::Unfinished { agent, place, newest, results }).ok();
+            inbound.send(event).ok();
         }
         let Ground { agents, databases, files, clock, .. } = ground;
         let now = InForce { config: config.clone(), agents: agents.clone(), files };
@@ -206,7 +205,7 @@ impl Ground {
             agents: BTreeMap::new(),
             files: BTreeMap::new(),
             databases: Vec::new(),
-            unfinished: Vec::new(),
+            found: Vec::new(),
             search,
         };
         for agent in &config.agents {
@@ -235,14 +234,10 @@ impl Ground {
         self.databases.push(handle);
         let conversations = Conversations::new(db.clone(), self.clock.clone());
         let sandbox = Sandbox::new(&agent.sandbox, &folder, &config.data_folder);
-        let recorded = agent.working_memory.enabled;
-        let recovered = conversations
-            .recover_and(prompts::notice("interrupted"), move |connection, run, now| {
-                if recorded { agent::cut_off(run).insert(connection, now) } else { Ok(()) }
-            })
+        let recovered = agent::recover(&conversations, &agent.limits, &agent.working_memory)
             .map_err(|error| fault("recovery", &error))?;
         tell_recovered(&agent.id, &recovered, &sandbox);
-        self.unfinished.extend(recovered.unfinished.into_iter().map(|found| (agent.id.clone(), found)));
+        self.found.extend(hub::events_of(&agent.id, recovered.unfinished));
         let memory = MemoryStore::open_with(db, data.join("index"), self.clock.clone(), self.search.clone())
             .map_err(|error| fault("memory", &error))?;
         let workspace = Workspace::open(&folder).map_err(|error| fault("workspace", &error))?;
@@ -262,6 +257,7 @@ impl Ground {
             workspace: Arc::new(workspace),
             sandbox: Arc::new(sandbox),
         };
+        self.found.extend(hub::ready_tasks(&agent.id, &parts).map_err(|error| fault("tasks", &error))?);
         self.agents.insert(agent.id.clone(), Arc::new(parts));
         Ok(())
     }
@@ -359,6 +355,7 @@ fn start_server(
             hub: commands,
             token: config.api.auth_token.clone(),
             facts,
+            boards: boards(ground),
             adapters: Arc::new(move || {
                 states.iter().map(|(name, state)| (name.clone(), state.describe())).collect()
             }),
@@ -373,12 +370,17 @@ fn start_server(
     Server::start(listeners, options).map(Some).map_err(|error| StartError::of("http server", &error))
 }
 
+fn boards(ground: &Ground) -> Boards {
+    ground.agents.iter().map(|(id, agent)| (id.clone(), agent.tasks())).collect()
+}
+
 fn facts(config: &Config, about: ConfigFacts) -> Facts {
     let file = config.file.as_ref().map(|file| file.display().to_string());
     Facts {
         config: ConfigFacts { file, ..about },
         version: env!("CARGO_PKG_VERSION"),
         agents: config.agents.iter().map(|agent| agent.id.to_string()).collect(),
+        default_agent: config.default_agent(),
         models: config.agents.iter().map(|agent| agent.routing.channel.clone()).collect(),
     }
 }

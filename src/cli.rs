@@ -1,7 +1,9 @@
-//! The terminal: the command line, the log lines, the chat.
+//! The terminal: the command line, the log lines, the chat, memories, files and tasks.
 
 pub mod arguments;
 pub mod chat;
 pub mod ingest;
 pub mod logger;
 pub mod memory;
+pub mod task;
+pub mod why;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
-use crate::effect::{Answer, Ask};
+use crate::effect::{Answer, Ask, TaskNews};
 use crate::error::Kind;
 use crate::id::{AgentId, InboxId, InstanceId, ProcessId};
 use crate::message::Inbound;
@@ -48,6 +48,8 @@ pub enum What {
     Asked { ask: Ask, origin: Origin, answer: Sender<Answer> },
     /// A line for the status block.
     Status(String),
+    /// The task board has changed.
+    Task(TaskNews),
     /// An interactive worker has a first result in the database and waits for `route`.
     Waiting,
     /// The last word of a process; exactly one comes, whatever happened. By then the terminal state
@@ -68,6 +70,8 @@ pub enum How {
     /// A chunk of a file is in, or one more try of it has failed; either stands in the database.
     Ingested(Ingested),
     Cancelled,
+    /// Its work was gone before it began; nothing was written.
+    Idle,
     /// Nothing was committed; the hub decides whether to try again.
     Failed(Kind, String),
     Panicked(String),

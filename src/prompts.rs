@@ -22,9 +22,26 @@ pub enum Template {
     ConversationContext,
     Status,
     Recent,
+    /// What a worker reads of its task.
+    Task,
+    /// What a command says, by the command's name.
+    Command(&'static str),
 }
 
-const TEMPLATES: [(Template, &str, &str); 7] = [
+macro_rules! commands {
+    ($($name:literal),* $(,)?) => {
+        [$((
+            Template::Command($name),
+            concat!("commands/", $name),
+            include_str!(concat!("../prompts/en/commands/", $name, ".md.j2")),
+        )),*]
+    };
+}
+
+const COMMANDS: [(Template, &str, &str); 9] =
+    commands!["help", "status", "tasks", "approve", "today", "digest", "whoami", "agent_id", "mode"];
+
+const TEMPLATES: [(Template, &str, &str); 8] = [
     (Template::Channel, "channel", include_str!("../prompts/en/channel.md.j2")),
     (Template::Branch, "branch", include_str!("../prompts/en/branch.md.j2")),
     (Template::Worker, "worker", include_str!("../prompts/en/worker.md.j2")),
@@ -36,7 +53,12 @@ const TEMPLATES: [(Template, &str, &str); 7] = [
     ),
     (Template::Status, "status", include_str!("../prompts/en/fragments/status.md.j2")),
     (Template::Recent, "recent", include_str!("../prompts/en/fragments/recent.md.j2")),
+    (Template::Task, "task", include_str!("../prompts/en/task.md.j2")),
 ];
+
+fn templates() -> impl Iterator<Item = (Template, &'static str, &'static str)> {
+    TEMPLATES.into_iter().chain(COMMANDS)
+}
 
 macro_rules! tool_descriptions {
     ($($name:literal),* $(,)?) => {
@@ -63,6 +85,9 @@ const TOOLS: &[(&str, &str)] = tool_descriptions![
     "shell",
     "skip",
     "spawn_worker",
+    "task_create",
+    "task_list",
+    "task_update",
     "worker_inspect",
 ];
 
@@ -86,7 +111,7 @@ pub fn render(template: Template, context: &impl Serialize) -> Result<String, Pr
 }
 
 fn name_of(template: Template) -> &'static str {
-    TEMPLATES.iter().find(|(known, _, _)| *known == template).map_or("", |(_, name, _)| name)
+    templates().find(|(known, _, _)| *known == template).map_or("", |(_, name, _)| name)
 }
 
 fn environment() -> &'static Environment<'static> {
@@ -94,7 +119,7 @@ fn environment() -> &'static Environment<'static> {
     ENVIRONMENT.get_or_init(|| {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        for (_, name, text) in TEMPLATES {
+        for (_, name, text) in templates() {
             if let Err(error) = environment.add_template(name, text) {
                 log::error!("template {name}: {error}");
             }
@@ -166,7 +191,7 @@ mod tests {
 
     #[test]
     fn templates_parse_and_tools_are_described() {
-        for (_, name, _) in TEMPLATES {
+        for (_, name, _) in templates() {
             environment().get_template(name).expect("parses");
         }
         for (name, text) in TOOLS {

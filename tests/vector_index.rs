@@ -53,8 +53,10 @@ fn assert_equal(index: &VectorIndex, source: &Table, query: &[f32], what: &str) 
     assert_eq!(hits.len(), wanted.len(), "{what}: a key twice");
     assert_eq!((index.len(), index.health().rebuilding), (wanted.len(), false), "{what}");
     assert!(hits.is_sorted_by(|one, other| one.1 >= other.1), "{what}");
-    for (key, score) in &found {
-        assert!((score - wanted[key]).abs() < 1e-4, "{what}: {key}");
+    for (place, (key, score)) in hits.iter().enumerate() {
+        // The first are exact, the others by their codes of 8 bits.
+        let tolerance = if place < 30 { 1e-4 } else { 5e-3 };
+        assert!((score - wanted[key]).abs() < tolerance, "{what}: {key}, number {place}: {score}");
     }
     // The best of few is among the first of all, whatever way was taken to it.
     if let Some((best, score)) = search(index, query, 1).first() {

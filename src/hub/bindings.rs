@@ -25,9 +25,8 @@ pub enum Refused {
 impl Bindings {
     /// Those of a config, with its default agent.
     pub fn of(config: &Config) -> Self {
-        let default = config.agents.iter().find(|agent| agent.is_default).or(config.agents.first());
-        let default = default.map_or_else(|| AgentId::new("main"), |agent| agent.id.clone());
-        Self::new(config.bindings.clone(), config.agents.iter().map(|agent| agent.id.clone()), default)
+        let agents = config.agents.iter().map(|agent| agent.id.clone());
+        Self::new(config.bindings.clone(), agents, config.default_agent())
     }
 
     pub fn new(

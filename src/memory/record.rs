@@ -218,6 +218,14 @@ pub struct Memory {
     pub change_seq: i64,
 }
 
+impl Memory {
+    /// The word of a person or of the agent itself, not read from a file, a page or a command's output. An
+    /// import keeps the sources that it was given; what names none was the operator's act.
+    pub fn is_trusted(&self) -> bool {
+        self.source.as_ref().is_none_or(|source| matches!(source.who, Who::User | Who::Agent | Who::Other))
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Association {
     pub source_id: String,

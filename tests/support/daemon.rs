@@ -202,6 +202,8 @@ pub struct Client {
     after: i64,
     /// Answers by the platform id of the message they answer.
     pub answers: BTreeMap<String, Vec<String>>,
+    /// Everything that was said, in order.
+    pub said: Vec<String>,
 }
 
 impl Client {
@@ -213,6 +215,7 @@ impl Client {
             conversation: conversation.to_owned(),
             after: 0,
             answers: BTreeMap::new(),
+            said: Vec::new(),
         }
     }
 
@@ -239,6 +242,7 @@ impl Client {
         let messages = body["messages"].as_array().cloned().unwrap_or_default();
         for message in &messages {
             self.after = self.after.max(message["id"].as_i64().unwrap());
+            self.said.push(message["content"].as_str().unwrap_or_default().to_owned());
             for id in message["in_reply_to"].as_array().into_iter().flatten() {
                 let said = message["content"].as_str().unwrap_or_default().to_owned();
                 self.answers.entry(id.as_str().unwrap().to_owned()).or_default().push(said);
@@ -257,6 +261,18 @@ impl Client {
             self.poll(5);
         }
         panic!("{id} was not answered; there is {:?}", self.answers);
+    }
+
+    /// Waits until something is said that holds `text`.
+    pub fn hear(&mut self, text: &str) -> String {
+        let started = Instant::now();
+        while started.elapsed() < DEADLINE {
+            if let Some(said) = self.said.iter().find(|said| said.contains(text)) {
+                return said.clone();
+            }
+            self.poll(5);
+        }
+        panic!("nobody said {text:?}, but {:?}", self.said);
     }
 
     pub fn ask(&mut self, id: &str, text: &str) -> String {

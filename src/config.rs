@@ -3,16 +3,18 @@
 //! The file as written is read by `config::load`, which turns it into these values or into errors
 //! that name file, line and key path. docs/CONFIG.md lists every key.
 
+mod changes;
 mod compaction;
 mod describe;
 mod ingestion;
 mod load;
 mod section;
 
+pub use changes::{changes, in_force};
 pub use compaction::CompactionConfig;
 pub use describe::describe;
 pub use ingestion::IngestionConfig;
-pub use load::{Environment, Loaded, ProcessEnvironment, load};
+pub use load::{Environment, Loaded, ProcessEnvironment, load, places};
 
 use std::fmt;
 use std::net::IpAddr;
@@ -78,7 +80,7 @@ impl fmt::Display for Secret {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Where everything lives: `$SPACEBOT_DIR`, else `~/.spacebot`.
     pub data_folder: PathBuf,
@@ -92,6 +94,14 @@ pub struct Config {
     pub irc: Vec<IrcConfig>,
     pub api: ApiConfig,
     pub memory: MemoryConfig,
+}
+
+impl Config {
+    /// Who answers where nobody else is bound.
+    pub fn default_agent(&self) -> AgentId {
+        let default = self.agents.iter().find(|agent| agent.is_default).or(self.agents.first());
+        default.map_or_else(|| AgentId::new("main"), |agent| agent.id.clone())
+    }
 }
 
 /// `[memory]`.
@@ -190,14 +200,14 @@ impl Default for EmbeddingConfig {
 }
 
 /// `[llm]` and `[llm.provider.<id>]`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LlmConfig {
     pub providers: Vec<ProviderConfig>,
     /// Longest silence of a provider within one answer (`llm.read_timeout_secs`, 10 to 600).
     pub read_timeout: Option<Duration>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderConfig {
     /// The part before the slash in `provider/model`.
     pub id: String,
@@ -219,7 +229,7 @@ pub enum ApiType {
 }
 
 /// `[[agents]]`, each value resolved over `[defaults]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AgentConfig {
     pub id: AgentId,
     pub is_default: bool,
@@ -235,7 +245,7 @@ pub struct AgentConfig {
 }
 
 /// `[defaults.routing]` / `[agents.routing]`. Models are `provider/model`; `offline/responder` is built in.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoutingConfig {
     pub channel: String,
     pub branch: String,
@@ -429,7 +439,7 @@ impl Default for ApiConfig {
 }
 
 /// `[[messaging.irc.instances]]`, or `[messaging.irc]` itself as the one instance `irc`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IrcConfig {
     /// `irc` or `irc:<name>`.
     pub instance: InstanceId,

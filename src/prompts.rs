@@ -1,5 +1,7 @@
 //! All text that a model or a chat user reads, from `prompts/en/`, embedded in the binary.
 
+mod overrides;
+
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
@@ -7,6 +9,8 @@ use minijinja::{Environment, UndefinedBehavior};
 use serde::Serialize;
 
 use crate::error::{Fault, Kind};
+
+pub use overrides::{OverrideError, Overrides};
 
 /// Templates with placeholders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,9 +110,12 @@ impl Fault for PromptError {
 /// # Errors
 /// The template and the context do not fit.
 pub fn render(template: Template, context: &impl Serialize) -> Result<String, PromptError> {
-    let name = templates().find(|(known, _, _)| *known == template).map_or("", |(_, name, _)| name);
-    let rendered = environment().get_template(name)?.render(minijinja::value::Serde(context))?;
+    let rendered = environment().get_template(name_of(template))?.render(minijinja::value::Serde(context))?;
     Ok(rendered.trim().to_owned())
+}
+
+fn name_of(template: Template) -> &'static str {
+    templates().find(|(known, _, _)| *known == template).map_or("", |(_, name, _)| name)
 }
 
 fn environment() -> &'static Environment<'static> {

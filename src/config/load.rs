@@ -59,12 +59,9 @@ pub struct Loaded {
 /// Everything that is wrong with the file.
 pub fn load(explicit: Option<&Path>, environment: &dyn Environment) -> Result<Loaded, Vec<ConfigError>> {
     let folder = data_folder(environment);
-    let home = environment.variable("HOME").map(|home| PathBuf::from(home).join(".spacebot/config.toml"));
-    let own = environment.variable("SPACEBOT_DIR").map(|folder| PathBuf::from(folder).join("config.toml"));
-    let usual = [own, home, Some(PathBuf::from("/etc/spacebot/config.toml"))];
     let file = match explicit {
         Some(file) => Some(file.to_owned()),
-        None => usual.into_iter().flatten().find(|file| file.is_file()),
+        None => places(None, environment).into_iter().find(|file| file.is_file()),
     };
     let text = match &file {
         Some(file) => read(file).map_err(|reason| vec![whole_file(file, reason)])?,
@@ -78,6 +75,16 @@ pub fn load(explicit: Option<&Path>, environment: &dyn Environment) -> Result<Lo
         loaded.warnings.clear();
     }
     Ok(loaded)
+}
+
+/// Where the file may be: the first that exists is read.
+pub fn places(explicit: Option<&Path>, environment: &dyn Environment) -> Vec<PathBuf> {
+    if let Some(file) = explicit {
+        return vec![file.to_owned()];
+    }
+    let home = environment.variable("HOME").map(|home| PathBuf::from(home).join(".spacebot/config.toml"));
+    let own = environment.variable("SPACEBOT_DIR").map(|folder| PathBuf::from(folder).join("config.toml"));
+    [own, home, Some(PathBuf::from("/etc/spacebot/config.toml"))].into_iter().flatten().collect()
 }
 
 fn data_folder(environment: &dyn Environment) -> PathBuf {

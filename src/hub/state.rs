@@ -83,6 +83,8 @@ pub enum Event {
     /// Some deadline may have come.
     Timer,
     Stop,
+    /// The config was read again: limits of agents from now on.
+    Reloaded(BTreeMap<AgentId, LimitsConfig>),
 }
 
 #[derive(Debug)]
@@ -284,6 +286,7 @@ impl Hub {
             Event::Command(command) => self.on_command(command, now),
             Event::Timer => {}
             Event::Stop => self.stop(now),
+            Event::Reloaded(limits) => self.reloaded(limits, now),
         }
         self.run_timers(now);
         self.finish_stop();
@@ -724,6 +727,16 @@ impl Hub {
                 .collect::<BTreeSet<_>>()
                 .into_iter()
                 .collect(),
+        }
+    }
+
+    /// What runs keeps its deadline; what starts or begins to wait has the new one.
+    fn reloaded(&mut self, limits: BTreeMap<AgentId, LimitsConfig>, now: Duration) {
+        for (id, limits) in limits {
+            if let Some(agent) = self.agents.get_mut(&id) {
+                agent.limits = limits;
+                self.start_ready(&id, now);
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::section::Section;
 use crate::id::ProcessKind;
 
-/// For each kind of process; an ingestion has the limits of a branch.
+/// For each kind of process; a compactor has the limits of a channel, an ingestion those of a branch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoopGuardConfig {
     pub channel: LoopLimits,
@@ -67,7 +67,7 @@ impl Default for LoopGuardConfig {
 impl LoopGuardConfig {
     pub fn of(&self, kind: ProcessKind) -> LoopLimits {
         match kind {
-            ProcessKind::Channel => self.channel,
+            ProcessKind::Channel | ProcessKind::Compactor => self.channel,
             ProcessKind::Branch | ProcessKind::Ingestion => self.branch,
             ProcessKind::Worker => self.worker,
         }

@@ -391,3 +391,23 @@ fn without_watches_a_hang_up_still_works() {
     let (status, log) = daemon.stop();
     assert!(status.success() && log.contains(&reason), "{log}");
 }
+
+#[test]
+fn the_thread_that_waits_for_changes_does_not_wake_without_one() {
+    let home = Home::new("");
+    let daemon = Running::start(&home);
+    let mut client = daemon.client("c");
+    client.ask("1", "help");
+    let tasks = fs::read_dir(format!("/proc/{}/task", daemon.daemon.pid())).unwrap();
+    let is_it = |task: &PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|name| name == "reload\n");
+    let thread = tasks.map(|task| task.unwrap().path()).find(is_it).expect("the thread");
+    let woken = || {
+        let status = fs::read_to_string(thread.join("status")).unwrap();
+        status.lines().find(|line| line.starts_with("voluntary_ctxt_switches")).unwrap().to_owned()
+    };
+    let before = woken();
+    client.poll(3);
+    assert_eq!(woken(), before);
+    daemon.hang_up();
+    assert_ne!(woken(), before, "a ring is seen");
+}

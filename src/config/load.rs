@@ -1,6 +1,7 @@
 //! From the file as written to the resolved values. One run reports every error.
 
 mod compaction;
+mod places;
 mod routing;
 mod working_memory;
 
@@ -22,8 +23,11 @@ use super::{
 use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
 use compaction::compaction;
+use places::data_folder;
 use routing::routing;
 use working_memory::{timezone, working_memory};
+
+pub use places::places;
 
 /// Longest config file, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -75,23 +79,6 @@ pub fn load(explicit: Option<&Path>, environment: &dyn Environment) -> Result<Lo
         loaded.warnings.clear();
     }
     Ok(loaded)
-}
-
-/// Where the file may be: the first that exists is read.
-pub fn places(explicit: Option<&Path>, environment: &dyn Environment) -> Vec<PathBuf> {
-    if let Some(file) = explicit {
-        return vec![file.to_owned()];
-    }
-    let home = environment.variable("HOME").map(|home| PathBuf::from(home).join(".spacebot/config.toml"));
-    let own = environment.variable("SPACEBOT_DIR").map(|folder| PathBuf::from(folder).join("config.toml"));
-    [own, home, Some(PathBuf::from("/etc/spacebot/config.toml"))].into_iter().flatten().collect()
-}
-
-fn data_folder(environment: &dyn Environment) -> PathBuf {
-    let named = environment.variable("SPACEBOT_DIR").or_else(|| environment.variable("STATE_DIRECTORY"));
-    let home =
-        || PathBuf::from(environment.variable("HOME").unwrap_or_else(|| ".".to_owned())).join(".spacebot");
-    named.map_or_else(home, PathBuf::from)
 }
 
 fn whole_file(file: &Path, reason: String) -> ConfigError {

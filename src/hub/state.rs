@@ -736,6 +736,7 @@ impl Hub {
             if let Some(agent) = self.agents.get_mut(&id) {
                 agent.limits = limits;
                 self.start_ready(&id, now);
+                self.start_tasks(&id, now);
             }
         }
     }

@@ -110,6 +110,7 @@ impl Driver<'_> {
                         return Ok(Ended::Tools);
                     }
                     if repeating {
+                        log::warn!("ended: it repeats itself and did not stop when it was told so");
                         return Ok(Ended::Repeating);
                     }
                     self.take_messages(run, conduct);
@@ -253,7 +254,7 @@ impl Driver<'_> {
 
     fn note_guard(&mut self, call: &ToolCall, finding: Finding, verdict: &str) {
         let (tool, rule) = (call.function.name.as_str(), finding.rule.as_str());
-        log::info!("{tool} {verdict}: {rule}, {} times", finding.count);
+        log::debug!("{tool} {verdict}: {rule}, {} times", finding.count);
         self.journal.add(
             Step::Guard,
             json!({ "tool": tool, "verdict": verdict, "rule": rule, "count": finding.count }),

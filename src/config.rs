@@ -4,12 +4,14 @@
 //! that name file, line and key path. docs/CONFIG.md lists every key.
 
 mod changes;
+mod compaction;
 mod describe;
 mod ingestion;
 mod load;
 mod section;
 
 pub use changes::{changes, in_force};
+pub use compaction::CompactionConfig;
 pub use describe::describe;
 pub use ingestion::IngestionConfig;
 pub use load::{Environment, Loaded, ProcessEnvironment, load, places};
@@ -238,6 +240,7 @@ pub struct AgentConfig {
     /// Where its days begin and end.
     pub timezone: Zone,
     pub working_memory: WorkingMemoryConfig,
+    pub compaction: CompactionConfig,
     pub ingestion: IngestionConfig,
 }
 
@@ -247,6 +250,8 @@ pub struct RoutingConfig {
     pub channel: String,
     pub branch: String,
     pub worker: String,
+    /// Summarises what leaves the window of a conversation; none: the model of the channel.
+    pub compactor: Option<String>,
     /// Tried in this order after the model of the process; the offline responder is always last.
     pub fallbacks: Vec<String>,
     /// How long a model is left alone after a 429 that names no time (`rate_limit_cooldown_secs`).
@@ -263,6 +268,7 @@ impl RoutingConfig {
             // Both think with memory.
             ProcessKind::Branch | ProcessKind::Ingestion => &self.branch,
             ProcessKind::Worker => &self.worker,
+            ProcessKind::Compactor => self.compactor.as_ref().unwrap_or(&self.channel),
         }
     }
 }
@@ -273,6 +279,7 @@ impl Default for RoutingConfig {
             channel: OFFLINE_MODEL.to_owned(),
             branch: OFFLINE_MODEL.to_owned(),
             worker: OFFLINE_MODEL.to_owned(),
+            compactor: None,
             fallbacks: Vec::new(),
             rate_limit_cooldown: Duration::from_secs(60),
         }
@@ -291,9 +298,9 @@ pub struct LimitsConfig {
     pub max_concurrent_workers: usize,
     /// Channel turns running at once in the whole agent (1 to 64).
     pub max_concurrent_turns: usize,
-    /// Tokens of the model's window (4,096 to 4,000,000); half of it bounds the history that is sent.
+    /// Tokens of the model's window (4,096 to 4,000,000).
     pub context_window: usize,
-    /// Latest messages that a turn sees (10 to 1,000).
+    /// Messages that a window holds at most (10 to 1,000); fills it just as tokens do.
     pub history_messages: usize,
     /// Wall clock of one worker without waiting for input (`worker_timeout_secs`, 10 to 86,400).
     pub worker_timeout: Duration,
@@ -320,7 +327,7 @@ impl Default for LimitsConfig {
             max_concurrent_workers: 5,
             max_concurrent_turns: 16,
             context_window: 128_000,
-            history_messages: 100,
+            history_messages: 200,
             worker_timeout: Duration::from_secs(1800),
             branch_timeout: Duration::from_secs(60),
             worker_idle_timeout: Duration::from_secs(600),

@@ -24,6 +24,8 @@ pub enum Template {
     Recent,
     /// What a worker reads of its task.
     Task,
+    Compactor,
+    Extraction,
     /// What a command says, by the command's name.
     Command(&'static str),
 }
@@ -41,7 +43,7 @@ macro_rules! commands {
 const COMMANDS: [(Template, &str, &str); 9] =
     commands!["help", "status", "tasks", "approve", "today", "digest", "whoami", "agent_id", "mode"];
 
-const TEMPLATES: [(Template, &str, &str); 8] = [
+const TEMPLATES: [(Template, &str, &str); 10] = [
     (Template::Channel, "channel", include_str!("../prompts/en/channel.md.j2")),
     (Template::Branch, "branch", include_str!("../prompts/en/branch.md.j2")),
     (Template::Worker, "worker", include_str!("../prompts/en/worker.md.j2")),
@@ -54,6 +56,8 @@ const TEMPLATES: [(Template, &str, &str); 8] = [
     (Template::Status, "status", include_str!("../prompts/en/fragments/status.md.j2")),
     (Template::Recent, "recent", include_str!("../prompts/en/fragments/recent.md.j2")),
     (Template::Task, "task", include_str!("../prompts/en/task.md.j2")),
+    (Template::Compactor, "compactor", include_str!("../prompts/en/compactor.md.j2")),
+    (Template::Extraction, "extraction", include_str!("../prompts/en/extraction.md.j2")),
 ];
 
 fn templates() -> impl Iterator<Item = (Template, &'static str, &'static str)> {

@@ -26,7 +26,8 @@ use serde_json::json;
 use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Turn, Work};
 use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
 use spacebot::config::{
-    AgentConfig, IngestionConfig, LimitsConfig, LlmConfig, RoutingConfig, SandboxConfig, WorkingMemoryConfig,
+    AgentConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, RoutingConfig, SandboxConfig,
+    WorkingMemoryConfig,
 };
 use spacebot::conversation::{Conversations, Role};
 use spacebot::db::Db;
@@ -76,6 +77,7 @@ fn agent_in(folder: &Path, clock: &Arc<SimulatedClock>) -> AgentParts {
         sandbox: SandboxConfig::default(),
         timezone: Zone::utc(),
         working_memory: WorkingMemoryConfig::default(),
+        compaction: CompactionConfig::default(),
         ingestion: IngestionConfig::default(),
     };
     let identity = Identity::load_or_seed(folder).unwrap();
@@ -189,7 +191,7 @@ impl<'a> Stage<'a> {
 
     fn history(&self, room: &str) -> String {
         let conversation = ConversationId::new(format!("{INSTANCE}:{room}"));
-        let lines = self.parts.conversations.history(&conversation, 100, 10_000).unwrap().lines;
+        let lines = self.parts.conversations.history(&conversation, 100).unwrap().lines;
         let said = lines.into_iter().filter(|line| line.role == Role::User).map(|line| line.content);
         said.collect::<Vec<_>>().join(" ")
     }

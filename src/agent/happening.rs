@@ -83,7 +83,12 @@ impl Work {
         match self {
             Work::Branch { description: task, .. } | Work::Worker { task, .. } => task,
             Work::Task { what, .. } => what,
-            Work::Turn(_) | Work::Apology { .. } | Work::Commands { .. } | Work::Chunk { .. } => "",
+            Work::Turn(_)
+            | Work::Apology { .. }
+            | Work::Commands { .. }
+            | Work::Chunk { .. }
+            | Work::Compaction { .. }
+            | Work::Extraction => "",
         }
     }
 
@@ -94,7 +99,9 @@ impl Work {
             | Work::Apology { .. }
             | Work::Commands { .. }
             | Work::Task { .. }
-            | Work::Chunk { .. } => &[],
+            | Work::Chunk { .. }
+            | Work::Compaction { .. }
+            | Work::Extraction => &[],
         }
     }
 }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use rig_core::completion::Message;
 use serde_json::{Value, json};
 
+use super::compactor;
 use crate::config::{AgentConfig, SandboxMode};
-use crate::conversation::{Line, Place, Role};
+use crate::conversation::{Line, Place, Role, Summary};
 use crate::identity::Identity;
 use crate::prompts::{self, OverrideError, Overrides, PromptError, Template};
 use crate::turn::{self, Part};
@@ -86,6 +87,11 @@ impl AgentPrompts {
     }
 }
 
+/// A summary as the model reads it; the same bytes in every turn.
+pub(super) fn summary(summary: &Summary) -> Message {
+    Message::user(turn::write(&[compactor::fenced(summary)]))
+}
+
 /// What templates can name.
 fn context(config: &AgentConfig, identity: &Identity, workspace: &str) -> Value {
     json!({
@@ -111,5 +117,30 @@ pub(super) fn line(line: &Line) -> Message {
             at: line.at,
             text: line.content.clone(),
         }])),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rig_core::message::{AssistantContent, UserContent};
+
+    use super::*;
+    use crate::clock::Timestamp;
+
+    /// So a window may be cut between any two lines.
+    #[test]
+    fn no_line_of_the_history_is_a_tool_call_or_its_result() {
+        for role in [Role::User, Role::Assistant, Role::Event] {
+            let content = "<result process=\"branch:1\" task=\"t\">{\"tool_calls\": []}</result>".to_owned();
+            let stored = Line { id: 1, role, sender_name: "una".to_owned(), content, at: Timestamp(0) };
+            let plain = match line(&stored) {
+                Message::User { content } => content.iter().all(|part| matches!(part, UserContent::Text(_))),
+                Message::Assistant(said) => {
+                    said.content.iter().all(|part| matches!(part, AssistantContent::Text(_)))
+                }
+                Message::System { .. } => false,
+            };
+            assert!(plain, "{role:?}");
+        }
     }
 }

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::{
-    AgentConfig, ApiType, Config, DAY, IrcConfig, Language, MemoryConfig, SandboxMode, Secret,
-    VectorIndexKind, WorkingMemoryConfig,
+    AgentConfig, ApiType, CompactionConfig, Config, DAY, IrcConfig, Language, MemoryConfig, SandboxMode,
+    Secret, VectorIndexKind, WorkingMemoryConfig,
 };
 use crate::clock::Zone;
 
@@ -139,6 +139,7 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
         text(&routing.branch),
         text(&routing.worker)
     )?;
+    optional(out, "compactor", routing.compactor.as_deref())?;
     writeln!(out, "fallbacks = {}", list(&routing.fallbacks))?;
     writeln!(out, "rate_limit_cooldown_secs = {}", routing.rate_limit_cooldown.as_secs())?;
     let sandbox = &agent.sandbox;
@@ -147,10 +148,18 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
     let paths: Vec<_> = sandbox.writable_paths.iter().map(|path| path.to_string_lossy()).collect();
     writeln!(out, "writable_paths = {}\npassthrough_env = {}", list(&paths), list(&sandbox.passthrough_env))?;
     write_working_memory(out, &agent.working_memory)?;
+    write_compaction(out, &agent.compaction)?;
     let ingestion = &agent.ingestion;
     writeln!(out, "[agents.ingestion]\nenabled = {}", ingestion.enabled)?;
     writeln!(out, "poll_interval_secs = {}", ingestion.poll_interval.as_secs())?;
     writeln!(out, "chunk_size = {}", ingestion.chunk_size)
+}
+
+fn write_compaction(out: &mut String, config: &CompactionConfig) -> std::fmt::Result {
+    writeln!(out, "[agents.compaction]\nbackground_threshold = {:?}", config.background)?;
+    writeln!(out, "aggressive_threshold = {:?}", config.aggressive)?;
+    writeln!(out, "emergency_threshold = {:?}", config.emergency)?;
+    writeln!(out, "extract_memories = {}", config.extract_memories)
 }
 
 fn write_timezone(out: &mut String, zone: &Zone) -> std::fmt::Result {

@@ -1,6 +1,8 @@
 //! From the file as written to the resolved values. One run reports every error.
 
+mod compaction;
 mod places;
+mod routing;
 mod working_memory;
 
 use std::fs::File;
@@ -13,14 +15,16 @@ use toml::de::DeTable;
 
 use super::section::{Section, Source};
 use super::{
-    AgentConfig, ApiConfig, ApiType, BindingConfig, Config, ConfigError, DAY, EmbeddingConfig,
-    IngestionConfig, IrcConfig, Language, LimitsConfig, LlmConfig, MemoryConfig, OFFLINE_MODEL,
+    AgentConfig, ApiConfig, ApiType, BindingConfig, CompactionConfig, Config, ConfigError, DAY,
+    EmbeddingConfig, IngestionConfig, IrcConfig, Language, LimitsConfig, LlmConfig, MemoryConfig,
     ProviderConfig, RoutingConfig, SandboxConfig, SandboxMode, Secret, VectorIndexKind, WebhookConfig,
     WorkingMemoryConfig,
 };
 use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
+use compaction::compaction;
 use places::data_folder;
+use routing::routing;
 use working_memory::{timezone, working_memory};
 
 pub use places::places;
@@ -242,6 +246,7 @@ fn agents(root: &Section<'_, '_>, llm: &LlmConfig, zone: Zone) -> Vec<AgentConfi
         sandbox: sandbox(&defaults.table("sandbox"), &SandboxConfig::default()),
         timezone: timezone(&defaults, &zone),
         working_memory: working_memory(&defaults.table("working_memory"), &WorkingMemoryConfig::default()),
+        compaction: compaction(&defaults.table("compaction"), &CompactionConfig::default()),
         ingestion: IngestionConfig::read(&defaults.table("ingestion"), &IngestionConfig::default()),
     };
     defaults.finish();
@@ -285,6 +290,7 @@ fn agent(section: &Section<'_, '_>, base: &AgentConfig, llm: &LlmConfig) -> Agen
         sandbox: sandbox(&section.table("sandbox"), &base.sandbox),
         timezone: timezone(section, &base.timezone),
         working_memory: working_memory(&section.table("working_memory"), &base.working_memory),
+        compaction: compaction(&section.table("compaction"), &base.compaction),
         ingestion: IngestionConfig::read(&section.table("ingestion"), &base.ingestion),
     };
     section.finish();
@@ -313,40 +319,6 @@ fn limits(section: &Section<'_, '_>, base: &LimitsConfig) -> LimitsConfig {
             .number("keep_days", 1, 3650)
             .map_or(base.keep, |days| Duration::from_secs(days * DAY.as_secs())),
     }
-}
-
-fn routing(section: &Section<'_, '_>, base: &RoutingConfig, llm: &LlmConfig) -> RoutingConfig {
-    let check = |key: &'static str, model: &str| {
-        let provider =
-            model.split_once('/').filter(|(provider, name)| !provider.is_empty() && !name.is_empty());
-        match provider {
-            None => section.refuse(key, format!("{model:?} must be provider/model")),
-            Some(_) if model == OFFLINE_MODEL => {}
-            Some((provider, _)) if llm.providers.iter().any(|known| known.id == provider) => {}
-            Some((provider, _)) => {
-                section.refuse(key, format!("the provider {provider:?} has no key or address in [llm]"))
-            }
-        }
-    };
-    let model = |key: &'static str, base: &String| match section.name(key) {
-        Some(model) => {
-            check(key, &model);
-            model
-        }
-        None => base.clone(),
-    };
-    let fallbacks = section.texts("fallbacks");
-    fallbacks.iter().flatten().for_each(|model| check("fallbacks", model));
-    let routing = RoutingConfig {
-        channel: model("channel", &base.channel),
-        branch: model("branch", &base.branch),
-        worker: model("worker", &base.worker),
-        fallbacks: fallbacks.unwrap_or_else(|| base.fallbacks.clone()),
-        rate_limit_cooldown: seconds(section, "rate_limit_cooldown_secs", 1, 3600)
-            .unwrap_or(base.rate_limit_cooldown),
-    };
-    section.finish();
-    routing
 }
 
 fn sandbox(section: &Section<'_, '_>, base: &SandboxConfig) -> SandboxConfig {

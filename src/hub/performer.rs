@@ -231,6 +231,7 @@ impl Performer {
             ProcessKind::Channel => format!("chan:{}", process.number),
             ProcessKind::Branch => format!("branch:{}", process.number),
             ProcessKind::Worker => format!("worker:{}", process.number),
+            ProcessKind::Compactor => format!("compact:{}", process.number),
             ProcessKind::Ingestion => format!("ingest:{}", process.number),
         };
         match thread::spawn(name, move || thread.run()) {

@@ -2,9 +2,11 @@
 //! randomness; the same events give the same actions, which is what makes the simulation possible.
 
 mod board;
+mod compaction;
 mod ingestion;
 
 pub use board::MAX_READY_TASKS;
+pub use compaction::{COMPACTION_REST, COMPACTION_TIMEOUT, COMPACTION_TRIES, MAX_COMPACTORS};
 pub use ingestion::{CHUNK_TIMEOUT, INGEST};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -23,6 +25,7 @@ use crate::error::Kind;
 use crate::event::{How, Origin, ProcessEvent, StopReason, What};
 use crate::id::{AgentId, ConversationId, InboxId, InstanceId, ProcessId, ProcessKind};
 use crate::message::Lane;
+use compaction::Compacting;
 use ingestion::Reading;
 
 /// Results that come within this time of each other share one turn.
@@ -136,6 +139,8 @@ enum TimerKey {
     Conversation(Key),
     Process(ProcessKey),
     Tasks(AgentId),
+    /// The next try of a summary, or the end of a rest.
+    Compaction(AgentId, ConversationId),
     /// The next try of a chunk.
     Reading(AgentId),
     Stop,
@@ -193,6 +198,7 @@ struct Agent {
     /// The conversation table was full when this agent had more to do.
     overflowed: bool,
     board: Board,
+    compacting: BTreeMap<ConversationId, Compacting>,
     reading: Option<Reading>,
 }
 
@@ -236,7 +242,18 @@ impl Hub {
             .into_iter()
             .map(|(id, limits, next_number)| {
                 let (ready, board, reading) = (VecDeque::new(), Board::default(), None);
-                (id, Agent { limits, next_number, turns: 0, ready, overflowed: false, board, reading })
+                let compacting = BTreeMap::new();
+                let agent = Agent {
+                    limits,
+                    next_number,
+                    turns: 0,
+                    ready,
+                    overflowed: false,
+                    board,
+                    compacting,
+                    reading,
+                };
+                (id, agent)
             })
             .collect();
         Self {
@@ -282,6 +299,7 @@ impl Hub {
                 TimerKey::Conversation(key) => self.consider(&key, now),
                 TimerKey::Process(key) => self.cancel(&key, StopReason::Timeout),
                 TimerKey::Tasks(agent) => self.start_tasks(&agent, now),
+                TimerKey::Compaction(agent, conversation) => self.compaction_due(&agent, &conversation, now),
                 TimerKey::Reading(agent) => self.read_on(&agent, now),
                 TimerKey::Stop => self.stop_harder(now),
             }
@@ -349,10 +367,13 @@ impl Hub {
         }
     }
 
-    /// An idle conversation costs nothing: the database knows it.
+    /// An idle conversation costs nothing: the database knows it. Its compactor works for nobody who waits.
     fn forget_idle(&mut self, key: &Key) {
         let here = |(id, process): (&ProcessKey, &Process)| {
-            id.0 == key.0 && process.conversation == key.1 && process.lane == key.2
+            id.0 == key.0
+                && process.conversation == key.1
+                && process.lane == key.2
+                && id.1.kind != ProcessKind::Compactor
         };
         if !self.processes.iter().any(here) {
             self.conversations.remove(key);
@@ -412,7 +433,7 @@ impl Hub {
         self.processes
             .iter()
             .filter(|(id, process)| id.0 == key.0 && process.conversation == key.1)
-            .filter(|(id, _)| id.1.kind != ProcessKind::Channel)
+            .filter(|(id, _)| id.1.kind.is_told_of())
             .map(|(id, process)| process.running(id.1, now))
             .collect()
     }
@@ -465,6 +486,7 @@ impl Hub {
         match event.what {
             What::Status(status) => process.status = status,
             What::Task(news) => self.on_news(&key.0, news, now),
+            What::Pressed { window, unread } => self.pressed(&key, window, unread, now),
             What::Waiting => {
                 process.waiting = true;
                 let conversation = (key.0.clone(), process.conversation.clone(), Lane::Talk);
@@ -495,6 +517,7 @@ impl Hub {
                 }
                 self.results_came(&conversation, now);
             }
+            ProcessKind::Compactor => self.compactor_ended(key, &conversation.1, how, now),
             ProcessKind::Ingestion => self.chunk_ended(key, how, now),
         }
         self.start_ready(&key.0, now);
@@ -521,7 +544,7 @@ impl Hub {
             How::Cancelled => conversation.fail(&turn, Some(Kind::Cancelled), now),
             How::Failed(kind, _) if kind.is_retryable() => conversation.fail(&turn, None, now),
             How::Failed(kind, _) => conversation.fail(&turn, Some(kind), now),
-            How::Panicked(_) | How::Finished | How::Idle | How::Ingested(_) => {
+            How::Panicked(_) | How::Finished | How::Idle | How::Ingested(_) | How::Compacted { .. } => {
                 conversation.fail(&turn, Some(Kind::Bug), now)
             }
         }
@@ -630,7 +653,7 @@ impl Hub {
     }
 
     fn is_neighbour(&self, key: &ProcessKey, target: &ProcessKey) -> bool {
-        target.1.kind != ProcessKind::Channel && self.beside(key).any(|(id, _)| id == target)
+        target.1.kind.is_told_of() && self.beside(key).any(|(id, _)| id == target)
     }
 
     fn routable(&mut self, key: &ProcessKey, worker: ProcessId, now: Duration) -> Result<(), Refusal> {
@@ -732,7 +755,7 @@ impl Hub {
         let idle: Vec<_> = self
             .processes
             .iter()
-            .filter(|(_, process)| process.waiting)
+            .filter(|(key, process)| process.waiting || key.1.kind == ProcessKind::Compactor)
             .map(|(key, _)| key.clone())
             .collect();
         for key in idle {

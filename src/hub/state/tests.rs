@@ -1,5 +1,7 @@
 //! The hub's rules, one by one, without a thread.
 
+mod compaction;
+
 use super::*;
 use crate::event::Ingested;
 use crossbeam_channel::{Receiver, bounded};

@@ -29,6 +29,7 @@ pub mod prompts;
 
 // Floor 4: services.
 pub mod conversation;
+pub mod cron;
 pub mod identity;
 pub mod llm;
 pub mod memory;

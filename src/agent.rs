@@ -3,10 +3,12 @@
 mod branch;
 mod channel;
 mod driver;
+mod happening;
 mod job;
 mod journal;
 mod link;
 mod prompt;
+mod recent;
 mod status;
 mod toolbox;
 mod transcript;
@@ -15,6 +17,7 @@ mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use happening::cut_off;
 pub use job::{Job, Running, Turn, Work};
 pub use link::Link;
 pub use prompt::AgentPrompts;
@@ -59,7 +62,7 @@ pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
         Work::Turn(turn) => {
             let how = channel::turn(parts, job, turn, link);
             if job.process.number.is_multiple_of(TURNS_PER_TIDYING)
-                && let Err(error) = parts.conversations.forget_old(parts.config.limits.keep)
+                && let Err(error) = tidy(parts)
             {
                 log::warn!("old rows were not deleted: {error}");
             }
@@ -71,6 +74,12 @@ pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
             worker::run(parts, job, task, *interactive, origin, link)
         }
     }
+}
+
+fn tidy(parts: &AgentParts) -> Result<(), DbError> {
+    parts.conversations.forget_old(parts.config.limits.keep)?;
+    let before = parts.conversations.now().minus(parts.config.working_memory.retention);
+    parts.working_memory().forget_old(before)
 }
 
 /// Writes the end of a branch or worker whose thread panicked, so that its channel hears of it.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 use nix::fcntl::{Flock, FlockArg};
-use spacebot::agent::{AgentParts, AgentPrompts};
+use spacebot::agent::{self, AgentParts, AgentPrompts};
 use spacebot::api::{Api, Facts};
 use spacebot::clock::{SharedClock, SystemClock};
 use spacebot::config::{AgentConfig, Config};
@@ -200,8 +200,11 @@ impl Ground {
         self.databases.push(handle);
         let conversations = Conversations::new(db.clone(), self.clock.clone());
         let sandbox = Sandbox::new(&agent.sandbox, &folder, &config.data_folder);
+        let recorded = agent.working_memory.enabled;
         let recovered = conversations
-            .recover(prompts::notice("interrupted"))
+            .recover_and(prompts::notice("interrupted"), move |connection, run, now| {
+                if recorded { agent::cut_off(run).insert(connection, now) } else { Ok(()) }
+            })
             .map_err(|error| fault("recovery", &error))?;
         tell_recovered(&agent.id, &recovered, &sandbox);
         self.unfinished.extend(recovered.unfinished.into_iter().map(|found| (agent.id.clone(), found)));

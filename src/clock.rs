@@ -1,10 +1,14 @@
 //! Time as a value: everything that asks for the time asks a [`Clock`], so that a test or a
 //! simulation can hold it still.
 
+mod zone;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+pub use zone::{UnknownZone, Zone};
 
 /// Milliseconds since 1970-01-01T00:00:00Z. This is also how times are stored in SQLite.
 #[derive(

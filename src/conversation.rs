@@ -21,9 +21,9 @@ use crate::id::{ConversationId, InboxId, InstanceId, OutboxId, ProcessId};
 use crate::message::{Content, Delivery, Inbound, Outbound, Outbox, OutboxError};
 use crate::{error::Fault, event::Received};
 
-pub use history::{History, Line, NewLine, Role};
+pub use history::{Active, History, Line, NewLine, Role};
 pub use journal::{Record, Step};
-pub use runs::{BranchEnd, Outcome, RunSummary, WaitingResult, WorkerEnd};
+pub use runs::{BranchEnd, CutOff, Outcome, RunSummary, WaitingResult, WorkerEnd};
 
 /// Everything that is stored about the conversations of one agent.
 #[derive(Clone)]
@@ -56,6 +56,19 @@ pub struct Place {
     pub direct: bool,
     /// For the prompt, such as `libera / #pi`.
     pub name: String,
+}
+
+/// What another module writes in the same transaction, such as what is to be told of it elsewhere.
+pub trait Also: FnOnce(&Connection, Timestamp) -> Result<(), DbError> + Send + 'static {}
+
+impl<F: FnOnce(&Connection, Timestamp) -> Result<(), DbError> + Send + 'static> Also for F {}
+
+/// For a transaction that nobody else takes part in.
+///
+/// # Errors
+/// None.
+pub fn nothing_else(_: &Connection, _: Timestamp) -> Result<(), DbError> {
+    Ok(())
 }
 
 /// A conversation that has something to do after a start.
@@ -153,13 +166,37 @@ impl Conversations {
         self.db.read(|connection| history::channels(connection, limit))
     }
 
+    /// Other conversations than `here` that were active since `since`, the latest first.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn active(
+        &self,
+        here: &ConversationId,
+        since: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Active>, DbError> {
+        self.db.read(|connection| history::active(connection, here, since, limit))
+    }
+
     /// Ends a channel turn: all of `commit`, or nothing.
     ///
     /// # Errors
     /// Nothing is stored; the turn may be tried again.
     pub fn commit_turn(&self, place: &Place, commit: TurnCommit) -> Result<(), DbError> {
+        self.commit_turn_and(place, commit, nothing_else)
+    }
+
+    /// As [`Conversations::commit_turn`], and what `also` writes is part of it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn commit_turn_and(&self, place: &Place, commit: TurnCommit, also: impl Also) -> Result<(), DbError> {
         let (place, now) = (place.clone(), self.now());
-        self.db.write(move |connection| apply_turn(connection, &place, &commit, now))
+        self.db.write(move |connection| {
+            apply_turn(connection, &place, &commit, now)?;
+            also(connection, now)
+        })
     }
 
     /// Adds records to the journal behind everything written so far, without waiting for the disk.
@@ -205,18 +242,28 @@ impl Conversations {
         })
     }
 
-    /// Writes the terminal state of a branch; the second end of the same branch is refused.
+    /// Writes the terminal state of a branch; the second end of the same branch is refused. What `also`
+    /// writes is part of it.
     ///
     /// # Errors
     /// Nothing is stored.
-    pub fn end_branch(&self, number: u64, end: BranchEnd, records: Vec<Record>) -> Result<(), DbError> {
+    pub fn end_branch(
+        &self,
+        number: u64,
+        end: BranchEnd,
+        records: Vec<Record>,
+        also: impl Also,
+    ) -> Result<(), DbError> {
         let now = self.now();
         self.db.write(move |connection| {
             journal::append(connection, &records, now)?;
-            runs::end_branch(connection, number, &end, now)
+            runs::end_branch(connection, number, &end, now)?;
+            also(connection, now)
         })
     }
 
+    /// Writes a new worker; what `also` writes is part of it.
+    ///
     /// # Errors
     /// Nothing is stored.
     pub fn begin_worker(
@@ -226,11 +273,13 @@ impl Conversations {
         task: &str,
         interactive: bool,
         answers: &[String],
+        also: impl Also,
     ) -> Result<(), DbError> {
         let now = self.now();
         let (conversation, task, answers) = (conversation.clone(), task.to_owned(), answers.to_vec());
         self.db.write(move |connection| {
-            runs::begin_worker(connection, number, &conversation, &task, interactive, &answers, now)
+            runs::begin_worker(connection, number, &conversation, &task, interactive, &answers, now)?;
+            also(connection, now)
         })
     }
 
@@ -248,15 +297,23 @@ impl Conversations {
         self.db.write(move |connection| runs::move_worker(connection, number, from, to, result.as_deref()))
     }
 
-    /// Writes the terminal state of a worker; the second end of the same worker is refused.
+    /// Writes the terminal state of a worker; the second end of the same worker is refused. What `also`
+    /// writes is part of it.
     ///
     /// # Errors
     /// Nothing is stored.
-    pub fn end_worker(&self, number: u64, end: WorkerEnd, records: Vec<Record>) -> Result<(), DbError> {
+    pub fn end_worker(
+        &self,
+        number: u64,
+        end: WorkerEnd,
+        records: Vec<Record>,
+        also: impl Also,
+    ) -> Result<(), DbError> {
         let now = self.now();
         self.db.write(move |connection| {
             journal::append(connection, &records, now)?;
-            runs::end_worker(connection, number, &end, now)
+            runs::end_worker(connection, number, &end, now)?;
+            also(connection, now)
         })
     }
 
@@ -290,6 +347,18 @@ impl Conversations {
     /// # Errors
     /// The database cannot be read or written.
     pub fn recover(&self, interrupted: &str) -> Result<Recovered, DbError> {
+        self.recover_and(interrupted, |_, _, _| Ok(()))
+    }
+
+    /// As [`Conversations::recover`]; what `also` writes for each run that was cut off is part of it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn recover_and(
+        &self,
+        interrupted: &str,
+        also: impl Fn(&Connection, &CutOff, Timestamp) -> Result<(), DbError> + Send + 'static,
+    ) -> Result<Recovered, DbError> {
         let now = self.now();
         let text = interrupted.to_owned();
         let (runs_cut_off, sends_cut_off) = self
@@ -297,6 +366,9 @@ impl Conversations {
             .read(|connection| Ok((runs::any_running(connection)?, outbox::any_sending(connection)?)))?;
         let unknown_sends = if runs_cut_off || sends_cut_off {
             self.db.write(move |connection| {
+                for cut_off in runs::running(connection)? {
+                    also(connection, &cut_off, now)?;
+                }
                 runs::interrupt(connection, &text, now)?;
                 outbox::forget_sending(connection, now)
             })?

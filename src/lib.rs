@@ -34,6 +34,7 @@ pub mod identity;
 pub mod llm;
 pub mod memory;
 pub mod messaging;
+pub mod working_memory;
 
 // Floor 5: work.
 pub mod api;

@@ -37,7 +37,8 @@ pub use record::{
 };
 
 use crate::clock::{SharedClock, Timestamp};
-use crate::db::Db;
+use crate::db::rusqlite::Connection;
+use crate::db::{Db, DbError};
 use crate::text;
 use embed::Embedder;
 use record::SOURCE_BYTES_MAX;
@@ -144,10 +145,23 @@ impl MemoryStore {
     /// The content is empty or too long, a number is out of range, an association points nowhere (then
     /// nothing is stored), or the database does not take it.
     pub fn save(&self, new: NewMemory) -> Result<Memory, MemoryError> {
+        self.save_and(new, |_, _| Ok(()))
+    }
+
+    /// As [`MemoryStore::save`]; what `also` writes is stored with the memory, or neither is.
+    ///
+    /// # Errors
+    /// As there, or what `also` returned.
+    pub fn save_and(
+        &self,
+        new: NewMemory,
+        also: impl FnOnce(&Connection, &Memory) -> Result<(), DbError> + Send + 'static,
+    ) -> Result<Memory, MemoryError> {
         let now = self.0.clock.now();
         let (mut memory, associations) = checked(new, now)?;
         let saved = self.0.db.write(move |connection| {
             memory.change_seq = store::insert(connection, &memory, &associations)?;
+            also(connection, &memory)?;
             Ok(memory)
         })?;
         self.changed(now);

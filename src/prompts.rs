@@ -16,9 +16,10 @@ pub enum Template {
     Worker,
     ConversationContext,
     Status,
+    Recent,
 }
 
-const TEMPLATES: [(Template, &str, &str); 5] = [
+const TEMPLATES: [(Template, &str, &str); 6] = [
     (Template::Channel, "channel", include_str!("../prompts/en/channel.md.j2")),
     (Template::Branch, "branch", include_str!("../prompts/en/branch.md.j2")),
     (Template::Worker, "worker", include_str!("../prompts/en/worker.md.j2")),
@@ -28,6 +29,7 @@ const TEMPLATES: [(Template, &str, &str); 5] = [
         include_str!("../prompts/en/fragments/conversation_context.md.j2"),
     ),
     (Template::Status, "status", include_str!("../prompts/en/fragments/status.md.j2")),
+    (Template::Recent, "recent", include_str!("../prompts/en/fragments/recent.md.j2")),
 ];
 
 macro_rules! tool_descriptions {

@@ -21,6 +21,8 @@ fn fixtures() -> PathBuf {
 fn spacebot(home: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_spacebot"));
     command.args(arguments).env_clear().env("HOME", home).env("KEY", "k-secret-value").env("EMPTY", "");
+    // Else it would be that of the machine.
+    command.env("TZ", "Europe/Berlin");
     command
 }
 

@@ -24,9 +24,11 @@ use rig_core::completion::{CompletionRequest, Message};
 use rig_core::message::UserContent;
 use serde_json::json;
 use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link};
-use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp};
+use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
 use spacebot::command::{Command, StatusReport};
-use spacebot::config::{AgentConfig, LimitsConfig, LlmConfig, RoutingConfig, SandboxConfig};
+use spacebot::config::{
+    AgentConfig, LimitsConfig, LlmConfig, RoutingConfig, SandboxConfig, WorkingMemoryConfig,
+};
 use spacebot::conversation::{Conversations, Place};
 use spacebot::db::{CommitGate, Db, DbError};
 use spacebot::effect::Answer;
@@ -274,6 +276,8 @@ fn begin(
         routing: RoutingConfig::default(),
         limits: limits(),
         sandbox: SandboxConfig::default(),
+        timezone: Zone::utc(),
+        working_memory: WorkingMemoryConfig::default(),
     };
     let identity = Identity::load_or_seed(folder).expect("identity");
     let next = conversations.next_process_number().expect("number");

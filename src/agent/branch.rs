@@ -12,7 +12,7 @@ use super::job::Job;
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
 use super::toolbox::Toolbox;
-use super::{AgentParts, persist, prompt, transcript};
+use super::{AgentParts, happening, persist, prompt, transcript};
 use crate::conversation::{BranchEnd, Record, Step};
 use crate::db::DbError;
 use crate::error::Fault;
@@ -93,7 +93,10 @@ pub(super) fn close(parts: &AgentParts, job: &Job, sentence: &str, link: &Link<'
 }
 
 fn end(parts: &AgentParts, job: &Job, end: BranchEnd, records: Vec<Record>, cancel: &Cancel) -> How {
-    persist(cancel, || parts.conversations.end_branch(job.process.number, end.clone(), records.clone()))
+    persist(cancel, || {
+        let event = happening::note(happening::branch_ended(parts, job, &end));
+        parts.conversations.end_branch(job.process.number, end.clone(), records.clone(), event)
+    })
 }
 
 fn conclusion(ended: Ended, run: AgentRun, link: &Link<'_>) -> (&'static str, String) {
@@ -141,7 +144,10 @@ fn branch_tools(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
     let origin = MemoryOrigin { conversation: job.place.conversation.clone(), process: job.process };
     let conversations = &parts.conversations;
     vec![
-        Box::new(tools::memory_save::MemorySave::new(parts.memory.clone(), origin.clone())),
+        Box::new(
+            tools::memory_save::MemorySave::new(parts.memory.clone(), origin.clone())
+                .with_event(happening::memory_saved(parts, job)),
+        ),
         Box::new(tools::memory_recall::MemoryRecall::new(parts.memory.clone())),
         Box::new(tools::memory_delete::MemoryDelete::new(parts.memory.clone(), origin)),
         Box::new(tools::channel_recall::ChannelRecall::new(

@@ -12,7 +12,7 @@ use super::job::{Job, Turn};
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
 use super::toolbox::Toolbox;
-use super::{AgentParts, prompt, status};
+use super::{AgentParts, happening, prompt, recent, status};
 use crate::conversation::{NewLine, Role, Step, TurnCommit, WaitingResult};
 use crate::db::DbError;
 use crate::effect::Effect;
@@ -23,6 +23,7 @@ use crate::message::Content;
 use crate::prompts;
 use crate::tools::{self, Tool};
 use crate::turn::{self, Part};
+use crate::working_memory::NewEvent;
 
 /// Messages that one turn in company takes; the rest waits for the next turn.
 const MAX_MESSAGES: usize = 32;
@@ -38,7 +39,7 @@ pub(super) fn turn(parts: &AgentParts, job: &Job, turn: &Turn, link: &Link<'_>) 
         return How::Turned { covered: None, more: false, outbox: Vec::new() };
     }
     if turn.absorb && input.messages.is_empty() {
-        return commit(parts, job, &input, Vec::new(), TurnCommit::default());
+        return commit(parts, job, &input, Vec::new(), TurnCommit::default(), None);
     }
     match answer(parts, job, turn, &input, link) {
         Ok(answered) => answered,
@@ -55,7 +56,9 @@ pub(super) fn apologise(parts: &AgentParts, job: &Job, kind: Kind, single: bool)
     if input.is_empty() {
         return How::Turned { covered: None, more: false, outbox: Vec::new() };
     }
-    commit(parts, job, &input, vec![text(prompts::notice(kind.notice()))], TurnCommit::default())
+    let message = input.messages.last().map(|received| received.message.platform_id.as_str());
+    let event = happening::turn_failed(parts, job, kind, message);
+    commit(parts, job, &input, vec![text(prompts::notice(kind.notice()))], TurnCommit::default(), event)
 }
 
 fn failed(error: &dyn Fault) -> How {
@@ -133,6 +136,7 @@ fn answer(
         lines: first.zip(history.lines.last().map(|line| line.id)),
         words: turn::write(&words).into(),
     };
+    words.extend(recent::text(parts, job, history.lines.first().map(|line| line.at)).map(Part::Recent));
     words.push(Part::Status(status::render(&turn.running, parts.conversations.now()).map_err(boxed)?));
     let origin = Origin { answers: input.answers(), fork };
     let mut journal = RunJournal::new(&parts.conversations, job.process.number);
@@ -169,7 +173,7 @@ fn answer(
         journal: driver.journal.take(),
         ..TurnCommit::default()
     };
-    Ok(commit(parts, job, input, say, base))
+    Ok(commit(parts, job, input, say, base, None))
 }
 
 fn boxed(fault: impl Fault + 'static) -> Box<dyn Fault> {
@@ -246,7 +250,14 @@ fn said(ended: Ended, desk: &ProcessDesk<'_>, input: &Input, direct: bool) -> Re
     Ok(say)
 }
 
-fn commit(parts: &AgentParts, job: &Job, input: &Input, say: Vec<Content>, base: TurnCommit) -> How {
+fn commit(
+    parts: &AgentParts,
+    job: &Job,
+    input: &Input,
+    say: Vec<Content>,
+    base: TurnCommit,
+    event: Option<NewEvent>,
+) -> How {
     let mut lines: Vec<NewLine> = Vec::with_capacity(input.results.len() + input.messages.len() + 1);
     for result in &input.results {
         let part =
@@ -295,7 +306,7 @@ fn commit(parts: &AgentParts, job: &Job, input: &Input, say: Vec<Content>, base:
         answers: input.answers(),
         ..base
     };
-    match parts.conversations.commit_turn(&job.place, commit) {
+    match parts.conversations.commit_turn_and(&job.place, commit, happening::note(event)) {
         Ok(()) => How::Turned {
             covered: input.messages.last().map(|received| received.id),
             more: input.more,

@@ -13,7 +13,7 @@ use super::job::Job;
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
 use super::toolbox::Toolbox;
-use super::{AgentParts, persist, transcript};
+use super::{AgentParts, happening, persist, transcript};
 use crate::conversation::{Outcome, Record, Step, WorkerEnd};
 use crate::effect::Effect;
 use crate::error::Kind;
@@ -65,7 +65,9 @@ pub(super) fn run(
 ) -> How {
     let number = job.process.number;
     let begin = || {
-        parts.conversations.begin_worker(number, &job.place.conversation, task, interactive, &origin.answers)
+        let event = happening::note(happening::worker_spawned(parts, job));
+        let (conversation, answers) = (&job.place.conversation, &origin.answers);
+        parts.conversations.begin_worker(number, conversation, task, interactive, answers, event)
     };
     let begun = persist(link.cancel, begin);
     if begun != How::Finished {
@@ -100,7 +102,14 @@ pub(super) fn close(parts: &AgentParts, job: &Job, sentence: &str, link: &Link<'
         tool_calls: 0,
         tell: true,
     };
-    persist(link.cancel, || parts.conversations.end_worker(job.process.number, end.clone(), Vec::new()))
+    write_end(parts, job, &end, &[], link)
+}
+
+fn write_end(parts: &AgentParts, job: &Job, end: &WorkerEnd, records: &[Record], link: &Link<'_>) -> How {
+    persist(link.cancel, || {
+        let event = happening::note(happening::worker_ended(parts, job, end));
+        parts.conversations.end_worker(job.process.number, end.clone(), records.to_vec(), event)
+    })
 }
 
 struct Worker<'a> {
@@ -237,10 +246,7 @@ impl Worker<'_> {
             tell,
         };
         let records: Vec<Record> = self.driver.journal.take();
-        let number = self.job.process.number;
-        persist(self.driver.link.cancel, || {
-            self.parts.conversations.end_worker(number, end.clone(), records.clone())
-        })
+        write_end(self.parts, self.job, &end, &records, self.driver.link)
     }
 }
 

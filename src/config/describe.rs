@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::{AgentConfig, ApiType, Config, DAY, IrcConfig, SandboxMode, Secret};
+use super::{AgentConfig, ApiType, Config, DAY, IrcConfig, SandboxMode, Secret, WorkingMemoryConfig};
+use crate::clock::Zone;
 
 /// Everything that is in force, defaults included. With the secrets put back, the text is a config
 /// file that resolves to the same values.
@@ -106,6 +107,7 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
         ("keep_days", limits.keep.as_secs() / DAY.as_secs()),
     ];
     numbers.iter().try_for_each(|(key, number)| writeln!(out, "{key} = {number}"))?;
+    write_timezone(out, &agent.timezone)?;
     let routing = &agent.routing;
     writeln!(out, "[agents.routing]")?;
     writeln!(
@@ -121,7 +123,30 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
     let mode = if sandbox.mode == SandboxMode::Enabled { "enabled" } else { "disabled" };
     writeln!(out, "[agents.sandbox]\nmode = {}\nnetwork = {}", text(mode), sandbox.network)?;
     let paths: Vec<_> = sandbox.writable_paths.iter().map(|path| path.to_string_lossy()).collect();
-    writeln!(out, "writable_paths = {}\npassthrough_env = {}", list(&paths), list(&sandbox.passthrough_env))
+    writeln!(out, "writable_paths = {}\npassthrough_env = {}", list(&paths), list(&sandbox.passthrough_env))?;
+    write_working_memory(out, &agent.working_memory)
+}
+
+fn write_timezone(out: &mut String, zone: &Zone) -> std::fmt::Result {
+    // Rules of the system that have no name cannot be written down.
+    match zone.name().parse::<Zone>() {
+        Ok(_) => writeln!(out, "timezone = {}", text(zone.name())),
+        Err(_) => writeln!(out, "# timezone: the system's, which has no name"),
+    }
+}
+
+fn write_working_memory(out: &mut String, config: &WorkingMemoryConfig) -> std::fmt::Result {
+    writeln!(out, "[agents.working_memory]\nenabled = {}", config.enabled)?;
+    let numbers = [
+        ("today_max_unsynthesized_events", config.today_max_events as u64),
+        ("context_token_budget", config.token_budget as u64),
+        ("channel_map_token_budget", config.map_token_budget as u64),
+        ("channel_map_max_channels", config.map_max_channels as u64),
+        ("channel_map_inactive_hours", config.map_inactive.as_secs() / 3600),
+        ("event_retention_days", config.retention.as_secs() / DAY.as_secs()),
+    ];
+    numbers.iter().try_for_each(|(key, number)| writeln!(out, "{key} = {number}"))?;
+    writeln!(out, "min_importance_under_pressure = {:?}", config.min_importance)
 }
 
 fn write_irc(out: &mut String, irc: &IrcConfig) -> std::fmt::Result {

@@ -1,5 +1,7 @@
 //! From the file as written to the resolved values. One run reports every error.
 
+mod working_memory;
+
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -12,9 +14,11 @@ use super::section::{Section, Source};
 use super::{
     AgentConfig, ApiConfig, ApiType, BindingConfig, Config, ConfigError, DAY, EmbeddingConfig, IrcConfig,
     LimitsConfig, LlmConfig, OFFLINE_MODEL, ProviderConfig, RoutingConfig, SandboxConfig, SandboxMode,
-    Secret, WebhookConfig,
+    Secret, WebhookConfig, WorkingMemoryConfig,
 };
+use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
+use working_memory::{timezone, working_memory};
 
 /// Longest config file, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -139,7 +143,8 @@ fn resolve(
     ];
     let log_level = root.choice("log_level", &levels).unwrap_or(log::LevelFilter::Info);
     let llm = llm(&root.table("llm"), environment);
-    let agents = agents(root, &llm);
+    let zone = Zone::of_system(environment.variable("TZ").as_deref());
+    let agents = agents(root, &llm, zone);
     let messaging = root.table("messaging");
     let (webhook, irc) = (webhook(&messaging.table("webhook")), irc(&messaging.table("irc")));
     messaging.finish();
@@ -223,15 +228,22 @@ fn provider(id: &str, section: &Section<'_, '_>) -> Option<ProviderConfig> {
     api.map(|api| ProviderConfig { id: id.to_owned(), api, base_url, api_key })
 }
 
-fn agents(root: &Section<'_, '_>, llm: &LlmConfig) -> Vec<AgentConfig> {
+fn agents(root: &Section<'_, '_>, llm: &LlmConfig, zone: Zone) -> Vec<AgentConfig> {
     let defaults = root.table("defaults");
-    let limits = limits(&defaults, &LimitsConfig::default());
-    let routing = routing(&defaults.table("routing"), &RoutingConfig::default(), llm);
-    let sandbox = sandbox(&defaults.table("sandbox"), &SandboxConfig::default());
+    let base = AgentConfig {
+        id: AgentId::new("main"),
+        is_default: true,
+        display_name: "Spacebot".to_owned(),
+        routing: routing(&defaults.table("routing"), &RoutingConfig::default(), llm),
+        limits: limits(&defaults, &LimitsConfig::default()),
+        sandbox: sandbox(&defaults.table("sandbox"), &SandboxConfig::default()),
+        timezone: timezone(&defaults, &zone),
+        working_memory: working_memory(&defaults.table("working_memory"), &WorkingMemoryConfig::default()),
+    };
     defaults.finish();
     let mut agents: Vec<AgentConfig> = Vec::new();
     for section in root.tables("agents") {
-        let agent = agent(&section, &limits, &routing, &sandbox, llm);
+        let agent = agent(&section, &base, llm);
         if agents.iter().any(|known| known.id == agent.id) {
             section.refuse("id", "is used by another agent");
         }
@@ -244,28 +256,14 @@ fn agents(root: &Section<'_, '_>, llm: &LlmConfig) -> Vec<AgentConfig> {
         agents.push(agent);
     }
     if agents.is_empty() {
-        let id = AgentId::new("main");
-        agents.push(AgentConfig {
-            id,
-            is_default: true,
-            display_name: "Spacebot".to_owned(),
-            routing,
-            limits,
-            sandbox,
-        });
+        agents.push(base);
     } else if agents.iter().all(|agent| !agent.is_default) {
         agents[0].is_default = true;
     }
     agents
 }
 
-fn agent(
-    section: &Section<'_, '_>,
-    defaults: &LimitsConfig,
-    routes: &RoutingConfig,
-    cage: &SandboxConfig,
-    llm: &LlmConfig,
-) -> AgentConfig {
+fn agent(section: &Section<'_, '_>, base: &AgentConfig, llm: &LlmConfig) -> AgentConfig {
     let id = section.name("id").unwrap_or_default();
     // The id is a folder name and a part of thread and conversation names.
     let plain = |character: char| {
@@ -278,9 +276,11 @@ fn agent(
         id: AgentId::new(&id),
         is_default: section.switch("default").unwrap_or(false),
         display_name: section.name("display_name").unwrap_or(id),
-        routing: routing(&section.table("routing"), routes, llm),
-        limits: limits(section, defaults),
-        sandbox: sandbox(&section.table("sandbox"), cage),
+        routing: routing(&section.table("routing"), &base.routing, llm),
+        limits: limits(section, &base.limits),
+        sandbox: sandbox(&section.table("sandbox"), &base.sandbox),
+        timezone: timezone(section, &base.timezone),
+        working_memory: working_memory(&section.table("working_memory"), &base.working_memory),
     };
     section.finish();
     agent

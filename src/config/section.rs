@@ -262,6 +262,24 @@ impl<'s, 'a> Section<'s, 'a> {
         number
     }
 
+    /// A number from 0 to 1.
+    pub(super) fn fraction(&self, key: &'static str) -> Option<f64> {
+        let value = self.find(key)?;
+        let number = match value.get_ref() {
+            DeValue::Float(float) => float.as_str().replace('_', "").parse().ok(),
+            DeValue::Integer(integer) => integer.as_str().parse().ok(),
+            _ => {
+                self.wrong(key, value, "a number");
+                return None;
+            }
+        };
+        let number = number.filter(|number| (0.0..=1.0).contains(number));
+        if number.is_none() {
+            self.source.error(value.span().start, &self.path_of(key), "must be from 0 to 1");
+        }
+        number
+    }
+
     /// A text in the form of `T`.
     pub(super) fn parsed<T: FromStr>(&self, key: &'static str, wanted: &str) -> Option<T> {
         let parsed = self.text(key)?.parse().ok();

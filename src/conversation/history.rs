@@ -10,6 +10,9 @@ use crate::text::estimate_tokens;
 
 use super::Place;
 
+/// As much of a conversation's last line is read for its topic; a list shows less.
+const TOPIC_CHARACTERS: usize = 200;
+
 /// Who speaks in a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -55,6 +58,18 @@ pub struct NewLine {
     pub sender_name: Option<String>,
     pub content: String,
     pub at: Timestamp,
+}
+
+/// A conversation that was active lately, with its topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Active {
+    pub conversation: ConversationId,
+    /// With one person.
+    pub direct: bool,
+    pub last_active: Timestamp,
+    /// The last line that a person said; both empty when nobody has.
+    pub sender: String,
+    pub text: String,
 }
 
 /// The lines that a turn sees.
@@ -152,6 +167,32 @@ pub(super) fn channels(connection: &Connection, limit: usize) -> Result<Vec<Stri
     let mut statement =
         connection.prepare_cached("SELECT id FROM channels ORDER BY last_activity_at DESC LIMIT ?1")?;
     Ok(statement.query_map([limit], |row| row.get(0))?.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn active(
+    connection: &Connection,
+    here: &ConversationId,
+    since: Timestamp,
+    limit: usize,
+) -> Result<Vec<Active>, DbError> {
+    let sql = "SELECT c.id, c.direct, c.last_activity_at, coalesce(m.sender_name, ''), coalesce(substr(m.content, 1, ?4), '')
+               FROM (SELECT id, direct, last_activity_at FROM channels
+                     WHERE last_activity_at >= ?2 AND id <> ?1 ORDER BY last_activity_at DESC LIMIT ?3) c
+               LEFT JOIN conversation_messages m ON m.id = (
+                     SELECT id FROM conversation_messages
+                     WHERE channel_id = c.id AND role = 'user' ORDER BY id DESC LIMIT 1)
+               ORDER BY c.last_activity_at DESC";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(params![here.as_str(), since.0, limit, TOPIC_CHARACTERS], |row| {
+        Ok(Active {
+            conversation: ConversationId::new(row.get_ref(0)?.as_str()?),
+            direct: row.get(1)?,
+            last_active: Timestamp(row.get(2)?),
+            sender: row.get(3)?,
+            text: row.get(4)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 pub(super) fn append(

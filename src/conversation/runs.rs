@@ -60,6 +60,18 @@ pub struct WaitingResult {
     pub answers: Vec<String>,
 }
 
+/// A run that a crash or power cut left without an end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CutOff {
+    pub process: ProcessId,
+    pub conversation: ConversationId,
+    /// With one person.
+    pub direct: bool,
+    pub task: String,
+    /// Platform ids of the messages that asked for it.
+    pub answers: Vec<String>,
+}
+
 /// One worker as `worker_inspect` shows it.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct RunSummary {
@@ -188,16 +200,23 @@ pub(super) fn waiting(
                ORDER BY 2 LIMIT ?2";
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map(params![conversation.as_str(), limit], |row| {
-        let kind =
-            if row.get_ref(0)?.as_str()? == "branch" { ProcessKind::Branch } else { ProcessKind::Worker };
         Ok(WaitingResult {
-            process: ProcessId::new(kind, row.get(1)?),
+            process: ProcessId::new(kind_of(row)?, row.get(1)?),
             task: row.get(2)?,
             text: row.get(3)?,
-            answers: serde_json::from_str(row.get_ref(4)?.as_str()?).unwrap_or_default(),
+            answers: answers_of(row, 4)?,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The first column of a row that may be of either kind.
+fn kind_of(row: &Row<'_>) -> Result<ProcessKind, crate::db::rusqlite::Error> {
+    Ok(if row.get_ref(0)?.as_str()? == "branch" { ProcessKind::Branch } else { ProcessKind::Worker })
+}
+
+fn answers_of(row: &Row<'_>, column: usize) -> Result<Vec<String>, crate::db::rusqlite::Error> {
+    Ok(serde_json::from_str(row.get_ref(column)?.as_str()?).unwrap_or_default())
 }
 
 pub(super) fn relay(connection: &Connection, process: ProcessId) -> Result<(), DbError> {
@@ -214,6 +233,28 @@ pub(super) fn any_running(connection: &Connection) -> Result<bool, DbError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM branch_runs WHERE relayed = 0 AND status = 'running')
                    OR EXISTS (SELECT 1 FROM worker_runs WHERE status IN ('running', 'waiting_for_input'))";
     Ok(connection.query_row(sql, [], |row| row.get(0))?)
+}
+
+/// The runs that [`interrupt`] will mark; read at the start, when nothing can be running.
+pub(super) fn running(connection: &Connection) -> Result<Vec<CutOff>, DbError> {
+    let sql = "SELECT kind, runs.id, channel_id, coalesce(direct, 0), task, answers FROM (
+                   SELECT 'branch' AS kind, id, channel_id, description AS task, answers FROM branch_runs
+                       WHERE status = 'running'
+                   UNION ALL
+                   SELECT 'worker', id, channel_id, task, answers FROM worker_runs
+                       WHERE status IN ('running', 'waiting_for_input')) runs
+               LEFT JOIN channels ON channels.id = channel_id ORDER BY runs.id";
+    let mut statement = connection.prepare(sql)?;
+    let rows = statement.query_map([], |row| {
+        Ok(CutOff {
+            process: ProcessId::new(kind_of(row)?, row.get(1)?),
+            conversation: ConversationId::new(row.get_ref(2)?.as_str()?),
+            direct: row.get(3)?,
+            task: row.get(4)?,
+            answers: answers_of(row, 5)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// Marks what a crash cut off; its channel hears of it once.

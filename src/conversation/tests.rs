@@ -108,8 +108,13 @@ fn a_branch_cut_off_by_a_crash_is_reported_once() {
     assert!(c.commit_turn(&place(), relay()).is_err());
     assert!(c.waiting_results(&place().conversation, 10).expect("read").is_empty());
     assert!(
-        c.end_branch(1, BranchEnd { status: "done", conclusion: String::new(), tool_calls: 0 }, vec![])
-            .is_err()
+        c.end_branch(
+            1,
+            BranchEnd { status: "done", conclusion: String::new(), tool_calls: 0 },
+            vec![],
+            nothing_else
+        )
+        .is_err()
     );
     assert_eq!(c.next_process_number().expect("read"), 2);
 }

@@ -11,6 +11,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (20261121000200, "memory_imports", include_str!("../../migrations/20261121000200_memory_imports.sql")),
     (20261121000300, "memory_vectors", include_str!("../../migrations/20261121000300_memory_vectors.sql")),
     (20261121000400, "memory_archive", include_str!("../../migrations/20261121000400_memory_archive.sql")),
+    (20261121002000, "working_memory", include_str!("../../migrations/20261121002000_working_memory.sql")),
 ];
 
 /// Applies what is missing, each file in its own transaction.

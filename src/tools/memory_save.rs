@@ -6,20 +6,30 @@ use serde::de::{Deserializer, Error};
 use serde_json::{Value, json};
 
 use super::{Tool, ToolContext, ToolError, arguments_of, schema_of};
+use crate::db::rusqlite::Connection;
 use crate::error::Fault;
 use crate::memory::{
-    MemoryError, MemoryStore, MemoryType, NewAssociation, NewMemory, Origin, RelationType, Source,
+    Memory, MemoryError, MemoryStore, MemoryType, NewAssociation, NewMemory, Origin, RelationType, Source,
     WEIGHT_DEFAULT,
 };
+use crate::working_memory::NewEvent;
 
 pub struct MemorySave {
     store: MemoryStore,
     origin: Origin,
+    event: Option<NewEvent>,
 }
 
 impl MemorySave {
     pub fn new(store: MemoryStore, origin: Origin) -> Self {
-        Self { store, origin }
+        Self { store, origin, event: None }
+    }
+
+    /// Every save is an event of the working memory too: this one, with the memory's text and importance.
+    #[must_use]
+    pub fn with_event(mut self, event: Option<NewEvent>) -> Self {
+        self.event = event;
+        self
     }
 }
 
@@ -79,16 +89,22 @@ impl Tool for MemorySave {
             relation_type: one.relation_type.unwrap_or(RelationType::RelatedTo),
             weight: one.weight.unwrap_or(WEIGHT_DEFAULT),
         });
-        let saved = self
-            .store
-            .save(NewMemory {
-                importance: arguments.importance,
-                source: Some(Source::claimed(self.origin.process, arguments.source.as_deref())),
-                channel_id: Some(self.origin.conversation.to_string()),
-                associations: associations.collect(),
-                ..NewMemory::new(arguments.memory_type.unwrap_or(MemoryType::Fact), arguments.content)
-            })
-            .map_err(|error| tool_error(&error))?;
+        let memory = NewMemory {
+            importance: arguments.importance,
+            source: Some(Source::claimed(self.origin.process, arguments.source.as_deref())),
+            channel_id: Some(self.origin.conversation.to_string()),
+            associations: associations.collect(),
+            ..NewMemory::new(arguments.memory_type.unwrap_or(MemoryType::Fact), arguments.content)
+        };
+        let event = self.event.clone();
+        let also = move |connection: &Connection, memory: &Memory| match event {
+            Some(event) => {
+                let (text, importance) = (memory.content.clone(), Some(memory.importance));
+                NewEvent { text, importance, ..event }.insert(connection, memory.updated_at)
+            }
+            None => Ok(()),
+        };
+        let saved = self.store.save_and(memory, also).map_err(|error| tool_error(&error))?;
         Ok(json!({ "saved": saved.id, "type": saved.memory_type }).to_string())
     }
 }

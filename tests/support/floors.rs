@@ -23,6 +23,7 @@ pub const FLOORS: [&[&str]; 9] = [
         "settings",
         "usage",
         "messaging",
+        "working_memory",
     ],
     &["hooks", "tools", "api", "cli"],
     &["agent"],

@@ -25,7 +25,7 @@ const EVERY_TABLE: &str = r#"
 "#;
 
 /// Keys that stand in the document as tables of their own, not as rows.
-const TABLES: [&str; 14] = [
+const TABLES: [&str; 15] = [
     "llm",
     "provider",
     "defaults",
@@ -40,6 +40,7 @@ const TABLES: [&str; 14] = [
     "instances",
     "memory",
     "embedding",
+    "working_memory",
 ];
 
 #[test]
@@ -74,6 +75,30 @@ fn defaults_need_no_file() {
     assert_eq!(config.agents[0].routing.channel, OFFLINE_MODEL);
     assert!(config.webhook.enabled && config.api.enabled && config.irc.is_empty());
     assert_eq!((config.webhook.port, config.api.port), (18789, 19898));
+}
+
+#[test]
+fn an_agent_has_the_defaults_and_what_it_says_itself() {
+    let text = "[defaults]\ntimezone = \"Asia/Tokyo\"\n[defaults.working_memory]\ncontext_token_budget = 900\n\
+                min_importance_under_pressure = 1\n[[agents]]\nid = \"a\"\n[[agents]]\nid = \"b\"\n\
+                timezone = \"Europe/Berlin\"\n[agents.working_memory]\nmin_importance_under_pressure = 0.2_5\n";
+    let agents = parsed(text).expect("valid").config.agents;
+    let said = |agent: &AgentConfig| {
+        let memory = &agent.working_memory;
+        (agent.timezone.name().to_owned(), memory.token_budget, format!("{:?}", memory.min_importance))
+    };
+    let expected = |zone: &str, least: &str| (zone.to_owned(), 900, least.to_owned());
+    assert_eq!(
+        [said(&agents[0]), said(&agents[1])],
+        [expected("Asia/Tokyo", "1.0"), expected("Europe/Berlin", "0.25")]
+    );
+}
+
+#[test]
+fn without_a_word_the_time_zone_is_that_of_the_system() {
+    let variables = Variables(&[("TZ", "Asia/Kathmandu")]);
+    let loaded = parse("", None, PathBuf::new(), &variables).expect("valid");
+    assert_eq!(loaded.config.agents[0].timezone.name(), "Asia/Kathmandu");
 }
 
 #[test]

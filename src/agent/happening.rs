@@ -1,0 +1,92 @@
+//! What processes leave in the working memory: the events that are written together with their starts
+//! and ends. A turn that only answers leaves none.
+
+use super::AgentParts;
+use super::job::{Job, Work};
+use crate::clock::Timestamp;
+use crate::conversation::{BranchEnd, CutOff, Outcome, WorkerEnd};
+use crate::db::DbError;
+use crate::db::rusqlite::Connection;
+use crate::error::Kind;
+use crate::prompts;
+use crate::working_memory::{EventKind, NewEvent};
+
+/// Writes the event, if there is one, in the transaction that is handed in.
+pub(super) fn note(
+    event: Option<NewEvent>,
+) -> impl FnOnce(&Connection, Timestamp) -> Result<(), DbError> + Send + 'static {
+    move |connection, now| event.map_or(Ok(()), |event| event.insert(connection, now))
+}
+
+pub(super) fn worker_spawned(parts: &AgentParts, job: &Job) -> Option<NewEvent> {
+    placed(parts, job, NewEvent::new(EventKind::WorkerSpawned, job.work.task()))
+}
+
+pub(super) fn branch_ended(parts: &AgentParts, job: &Job, end: &BranchEnd) -> Option<NewEvent> {
+    let kind = if end.status == "failed" { EventKind::Error } else { EventKind::BranchCompleted };
+    placed(parts, job, NewEvent::of_task(kind, job.work.task(), &end.conclusion))
+}
+
+pub(super) fn worker_ended(parts: &AgentParts, job: &Job, end: &WorkerEnd) -> Option<NewEvent> {
+    let kind = match end.outcome {
+        Outcome::Success | Outcome::Partial | Outcome::Cancelled => EventKind::WorkerCompleted,
+        Outcome::Failed | Outcome::Timeout => EventKind::Error,
+    };
+    // The worker's own sentence on a success; else the result begins with what went wrong.
+    let words = end.summary.as_ref().filter(|_| end.outcome == Outcome::Success).unwrap_or(&end.result);
+    placed(parts, job, NewEvent::of_task(kind, job.work.task(), words))
+}
+
+/// A turn that could not be answered.
+pub(super) fn turn_failed(
+    parts: &AgentParts,
+    job: &Job,
+    kind: Kind,
+    message: Option<&str>,
+) -> Option<NewEvent> {
+    let event = NewEvent::new(EventKind::Error, prompts::notice(kind.notice()));
+    let event = placed(parts, job, event)?;
+    Some(NewEvent { message: message.map(str::to_owned), ..event })
+}
+
+/// For a memory that this branch saves; the text comes with it.
+pub(super) fn memory_saved(parts: &AgentParts, job: &Job) -> Option<NewEvent> {
+    placed(parts, job, NewEvent::new(EventKind::MemorySaved, ""))
+}
+
+/// A run that had no end when the daemon stopped.
+pub fn cut_off(run: &CutOff) -> NewEvent {
+    NewEvent {
+        conversation: Some(run.conversation.clone()),
+        direct: run.direct,
+        run: Some(run.process),
+        message: run.answers.last().cloned(),
+        ..NewEvent::of_task(EventKind::Error, &run.task, prompts::notice("interrupted"))
+    }
+}
+
+fn placed(parts: &AgentParts, job: &Job, event: NewEvent) -> Option<NewEvent> {
+    parts.config.working_memory.enabled.then(|| NewEvent {
+        conversation: Some(job.place.conversation.clone()),
+        direct: job.place.direct,
+        run: Some(job.process),
+        message: job.work.answers().last().cloned(),
+        ..event
+    })
+}
+
+impl Work {
+    fn task(&self) -> &str {
+        match self {
+            Work::Branch { description: task, .. } | Work::Worker { task, .. } => task,
+            Work::Turn(_) | Work::Apology { .. } => "",
+        }
+    }
+
+    fn answers(&self) -> &[String] {
+        match self {
+            Work::Branch { origin, .. } | Work::Worker { origin, .. } => &origin.answers,
+            Work::Turn(_) | Work::Apology { .. } => &[],
+        }
+    }
+}

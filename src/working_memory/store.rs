@@ -1,0 +1,114 @@
+//! The SQL of the table `working_memory_events`.
+
+use rusqlite::types::Type;
+use rusqlite::{Connection, Row, named_params, params};
+
+use super::event::{Event, NewEvent, TEXT_BYTES_MAX, single_line};
+use super::{Days, PAST_EVENTS_MAX, Seen};
+use crate::clock::Timestamp;
+use crate::config::WorkingMemoryConfig;
+use crate::db::{DbError, rusqlite};
+use crate::id::ConversationId;
+
+/// Rows that one pass deletes at most: some milliseconds of the writing thread.
+const ROWS_MAX: usize = 4096;
+
+const COLUMNS: &str = "id, kind, channel_id, direct, text, importance, run, message, created_at";
+
+pub(super) fn insert(connection: &Connection, event: &NewEvent, now: Timestamp) -> Result<(), DbError> {
+    let importance = event.importance.unwrap_or_else(|| event.kind.importance()).clamp(0.0, 1.0);
+    let sql = "INSERT INTO working_memory_events
+                   (kind, channel_id, direct, text, importance, run, message, created_at)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    connection.prepare_cached(sql)?.execute(params![
+        event.kind.as_str(),
+        event.conversation.as_ref().map(ConversationId::as_str),
+        event.direct,
+        single_line(&event.text, TEXT_BYTES_MAX),
+        importance,
+        event.run.map(|run| run.to_string()),
+        event.message,
+        now.0,
+    ])?;
+    Ok(())
+}
+
+/// What a prompt may show, and a little more, so that it can be seen when there is too much: of today
+/// the newest and the newest important ones, of the other days the most important ones. The inner
+/// parts read the index alone.
+pub(super) const RECENT: &str = "
+    WITH lately AS NOT MATERIALIZED (
+        SELECT id, created_at, importance, channel_id FROM working_memory_events
+        WHERE created_at >= :earlier AND created_at < :tomorrow
+          AND NOT (channel_id IS :seen AND created_at >= :seen_from)),
+    picked AS (
+        SELECT * FROM (SELECT id FROM lately WHERE created_at >= :today
+            ORDER BY created_at DESC, importance DESC, channel_id DESC, id DESC LIMIT :most)
+        UNION
+        SELECT * FROM (SELECT id FROM lately WHERE created_at >= :today AND importance >= :least
+            ORDER BY created_at DESC, importance DESC, channel_id DESC, id DESC LIMIT :most)
+        UNION
+        SELECT * FROM (SELECT id FROM lately WHERE created_at >= :yesterday AND created_at < :today
+            ORDER BY importance DESC, created_at DESC, channel_id DESC, id DESC LIMIT :past)
+        UNION
+        SELECT * FROM (SELECT id FROM lately WHERE created_at < :yesterday
+            ORDER BY importance DESC, created_at DESC, channel_id DESC, id DESC LIMIT :past))
+    SELECT e.id, kind, channel_id, direct, text, importance, run, message, created_at
+    FROM picked JOIN working_memory_events e ON e.id = picked.id";
+
+pub(super) fn recent(
+    connection: &Connection,
+    days: &Days,
+    seen: Option<Seen<'_>>,
+    config: &WorkingMemoryConfig,
+) -> Result<Vec<Event>, DbError> {
+    let mut statement = connection.prepare_cached(RECENT)?;
+    let rows = statement.query_map(
+        named_params! {
+            ":earlier": days.earlier.0,
+            ":yesterday": days.yesterday.0,
+            ":today": days.today.0,
+            ":tomorrow": days.tomorrow.0,
+            ":seen": seen.map_or("", |seen| seen.conversation.as_str()),
+            ":seen_from": seen.map_or(i64::MAX, |seen| seen.from.0),
+            ":least": config.min_importance,
+            // One more than is shown: so it can be seen that there are more.
+            ":most": config.today_max_events + 1,
+            ":past": PAST_EVENTS_MAX + 1,
+        },
+        event_of,
+    )?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn newest(connection: &Connection, limit: usize) -> Result<Vec<Event>, DbError> {
+    let sql = format!("SELECT {COLUMNS} FROM working_memory_events ORDER BY id DESC LIMIT ?1");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let rows = statement.query_map([i64::try_from(limit).unwrap_or(i64::MAX)], event_of)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Deletes what is from before `before`. The newest row stays, so that ids are not given twice.
+pub(super) fn forget(connection: &Connection, before: Timestamp) -> Result<usize, DbError> {
+    let sql = "DELETE FROM working_memory_events WHERE id IN (
+                   SELECT id FROM working_memory_events WHERE created_at < ?1 ORDER BY created_at LIMIT ?2)
+               AND id < (SELECT max(id) FROM working_memory_events)";
+    Ok(connection.prepare_cached(sql)?.execute(params![before.0, ROWS_MAX])?)
+}
+
+fn event_of(row: &Row<'_>) -> rusqlite::Result<Event> {
+    let kind = row.get_ref(1)?.as_str()?.parse();
+    Ok(Event {
+        id: row.get(0)?,
+        kind: kind.map_err(|error: super::event::UnknownKind| {
+            rusqlite::Error::FromSqlConversionFailure(1, Type::Text, Box::new(error))
+        })?,
+        conversation: row.get::<_, Option<String>>(2)?.map(ConversationId::new),
+        direct: row.get(3)?,
+        text: row.get(4)?,
+        importance: row.get(5)?,
+        run: row.get(6)?,
+        message: row.get(7)?,
+        created_at: Timestamp(row.get(8)?),
+    })
+}

@@ -9,6 +9,7 @@ mod journal;
 mod link;
 mod prompt;
 mod recent;
+mod schedule;
 mod status;
 mod toolbox;
 mod transcript;
@@ -18,9 +19,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use happening::cut_off;
-pub use job::{Job, Running, Turn, Work};
+pub use job::{Job, RunEnd, Running, Turn, Work};
 pub use link::Link;
 pub use prompt::AgentPrompts;
+pub use schedule::{Look, Run, look, recover};
 pub use worker::WorkerState;
 
 use crate::config::AgentConfig;
@@ -73,6 +75,7 @@ pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
         Work::Worker { task, interactive, origin } => {
             worker::run(parts, job, task, *interactive, origin, link)
         }
+        Work::RunEnd { execution, end } => schedule::finish(parts, job, *execution, end, link),
     }
 }
 

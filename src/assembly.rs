@@ -86,6 +86,7 @@ pub(crate) struct Daemon {
     databases: Vec<JoinHandle<()>>,
     server: Option<(ServerHandle, Vec<JoinHandle<()>>)>,
     adapters: Vec<Adapter>,
+    clock_watch: (Cancel, Option<JoinHandle<()>>),
     /// Held as long as the daemon lives, so that a second one refuses the same data folder.
     _lock: Flock<File>,
 }
@@ -129,13 +130,16 @@ impl Daemon {
             stopping,
         };
         let hub = start_hub(parts)?;
+        // Both ends of this exist, and the hub is the receiver: what is due is looked for now.
+        inbound.send(Event::ClockChanged).ok();
+        let clock_watch = watch_clock(&inbound);
         for (agent, found) in ground.unfinished {
             let Unfinished { place, newest, results } = found;
             // The hub is the receiver and has just been started.
             inbound.send(Event::Unfinished { agent, place, newest, results }).ok();
         }
         let Ground { agents, databases, .. } = ground;
-        Ok(Self { control, hub, agents, databases, server, adapters, _lock: lock })
+        Ok(Self { control, hub, agents, databases, server, adapters, clock_watch, _lock: lock })
     }
 
     /// Stops in the written order; true when everything ended in time.
@@ -145,7 +149,9 @@ impl Daemon {
         if !hub_ended {
             log::error!("the hub panicked");
         }
-        let mut threads = Vec::new();
+        let (watch, thread) = self.clock_watch;
+        watch.cancel();
+        let mut threads: Vec<_> = thread.into_iter().collect();
         for adapter in self.adapters {
             flush(&adapter, &self.agents);
             adapter.cancel.cancel();
@@ -225,6 +231,13 @@ impl Ground {
             workspace: Arc::new(workspace),
             sandbox: Arc::new(sandbox),
         };
+        let cut_off = agent::recover(&parts).map_err(|error| fault("jobs", &error))?;
+        if cut_off > 0 {
+            log::warn!(
+                "agent {}: {cut_off} jobs were running when the daemon stopped; they are not run again",
+                agent.id
+            );
+        }
         self.agents.insert(agent.id.clone(), Arc::new(parts));
         Ok(())
     }
@@ -386,6 +399,14 @@ fn start_hub(parts: HubParts) -> Result<JoinHandle<()>, StartError> {
     let (every, mut watchdog) = (watchdog_interval(), Watchdog { databases });
     let body = move || hub::run(Hub::new(state), parts, every, || watchdog.tick());
     thread::spawn("hub", body).map_err(|error| StartError::io("hub thread", &error))
+}
+
+/// Without it, a clock that is set is noticed at the next slot by the old one.
+fn watch_clock(hub: &Sender<Event>) -> (Cancel, Option<JoinHandle<()>>) {
+    let cancel = Cancel::new();
+    let watch = hub::watch_clock(hub.clone(), &cancel);
+    let watch = watch.inspect_err(|error| log::warn!("changes of the clock will not be noticed: {error}"));
+    (cancel, watch.ok())
 }
 
 /// Half of what systemd allows, as sd_watchdog_enabled(3) advises.

@@ -16,6 +16,10 @@ pub enum Effect {
     Status { text: String },
     /// What a worker's work came to; opens the outcome gate.
     Outcome { text: String },
+    /// What a job has to say to the conversation that it was made for; the last one counts.
+    Deliver { content: String },
+    /// The schedule has changed: look what is due.
+    Scheduled,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

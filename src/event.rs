@@ -6,7 +6,7 @@ use crossbeam_channel::Sender;
 
 use crate::effect::{Answer, Ask};
 use crate::error::Kind;
-use crate::id::{AgentId, InboxId, InstanceId, ProcessId};
+use crate::id::{AgentId, ConversationId, InboxId, InstanceId, ProcessId};
 use crate::message::Inbound;
 
 /// An inbound message with its place in the inbox.
@@ -47,6 +47,8 @@ pub enum What {
     Asked { ask: Ask, origin: Origin, answer: Sender<Answer> },
     /// A line for the status block.
     Status(String),
+    /// The agent's jobs have changed.
+    Scheduled,
     /// An interactive worker has a first result in the database and waits for `route`.
     Waiting,
     /// The last word of a process; exactly one comes, whatever happened. By then the terminal state
@@ -64,6 +66,8 @@ pub enum How {
     },
     /// A branch or worker is in its terminal state in the database, its result waits to be relayed.
     Finished,
+    /// The run of a job has ended; what it had to say waits there.
+    Delivered(Option<(InstanceId, ConversationId)>),
     Cancelled,
     /// Nothing was committed; the hub decides whether to try again.
     Failed(Kind, String),

@@ -11,6 +11,7 @@ use crate::error::{Fault, Kind};
 /// Templates with placeholders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Template {
+    Scheduled,
     Channel,
     Branch,
     Worker,
@@ -19,9 +20,10 @@ pub enum Template {
     Recent,
 }
 
-const TEMPLATES: [(Template, &str, &str); 6] = [
+const TEMPLATES: [(Template, &str, &str); 7] = [
     (Template::Channel, "channel", include_str!("../prompts/en/channel.md.j2")),
     (Template::Branch, "branch", include_str!("../prompts/en/branch.md.j2")),
+    (Template::Scheduled, "scheduled", include_str!("../prompts/en/scheduled.md.j2")),
     (Template::Worker, "worker", include_str!("../prompts/en/worker.md.j2")),
     (
         Template::ConversationContext,
@@ -42,6 +44,7 @@ const TOOLS: &[(&str, &str)] = tool_descriptions![
     "branch",
     "cancel",
     "channel_recall",
+    "cron",
     "file_edit",
     "file_list",
     "file_read",
@@ -52,6 +55,7 @@ const TOOLS: &[(&str, &str)] = tool_descriptions![
     "react",
     "reply",
     "route",
+    "set_outcome",
     "set_status",
     "shell",
     "skip",

@@ -27,7 +27,7 @@ use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link};
 use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
 use spacebot::command::{Command, StatusReport};
 use spacebot::config::{
-    AgentConfig, LimitsConfig, LlmConfig, RoutingConfig, SandboxConfig, WorkingMemoryConfig,
+    AgentConfig, LimitsConfig, LlmConfig, RoutingConfig, SandboxConfig, ScheduleConfig, WorkingMemoryConfig,
 };
 use spacebot::conversation::{Conversations, Place};
 use spacebot::db::{CommitGate, Db, DbError};
@@ -278,6 +278,7 @@ fn begin(
         sandbox: SandboxConfig::default(),
         timezone: Zone::utc(),
         working_memory: WorkingMemoryConfig::default(),
+        schedule: ScheduleConfig::default(),
     };
     let identity = Identity::load_or_seed(folder).expect("identity");
     let next = conversations.next_process_number().expect("number");
@@ -339,7 +340,7 @@ impl Life {
             Action::Report { to, report } => to.try_send(report).expect("room"),
             Action::Told { to, done } => to.try_send(done).expect("room"),
             Action::Rescan { .. } => *self.rescan.borrow_mut() = true,
-            Action::Ring { .. } | Action::StopIntake | Action::Exit => {}
+            Action::Ring { .. } | Action::Look { .. } | Action::StopIntake | Action::Exit => {}
         }
     }
 

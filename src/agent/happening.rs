@@ -79,14 +79,14 @@ impl Work {
     fn task(&self) -> &str {
         match self {
             Work::Branch { description: task, .. } | Work::Worker { task, .. } => task,
-            Work::Turn(_) | Work::Apology { .. } => "",
+            Work::Turn(_) | Work::Apology { .. } | Work::RunEnd { .. } => "",
         }
     }
 
     fn answers(&self) -> &[String] {
         match self {
             Work::Branch { origin, .. } | Work::Worker { origin, .. } => &origin.answers,
-            Work::Turn(_) | Work::Apology { .. } => &[],
+            Work::Turn(_) | Work::Apology { .. } | Work::RunEnd { .. } => &[],
         }
     }
 }

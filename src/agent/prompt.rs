@@ -17,6 +17,7 @@ pub struct AgentPrompts {
     channel: Arc<str>,
     branch: Arc<str>,
     worker: Arc<str>,
+    scheduled: Arc<str>,
 }
 
 impl AgentPrompts {
@@ -37,6 +38,7 @@ impl AgentPrompts {
             channel: prompts::render(Template::Channel, &context)?.into(),
             branch: prompts::render(Template::Branch, &context)?.into(),
             worker: prompts::render(Template::Worker, &context)?.into(),
+            scheduled: prompts::render(Template::Scheduled, &context)?.into(),
         })
     }
 
@@ -53,6 +55,11 @@ impl AgentPrompts {
 
     pub(super) fn branch(&self) -> String {
         self.branch.to_string()
+    }
+
+    /// Of the channel in which a job runs.
+    pub(super) fn scheduled(&self) -> String {
+        self.scheduled.to_string()
     }
 
     pub(super) fn worker(&self) -> String {

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use super::{AgentConfig, ApiType, Config, DAY, IrcConfig, SandboxMode, Secret, WorkingMemoryConfig};
+use super::{
+    AgentConfig, ApiType, Config, DAY, IrcConfig, MissedSlots, SandboxMode, Secret, WorkingMemoryConfig,
+};
 use crate::clock::Zone;
 
 /// Everything that is in force, defaults included. With the secrets put back, the text is a config
@@ -124,7 +126,10 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
     writeln!(out, "[agents.sandbox]\nmode = {}\nnetwork = {}", text(mode), sandbox.network)?;
     let paths: Vec<_> = sandbox.writable_paths.iter().map(|path| path.to_string_lossy()).collect();
     writeln!(out, "writable_paths = {}\npassthrough_env = {}", list(&paths), list(&sandbox.passthrough_env))?;
-    write_working_memory(out, &agent.working_memory)
+    write_working_memory(out, &agent.working_memory)?;
+    let missed = if agent.schedule.missed == MissedSlots::RunOnce { "run_once" } else { "skip" };
+    writeln!(out, "[agents.schedule]\nmissed_slots = {}", text(missed))?;
+    writeln!(out, "job_timeout_secs = {}", agent.schedule.timeout.as_secs())
 }
 
 fn write_timezone(out: &mut String, zone: &Zone) -> std::fmt::Result {

@@ -13,8 +13,8 @@ use toml::de::DeTable;
 use super::section::{Section, Source};
 use super::{
     AgentConfig, ApiConfig, ApiType, BindingConfig, Config, ConfigError, DAY, EmbeddingConfig, IrcConfig,
-    LimitsConfig, LlmConfig, OFFLINE_MODEL, ProviderConfig, RoutingConfig, SandboxConfig, SandboxMode,
-    Secret, WebhookConfig, WorkingMemoryConfig,
+    LimitsConfig, LlmConfig, MissedSlots, OFFLINE_MODEL, ProviderConfig, RoutingConfig, SandboxConfig,
+    SandboxMode, ScheduleConfig, Secret, WebhookConfig, WorkingMemoryConfig,
 };
 use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
@@ -239,6 +239,7 @@ fn agents(root: &Section<'_, '_>, llm: &LlmConfig, zone: Zone) -> Vec<AgentConfi
         sandbox: sandbox(&defaults.table("sandbox"), &SandboxConfig::default()),
         timezone: timezone(&defaults, &zone),
         working_memory: working_memory(&defaults.table("working_memory"), &WorkingMemoryConfig::default()),
+        schedule: schedule(&defaults.table("schedule"), &ScheduleConfig::default()),
     };
     defaults.finish();
     let mut agents: Vec<AgentConfig> = Vec::new();
@@ -281,6 +282,7 @@ fn agent(section: &Section<'_, '_>, base: &AgentConfig, llm: &LlmConfig) -> Agen
         sandbox: sandbox(&section.table("sandbox"), &base.sandbox),
         timezone: timezone(section, &base.timezone),
         working_memory: working_memory(&section.table("working_memory"), &base.working_memory),
+        schedule: schedule(&section.table("schedule"), &base.schedule),
     };
     section.finish();
     agent
@@ -307,6 +309,16 @@ fn limits(section: &Section<'_, '_>, base: &LimitsConfig) -> LimitsConfig {
             .number("keep_days", 1, 3650)
             .map_or(base.keep, |days| Duration::from_secs(days * DAY.as_secs())),
     }
+}
+
+fn schedule(section: &Section<'_, '_>, base: &ScheduleConfig) -> ScheduleConfig {
+    let policies = [("run_once", MissedSlots::RunOnce), ("skip", MissedSlots::Skip)];
+    let config = ScheduleConfig {
+        missed: section.choice("missed_slots", &policies).unwrap_or(base.missed),
+        timeout: seconds(section, "job_timeout_secs", 10, 86_400).unwrap_or(base.timeout),
+    };
+    section.finish();
+    config
 }
 
 fn routing(section: &Section<'_, '_>, base: &RoutingConfig, llm: &LlmConfig) -> RoutingConfig {

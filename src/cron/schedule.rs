@@ -12,6 +12,7 @@ use jiff::tz::{AmbiguousOffset, TimeZone};
 
 use super::expression::Expression;
 use crate::clock::Timestamp;
+use crate::config::MissedSlots;
 
 /// A run that begins this late is still on time: a busy daemon, a quick restart.
 pub const ON_TIME: Duration = Duration::from_secs(60);
@@ -63,15 +64,6 @@ pub struct Timing {
     pub once: bool,
 }
 
-/// What to do with slots that passed while nobody could run them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Missed {
-    /// Run the latest of them once, if it is not too old.
-    #[default]
-    RunOnce,
-    Skip,
-}
-
 /// What a look at one job says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -100,7 +92,7 @@ pub fn look(
     timing: &Timing,
     now: Timestamp,
     claimed: &[Timestamp],
-    missed: Missed,
+    missed: MissedSlots,
     zone: &TimeZone,
 ) -> Verdict {
     if timing.once {
@@ -125,7 +117,7 @@ pub fn look(
         return Verdict::Rest;
     }
     let in_time = late <= tolerance(timing, slot, zone);
-    if missed == Missed::RunOnce && in_time && timing.active.contains(local_hour(now, zone)) {
+    if missed == MissedSlots::RunOnce && in_time && timing.active.contains(local_hour(now, zone)) {
         Verdict::Run { slot }
     } else {
         Verdict::Missed { slot }
@@ -227,19 +219,17 @@ fn instant(minute: DateTime, zone: &TimeZone) -> Option<Timestamp> {
 }
 
 fn local(time: Timestamp, zone: &TimeZone) -> DateTime {
-    let clamped = jiff::Timestamp::from_millisecond(time.0)
-        .unwrap_or_else(|_| if time.0 < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX });
+    let clamped = jiff::Timestamp::from_millisecond(time.0).unwrap_or(if time.0 < 0 {
+        jiff::Timestamp::MIN
+    } else {
+        jiff::Timestamp::MAX
+    });
     zone.to_datetime(clamped)
 }
 
 /// The hour that the wall clock shows.
 fn local_hour(time: Timestamp, zone: &TimeZone) -> u8 {
     number(local(time, zone).hour())
-}
-
-/// The wall clock for people: `Saturday 2026-11-21 11:00`.
-pub fn local_time(time: Timestamp, zone: &TimeZone) -> String {
-    local(time, zone).strftime("%A %Y-%m-%d %H:%M").to_string()
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! The hub as a pure function: `handle(event, now) -> actions`. No clock, no thread, no I/O, no
 //! randomness; the same events give the same actions, which is what makes the simulation possible.
 
+mod runs;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
 use super::timers::Timers;
-use crate::agent::{Job, Running, Turn, Work};
+use crate::agent::{Job, Look, Running, Turn, Work};
 use crate::command::{Command, ProcessReport, StatusReport};
 use crate::config::LimitsConfig;
 use crate::conversation::Place;
@@ -15,6 +17,7 @@ use crate::effect::{Answer, Ask, Refusal};
 use crate::error::Kind;
 use crate::event::{How, Origin, ProcessEvent, StopReason, What};
 use crate::id::{AgentId, ConversationId, InboxId, InstanceId, ProcessId, ProcessKind};
+use runs::{JobRun, MAX_RUN_RETRIGGERS, Watch};
 
 /// Results that come within this time of each other share one turn.
 pub const RETRIGGER_DEBOUNCE: Duration = Duration::from_millis(500);
@@ -53,6 +56,13 @@ pub enum Event {
     },
     Process(ProcessEvent),
     Command(Command),
+    /// The wall clock was set, or nobody has looked at the jobs yet.
+    ClockChanged,
+    /// Somebody has looked at the agent's jobs; none when that failed.
+    Looked {
+        agent: AgentId,
+        look: Option<Look>,
+    },
     /// Some deadline may have come.
     Timer,
     Stop,
@@ -97,6 +107,10 @@ pub enum Action {
     Rescan {
         agent: AgentId,
     },
+    /// Look which jobs are due, and claim them.
+    Look {
+        agent: AgentId,
+    },
     StopIntake,
     /// Nothing is left to do; the loop ends.
     Exit,
@@ -109,6 +123,10 @@ type ProcessKey = (AgentId, ProcessId);
 enum TimerKey {
     Conversation(Key),
     Process(ProcessKey),
+    /// When to look at the agent's jobs again.
+    Schedule(AgentId),
+    /// When the run of a job has to be over.
+    Run(Key),
     Stop,
 }
 
@@ -127,6 +145,8 @@ struct Conversation {
     not_before: Option<Duration>,
     apology: Option<Kind>,
     queued: bool,
+    /// Set where the conversation is the run of a job.
+    run: Option<JobRun>,
 }
 
 /// What the running turn was started with, to undo it when it fails.
@@ -159,6 +179,7 @@ struct Agent {
     ready: VecDeque<ConversationId>,
     /// The conversation table was full when this agent had more to do.
     overflowed: bool,
+    watch: Watch,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,7 +206,17 @@ impl Hub {
         let agents = agents
             .into_iter()
             .map(|(id, limits, next_number)| {
-                (id, Agent { limits, next_number, turns: 0, ready: VecDeque::new(), overflowed: false })
+                (
+                    id,
+                    Agent {
+                        limits,
+                        next_number,
+                        turns: 0,
+                        ready: VecDeque::new(),
+                        overflowed: false,
+                        watch: Watch::default(),
+                    },
+                )
             })
             .collect();
         Self {
@@ -212,6 +243,8 @@ impl Hub {
             }
             Event::Process(event) => self.on_process(event, now),
             Event::Command(command) => self.on_command(command, now),
+            Event::ClockChanged => self.look_everywhere(),
+            Event::Looked { agent, look } => self.looked(&agent, look, now),
             Event::Timer => {}
             Event::Stop => self.stop(now),
         }
@@ -225,6 +258,8 @@ impl Hub {
             match key {
                 TimerKey::Conversation(key) => self.consider(&key, now),
                 TimerKey::Process(key) => self.cancel(&key, StopReason::Timeout),
+                TimerKey::Schedule(agent) => self.look(&agent),
+                TimerKey::Run(key) => self.run_timed_out(&key, now),
                 TimerKey::Stop => self.stop_harder(now),
             }
         }
@@ -260,23 +295,35 @@ impl Hub {
     /// Starts a turn if the conversation has work and may work now.
     fn consider(&mut self, key: &Key, now: Duration) {
         let Some(conversation) = self.conversations.get_mut(key) else { return };
-        if conversation.turn.is_some() || conversation.queued || self.stage != Stage::Running {
+        if conversation.turn.is_some() || conversation.queued {
+            return;
+        }
+        if conversation.run.is_some() {
+            return self.consider_run(key, now);
+        }
+        if self.stage != Stage::Running {
             return;
         }
         if let Some(at) = conversation.next_work(now) {
             if at > now {
                 self.timers.set(&TimerKey::Conversation(key.clone()), Some(at));
             } else {
-                conversation.queued = true;
-                if let Some(agent) = self.agents.get_mut(&key.0) {
-                    agent.ready.push_back(key.1.clone());
-                }
-                self.start_ready(&key.0, now);
+                self.queue_turn(key, now);
             }
         } else {
             self.timers.set(&TimerKey::Conversation(key.clone()), None);
             self.forget_idle(key);
         }
+    }
+
+    fn queue_turn(&mut self, key: &Key, now: Duration) {
+        if let Some(conversation) = self.conversations.get_mut(key) {
+            conversation.queued = true;
+        }
+        if let Some(agent) = self.agents.get_mut(&key.0) {
+            agent.ready.push_back(key.1.clone());
+        }
+        self.start_ready(&key.0, now);
     }
 
     /// An idle conversation costs nothing: the database knows it.
@@ -313,6 +360,12 @@ impl Hub {
         let running = self.running_in(key, now);
         let Some(conversation) = self.conversations.get_mut(key) else { return };
         conversation.queued = false;
+        if conversation.run.as_ref().is_some_and(JobRun::is_over) {
+            if let Some(agent) = self.agents.get_mut(&key.0) {
+                agent.turns -= 1;
+            }
+            return self.consider_run(key, now);
+        }
         let messages = conversation.newest > conversation.covered;
         let results = conversation.results_due.take_if(|at| *at <= now).is_some();
         conversation.results_since = None;
@@ -323,11 +376,17 @@ impl Hub {
         let apology = conversation.apology.take();
         let work = match apology {
             Some(kind) => Work::Apology { kind, single },
-            None => Work::Turn(Turn { single, absorb: conversation.retriggers > MAX_RETRIGGERS, running }),
+            None => {
+                let most = if conversation.run.is_some() { MAX_RUN_RETRIGGERS } else { MAX_RETRIGGERS };
+                let execution = conversation.run.as_ref().map(|run| run.execution);
+                Work::Turn(Turn { single, absorb: conversation.retriggers > most, running, execution })
+            }
         };
+        let left = conversation.run.as_ref().map(|run| run.deadline.saturating_sub(now));
+        let timeout = left.map_or(TURN_TIMEOUT, |left| left.min(TURN_TIMEOUT));
         conversation.turn = Some(RunningTurn { newest: conversation.newest, results, apology });
         let place = conversation.place.clone();
-        self.start(&key.0, place, ProcessKind::Channel, String::new(), TURN_TIMEOUT, now, |_| work);
+        self.start(&key.0, place, ProcessKind::Channel, String::new(), timeout, now, |_| work);
     }
 
     /// What a turn's status block shows.
@@ -385,6 +444,7 @@ impl Hub {
         let Some(process) = self.processes.get_mut(&key) else { return };
         match event.what {
             What::Status(status) => process.status = status,
+            What::Scheduled => self.look(&key.0),
             What::Waiting => {
                 process.waiting = true;
                 let conversation = (key.0.clone(), process.conversation.clone());
@@ -413,6 +473,9 @@ impl Hub {
     }
 
     fn turn_ended(&mut self, key: &Key, how: How, now: Duration) {
+        if self.run_ended(key, &how, now) {
+            return;
+        }
         let Some(conversation) = self.conversations.get_mut(key) else { return };
         let Some(turn) = conversation.turn.take() else { return };
         match how {
@@ -429,10 +492,19 @@ impl Hub {
             }
             // A stop of the daemon leaves the message for the next start.
             How::Cancelled if self.stage != Stage::Running => return,
-            How::Cancelled => conversation.fail(&turn, Some(Kind::Cancelled), now),
             How::Failed(kind, _) if kind.is_retryable() => conversation.fail(&turn, None, now),
-            How::Failed(kind, _) => conversation.fail(&turn, Some(kind), now),
-            How::Panicked(_) | How::Finished => conversation.fail(&turn, Some(Kind::Bug), now),
+            how => {
+                let (kind, reason) = match how {
+                    How::Cancelled => (Kind::Cancelled, String::new()),
+                    How::Failed(kind, reason) => (kind, reason),
+                    How::Panicked(panic) => (Kind::Bug, panic),
+                    other => (Kind::Bug, format!("{other:?}")),
+                };
+                if conversation.run.is_some() {
+                    return self.run_failed(key, kind, reason, now);
+                }
+                conversation.fail(&turn, Some(kind), now);
+            }
         }
         self.consider(key, now);
     }
@@ -666,6 +738,7 @@ impl Conversation {
             not_before: None,
             apology: None,
             queued: false,
+            run: None,
         }
     }
 

@@ -25,7 +25,8 @@ const EVERY_TABLE: &str = r#"
 "#;
 
 /// Keys that stand in the document as tables of their own, not as rows.
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 16] = [
+    "schedule",
     "llm",
     "provider",
     "defaults",

@@ -1,5 +1,7 @@
 //! The hub's rules, one by one, without a thread.
 
+mod runs;
+
 use super::*;
 use crossbeam_channel::{Receiver, bounded};
 

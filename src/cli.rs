@@ -2,5 +2,6 @@
 
 pub mod arguments;
 pub mod chat;
+pub mod cron;
 pub mod logger;
 pub mod memory;

@@ -60,6 +60,8 @@ pub struct Job {
     pub timing: Timing,
     pub target: Target,
     pub enabled: bool,
+    /// A job for one time whose slot was claimed.
+    pub done: bool,
     pub timeout: Duration,
     pub failures: u32,
     pub created_at: Timestamp,
@@ -193,11 +195,10 @@ impl Cron {
     /// Switches a job on or off. Switched on, it forgets its failures, and slots before `now` are not missed.
     ///
     /// # Errors
-    /// There is none, or the database cannot be written.
+    /// There is none, there are too many, or the database cannot be written.
     pub fn toggle(&self, name: &str, enabled: bool, now: Timestamp) -> Result<Job, CronError> {
         let wanted = name.to_owned();
-        let job = self.db.write(move |connection| store::toggle(connection, &wanted, enabled, now))?;
-        job.ok_or_else(|| CronError::NotFound(name.to_owned()))
+        self.db.write(move |connection| store::toggle(connection, &wanted, enabled, now))?
     }
 
     /// All jobs by name.

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use spacebot::allocator;
 use spacebot::cli::arguments::{Arguments, Command};
 use spacebot::cli::chat::Chat;
-use spacebot::cli::{logger, memory};
+use spacebot::cli::{cron, logger, memory};
 use spacebot::config::{self, Config};
 use spacebot::error::{Fault, log_line};
 use spacebot::thread;
@@ -38,6 +38,10 @@ fn main() -> ExitCode {
                 Ok(false) => ExitCode::FAILURE,
                 Err(error) => failed(&error),
             }
+        }),
+        Command::Cron { config, agent, action } => with_config(config.file.as_deref(), |config| {
+            let done = cron::run(config, agent.as_deref(), &action);
+            done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
         }),
         Command::Chat { config, once, agent, session } => with_config(config.file.as_deref(), |config| {
             let outcome = Chat::new(&config.api, agent, session).and_then(|chat| match once {

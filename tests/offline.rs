@@ -59,6 +59,7 @@ struct Fixture {
 #[serde(rename_all = "lowercase")]
 enum Asking {
     Channel,
+    Job,
     Branch,
     Worker,
     None,
@@ -224,7 +225,8 @@ fn drive(
                     calls.iter().zip(&answers).map(|(call, answer)| answer_of(call, answer)).collect();
                 run.tool_results(results).unwrap();
                 let ends = |(call, answer): (&ToolCall, &ToolAnswer)| {
-                    matches!(call.function.name.as_str(), "reply" | "skip") && !answer.words().1
+                    matches!(call.function.name.as_str(), "reply" | "skip" | "set_outcome")
+                        && !answer.words().1
                 };
                 if calls.iter().zip(&answers).any(ends) {
                     return done;
@@ -309,6 +311,18 @@ fn tools_of(process: Asking) -> Vec<ToolDefinition> {
             },
             "skip": { "properties": { "reason": text } },
             "react": { "required": ["emoji"], "properties": { "emoji": text } },
+            "cron": {
+                "required": ["action"],
+                "properties": { "action": { "$ref": "#/$defs/Action" }, "id": text, "prompt": text, "cron_expr": text,
+                    "interval_secs": { "type": "integer" }, "run_once": { "type": "boolean" } },
+                "$defs": { "Action": { "type": "string", "enum": ["create", "list", "delete"] } },
+            },
+        }),
+        Asking::Job => json!({
+            "set_outcome": { "required": ["content"], "properties": { "content": text } },
+            "branch": { "required": ["description"], "properties": { "description": text } },
+            "spawn_worker": { "required": ["task"], "properties": { "task": text, "interactive": { "type": "boolean" } } },
+            "skip": { "properties": { "reason": text } },
         }),
         Asking::Branch => json!({
             "memory_save": {
@@ -417,7 +431,7 @@ fn the_name_is_offline_responder() {
 }
 
 /// What random texts are made of.
-const PIECES: [&str; 72] = [
+const PIECES: [&str; 74] = [
     "remember",
     "forget",
     "recall",
@@ -465,6 +479,8 @@ const PIECES: [&str; 72] = [
     "tomorrow",
     "todo",
     "remind me",
+    "in 10 minutes",
+    "every day at 9",
     "list",
     "notes",
     "memory",
@@ -560,7 +576,11 @@ fn object(value: Value) -> ToolAnswer {
 fn random_texts_and_tool_results_always_get_a_valid_answer() {
     for seed in 0..2_500 {
         let mut dice = Dice::of(seed);
-        let (process, prompt) = match dice.roll(7) {
+        let (process, prompt) = match dice.roll(8) {
+            7 => {
+                let said = format!("{}{}", dice.pick(&["remind: ", "run: ", "$ ", ""]), dice.text());
+                (Asking::Job, turn::write(&[part(&TurnPart::Said { said })]))
+            }
             0..3 => {
                 let parts: Vec<Part> = dice.turn().iter().map(part).collect();
                 (Asking::Channel, turn::write(&parts))

@@ -37,6 +37,16 @@ pub enum Command {
         #[command(subcommand)]
         action: MemoryAction,
     },
+    /// Look at the jobs that run at their time; needs no daemon and may run beside one.
+    Cron {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Whose jobs; the default agent's without it.
+        #[arg(long, global = true)]
+        agent: Option<String>,
+        #[command(subcommand)]
+        action: CronAction,
+    },
     /// Talk to the running daemon.
     Chat {
         #[command(flatten)]
@@ -94,6 +104,28 @@ pub enum MemoryAction {
     Reindex,
     /// What is stored, and the state of the indexes.
     Stats,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CronAction {
+    /// All jobs and when they run next.
+    List {
+        /// One line of JSON for each.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The latest runs: how each ended, and what became of its outcome.
+    Runs {
+        /// Only those of this job.
+        #[arg(long, value_name = "ID")]
+        job: Option<String>,
+        /// At most 1000.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+        /// One line of JSON for each.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -68,7 +68,7 @@ pub struct Ended {
 
 const JOB: &str = "SELECT id, name, prompt, cron_expr, interval_secs, active_start_hour, active_end_hour,
     delivery_target, target_instance, target_direct, target_name, enabled, run_once, timeout_secs, failures,
-    anchor, created_at FROM cron_jobs";
+    anchor, created_at, done FROM cron_jobs";
 
 fn job(row: &Row<'_>) -> Result<Job, DbError> {
     let (expression, interval) = (row.get::<_, Option<String>>(3)?, row.get::<_, Option<u64>>(4)?);
@@ -95,6 +95,7 @@ fn job(row: &Row<'_>) -> Result<Job, DbError> {
             name: row.get(10)?,
         },
         enabled: row.get(11)?,
+        done: row.get(17)?,
         timeout: Duration::from_secs(row.get(13)?),
         failures: row.get(14)?,
         created_at: Timestamp(row.get(16)?),
@@ -140,6 +141,11 @@ pub(super) fn watched(connection: &Connection, since: Timestamp) -> Result<Vec<W
     Ok(watched)
 }
 
+fn is_full(connection: &Connection) -> Result<bool, DbError> {
+    let count = "SELECT count(*) FROM cron_jobs WHERE enabled = 1";
+    Ok(connection.query_row(count, [], |row| row.get::<_, usize>(0))? >= MAX_JOBS)
+}
+
 /// The inner error is one of the words for whoever asked; nothing is stored then.
 pub(super) fn create(
     connection: &Connection,
@@ -147,8 +153,7 @@ pub(super) fn create(
     timing: &Timing,
     now: Timestamp,
 ) -> Result<Result<Option<Job>, CronError>, DbError> {
-    let count = "SELECT count(*) FROM cron_jobs WHERE enabled = 1";
-    if connection.query_row(count, [], |row| row.get::<_, usize>(0))? >= MAX_JOBS {
+    if is_full(connection)? {
         return Ok(Err(CronError::Full));
     }
     if let Some(name) = &new.name {
@@ -204,19 +209,24 @@ pub(super) fn delete(connection: &Connection, name: &str) -> Result<bool, DbErro
     Ok(connection.execute("DELETE FROM cron_jobs WHERE name = ?1", [name])? == 1)
 }
 
+/// The inner error is for whoever asked; nothing is stored then.
 pub(super) fn toggle(
     connection: &Connection,
     name: &str,
     enabled: bool,
     now: Timestamp,
-) -> Result<Option<Job>, DbError> {
+) -> Result<Result<Job, CronError>, DbError> {
+    let before = one(connection, "name", &name)?;
+    if enabled && before.is_some_and(|job| !job.enabled) && is_full(connection)? {
+        return Ok(Err(CronError::Full));
+    }
     let sql = "UPDATE cron_jobs SET enabled = ?2,
                    anchor = CASE WHEN ?2 AND NOT enabled THEN ?3 ELSE anchor END,
                    failures = CASE WHEN ?2 THEN 0 ELSE failures END,
                    done = CASE WHEN ?2 THEN 0 ELSE done END
                WHERE name = ?1";
     connection.execute(sql, params![name, enabled, now.0])?;
-    one(connection, "name", &name)
+    Ok(one(connection, "name", &name)?.ok_or_else(|| CronError::NotFound(name.to_owned())))
 }
 
 pub(super) fn runs(

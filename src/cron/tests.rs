@@ -220,4 +220,6 @@ fn there_is_a_most_of_jobs() {
     assert!(matches!(bench.cron.create(hourly("more"), NOW), Err(CronError::Full)));
     bench.cron.toggle("n7", false, NOW).unwrap();
     bench.cron.create(hourly("more"), NOW).unwrap();
+    assert!(matches!(bench.cron.toggle("n7", true, NOW), Err(CronError::Full)));
+    bench.cron.toggle("n8", true, NOW).unwrap();
 }

@@ -115,10 +115,10 @@ impl CronTool {
         })
     }
 
-    /// The jobs that report here.
+    /// The jobs that report here and are not over.
     fn jobs(&self) -> Result<Vec<Job>, ToolError> {
         let mut jobs = self.cron.jobs().map_err(|error| ToolError::Failed(error.to_string()))?;
-        jobs.retain(|job| job.target.conversation == self.here.conversation);
+        jobs.retain(|job| job.target.conversation == self.here.conversation && !job.done);
         Ok(jobs)
     }
 

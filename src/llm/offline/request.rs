@@ -23,6 +23,8 @@ const MAX_REASON_BYTES: usize = 300;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asking {
     Channel,
+    /// A channel without a person: a job that has come due.
+    Job,
     Branch,
     Worker,
     /// No tools, or none that we know.
@@ -77,6 +79,8 @@ impl<'a> Request<'a> {
     pub(super) fn asking(&self) -> Asking {
         if self.offers("reply") {
             Asking::Channel
+        } else if self.offers("set_outcome") {
+            Asking::Job
         } else if self.offers("memory_save") {
             Asking::Branch
         } else if self.offers("shell") || self.offers("set_status") {

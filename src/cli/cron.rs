@@ -120,7 +120,7 @@ fn listed(cron: &Cron, job: &Job, now: Timestamp) -> Value {
         "prompt": job.prompt,
         "cron_expr": expression,
         "interval_secs": interval,
-        "active_hours": (hours != ActiveHours::ALWAYS).then(|| [hours.start, hours.end]),
+        "active_hours": (hours != ActiveHours::ALWAYS).then_some([hours.start, hours.end]),
         "run_once": job.timing.once,
         "state": state(job),
         "failures": job.failures,

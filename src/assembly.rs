@@ -28,11 +28,10 @@ use spacebot::hub::{self, AgentIntake, AgentOutbox, Bell, HubParts, Inputs};
 use spacebot::id::{AgentId, ConversationId, InstanceId, OutboxId};
 use spacebot::identity::Identity;
 use spacebot::llm::{LlmManager, offline};
-use spacebot::memory::MemoryStore;
-use spacebot::memory::embed::{Embedder, Settings};
+use spacebot::memory::{MemoryStore, SearchOptions};
 use spacebot::message::{Intake, Outbox};
 use spacebot::messaging::irc;
-use spacebot::messaging::mailbox::{Commits, Mailbox};
+use spacebot::messaging::mailbox::Mailbox;
 use spacebot::messaging::webhook::Webhook;
 use spacebot::prompts;
 use spacebot::thread::{self, Cancel};
@@ -104,7 +103,7 @@ struct Ground {
     agents: BTreeMap<AgentId, Arc<AgentParts>>,
     databases: Vec<JoinHandle<()>>,
     unfinished: Vec<(AgentId, Unfinished)>,
-    embedder: Option<Embedder>,
+    search: SearchOptions,
 }
 
 impl Daemon {
@@ -177,12 +176,10 @@ impl Ground {
     fn lay(config: &Config) -> Result<Self, StartError> {
         let clock = SystemClock::shared();
         let llm = Arc::new(LlmManager::new(&config.llm, clock.clone(), offline::model(clock.clone())));
-        let embedder = config
-            .embedding
-            .enabled
-            .then(|| Embedder::new(Settings::new(&config.embedding, &config.data_folder)));
+        // Of all agents: one model is loaded once.
+        let search = SearchOptions::new(&config.memory, &config.data_folder);
         let mut ground =
-            Self { clock, agents: BTreeMap::new(), databases: Vec::new(), unfinished: Vec::new(), embedder };
+            Self { clock, agents: BTreeMap::new(), databases: Vec::new(), unfinished: Vec::new(), search };
         for agent in &config.agents {
             ground.add_agent(config, agent, &llm)?;
         }
@@ -214,9 +211,8 @@ impl Ground {
             .map_err(|error| fault("recovery", &error))?;
         tell_recovered(&agent.id, &recovered, &sandbox);
         self.unfinished.extend(recovered.unfinished.into_iter().map(|found| (agent.id.clone(), found)));
-        let memory =
-            MemoryStore::open_with(db, data.join("index"), self.clock.clone(), self.embedder.clone())
-                .map_err(|error| fault("memory", &error))?;
+        let memory = MemoryStore::open_with(db, data.join("index"), self.clock.clone(), self.search.clone())
+            .map_err(|error| fault("memory", &error))?;
         let identity = Identity::load_or_seed(&home).map_err(|error| fault("identity", &error))?;
         let workspace = Workspace::open(&folder).map_err(|error| fault("workspace", &error))?;
         let prompts = AgentPrompts::new(agent, &identity, &folder.to_string_lossy())
@@ -319,12 +315,8 @@ fn start_server(
     commands: Sender<spacebot::command::Command>,
     adapters: &[Adapter],
 ) -> Result<RunningServer, StartError> {
-    let limits = Limits::default();
-    // One thread is left for whoever only asks.
-    let commits = Commits::new(limits.workers.saturating_sub(1).max(1));
     let mailbox = |name: &str| {
-        let instance = InstanceId::new(name);
-        Mailbox::new(intake.clone(), ground.outbox(), ground.clock.clone(), instance, commits.clone())
+        Mailbox::new(intake.clone(), ground.outbox(), ground.clock.clone(), InstanceId::new(name))
     };
     let mut listeners: Vec<(TcpListener, Arc<dyn Handler>)> = Vec::new();
     if config.webhook.enabled {
@@ -351,7 +343,8 @@ fn start_server(
     if listeners.is_empty() {
         return Ok(None);
     }
-    let options = ServerOptions { clock: ground.clock.clone(), cancel: Cancel::new(), limits };
+    let options =
+        ServerOptions { clock: ground.clock.clone(), cancel: Cancel::new(), limits: Limits::default() };
     Server::start(listeners, options).map(Some).map_err(|error| StartError::of("http server", &error))
 }
 

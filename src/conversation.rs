@@ -4,6 +4,7 @@
 //! answered, the answers stand in the outbox, the history has grown and the journal is closed, or
 //! nothing of that happened.
 
+mod also;
 mod history;
 mod inbox;
 mod journal;
@@ -19,9 +20,10 @@ use crate::clock::{SharedClock, Timestamp};
 use crate::db::rusqlite::Connection;
 use crate::db::{Db, DbError};
 use crate::id::{ConversationId, InboxId, InstanceId, OutboxId, ProcessId};
-use crate::message::{Content, Delivery, Inbound, Outbound, Outbox, OutboxError};
+use crate::message::{Content, Delivery, Inbound, Outbound, Outbox, OutboxError, Recorded};
 use crate::{error::Fault, event::Received};
 
+pub use also::{Also, nothing_else};
 pub use history::{Active, History, Line, NewLine, Role};
 pub use journal::{Record, Step};
 pub use runs::{BranchEnd, CutOff, Outcome, RunSummary, WaitingResult, WorkerEnd};
@@ -60,19 +62,6 @@ pub struct Place {
     pub name: String,
 }
 
-/// What another module writes in the same transaction, such as what is to be told of it elsewhere.
-pub trait Also: FnOnce(&Connection, Timestamp) -> Result<(), DbError> + Send + 'static {}
-
-impl<F: FnOnce(&Connection, Timestamp) -> Result<(), DbError> + Send + 'static> Also for F {}
-
-/// For a transaction that nobody else takes part in.
-///
-/// # Errors
-/// None.
-pub fn nothing_else(_: &Connection, _: Timestamp) -> Result<(), DbError> {
-    Ok(())
-}
-
 /// A conversation that has something to do after a start.
 #[derive(Debug, Clone)]
 pub struct Unfinished {
@@ -109,6 +98,16 @@ impl Conversations {
     pub fn receive(&self, message: Inbound) -> Result<Option<InboxId>, DbError> {
         let now = self.now();
         self.db.write(move |connection| inbox::insert(connection, &message, now))
+    }
+
+    /// As [`Conversations::receive`] without waiting; `done` is called once, as [`Db::submit_then`] does.
+    pub fn begin_receive(
+        &self,
+        message: Inbound,
+        done: impl FnOnce(Result<Option<InboxId>, DbError>) + Send + 'static,
+    ) {
+        let now = self.now();
+        self.db.submit_then(move |connection| inbox::insert(connection, &message, now), done);
     }
 
     /// Unanswered messages of one conversation, oldest first.
@@ -465,8 +464,11 @@ impl Outbox for Conversations {
 
     fn acknowledge(&self, ids: &[OutboxId], _conversation: &ConversationId) -> Result<(), OutboxError> {
         let (ids, now, sent) = (ids.to_vec(), self.now(), Delivery::Sent { platform_id: None });
-        // Lost in a crash, the answer is offered again under the same id.
-        self.db.defer(move |connection| outbox::record(connection, &ids, &sent, now)).map_err(outbox_error)
+        match self.db.defer(move |connection| outbox::record(connection, &ids, &sent, now)) {
+            // Lost in a crash or for want of room, the answer is offered again under the same id.
+            Ok(()) | Err(DbError::QueueFull) => Ok(()),
+            Err(error) => Err(outbox_error(error)),
+        }
     }
 
     fn record(
@@ -479,6 +481,20 @@ impl Outbox for Conversations {
         self.db
             .write(move |connection| outbox::record(connection, &ids, &delivery, now))
             .map_err(outbox_error)
+    }
+
+    fn begin_record(
+        &self,
+        ids: &[OutboxId],
+        _conversation: &ConversationId,
+        delivery: Delivery,
+        recorded: Recorded,
+    ) {
+        let (ids, now) = (ids.to_vec(), self.now());
+        self.db.submit_then(
+            move |connection| outbox::record(connection, &ids, &delivery, now),
+            move |result| recorded(result.map_err(outbox_error)),
+        );
     }
 }
 

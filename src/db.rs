@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, SendError, Sender, bounded};
+use crossbeam_channel::{Receiver, SendError, Sender, TrySendError, bounded};
 use rusqlite::{Connection, OpenFlags};
 
 pub use error::DbError;
@@ -24,10 +24,11 @@ pub use writer::{CommitGate, LINGER};
 
 use crate::thread;
 use deferred::Deferred;
-use ticket::ticket;
+use ticket::{Reply, ticket};
 use writer::{Task, Work, Writer};
 
-/// Writes that wait for the writer thread; a full queue makes the sender wait.
+/// Writes that wait for the writer thread; a full queue makes the sender wait, or refuses where the
+/// sender has no time for that.
 const WRITE_QUEUE: usize = 256;
 /// Read-only connections kept open between reads. More readers at once open more, and close them.
 const IDLE_READERS: usize = 4;
@@ -109,11 +110,25 @@ impl Db {
         Ok(ticket)
     }
 
+    /// As [`Db::submit`], never waits, and calls `done` exactly once: after the commit on the thread of
+    /// the writer, which it must not wait for, or at once when the queue is full.
+    pub fn submit_then<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, DbError> + Send + 'static,
+        done: impl FnOnce(Result<T, DbError>) + Send + 'static,
+    ) {
+        let task = Task::new(work, Reply::call(done));
+        if let Err((error, task)) = self.try_queue(Box::new(task)) {
+            task.finish(Err(error));
+        }
+    }
+
     /// As [`Db::submit`] for what may be lost in a crash (it can be found out again): it rides along
     /// with the next commit, at the latest after [`LINGER`]. It may overtake writes still in the queue.
+    /// Never waits.
     ///
     /// # Errors
-    /// The database is closed.
+    /// The queue is full, or the database is closed.
     pub fn defer(
         &self,
         work: impl FnOnce(&Connection) -> Result<(), DbError> + Send + 'static,
@@ -121,7 +136,9 @@ impl Db {
         let (reply, _) = ticket();
         let task: Box<dyn Work> = Box::new(Task::new(work, reply));
         match &self.0.mode {
-            Mode::Thread { deferred, .. } => deferred.put(task).or_else(|task| self.queue(task)),
+            Mode::Thread { deferred, .. } => {
+                deferred.put(task).or_else(|task| self.try_queue(task)).map_err(|(error, _)| error)
+            }
             Mode::Inline(_) => self.queue(task),
         }
     }
@@ -131,6 +148,22 @@ impl Db {
             Mode::Thread { queue, .. } => {
                 let queue = thread::lock(queue).clone().ok_or(DbError::Closed)?;
                 queue.send(task).map_err(|SendError(_)| DbError::Closed)
+            }
+            Mode::Inline(writer) => {
+                thread::lock(writer).commit_batch(vec![task]);
+                Ok(())
+            }
+        }
+    }
+
+    fn try_queue(&self, task: Box<dyn Work>) -> Result<(), (DbError, Box<dyn Work>)> {
+        match &self.0.mode {
+            Mode::Thread { queue, .. } => {
+                let Some(queue) = thread::lock(queue).clone() else { return Err((DbError::Closed, task)) };
+                queue.try_send(task).map_err(|error| match error {
+                    TrySendError::Full(task) => (DbError::QueueFull, task),
+                    TrySendError::Disconnected(task) => (DbError::Closed, task),
+                })
             }
             Mode::Inline(writer) => {
                 thread::lock(writer).commit_batch(vec![task]);

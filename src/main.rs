@@ -44,7 +44,7 @@ fn main() -> ExitCode {
             done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
         }),
         Command::Chat { config, once, agent, session } => with_config(config.file.as_deref(), |config| {
-            let outcome = Chat::new(&config.api, agent, session).and_then(|chat| match once {
+            let outcome = Chat::new(&config.api, agent, &session).and_then(|chat| match once {
                 Some(text) => chat.once(&text, &mut std::io::stdout()),
                 None => chat.interactive(std::io::stdin().lock(), std::io::stdin().is_terminal()),
             });
@@ -130,8 +130,7 @@ fn announce(config: &Config) {
 
 /// The chat of `make run`; its end is the end of the daemon.
 fn start_chat(config: &Config) -> Result<(), StartError> {
-    let chat = Chat::new(&config.api, None, "terminal".to_owned())
-        .map_err(|error| StartError::of("chat", &error))?;
+    let chat = Chat::new(&config.api, None, "terminal").map_err(|error| StartError::of("chat", &error))?;
     let body = move || {
         if let Err(error) = chat.interactive(std::io::stdin().lock(), true) {
             eprintln!("spacebot: {}", log_line(&error));

@@ -11,6 +11,8 @@ mod index_files;
 mod index_query;
 mod index_writer;
 mod locality;
+mod options;
+mod proposals;
 mod record;
 mod search;
 mod store;
@@ -20,7 +22,6 @@ mod text_index;
 pub mod transfer;
 mod upkeep;
 pub mod vector_index;
-mod vector_table;
 mod vectors;
 
 use std::path::PathBuf;
@@ -30,6 +31,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub use error::MemoryError;
+pub use options::{SearchOptions, Statistics};
+pub use proposals::{Decision, Proposal};
 pub use record::{
     ASSOCIATIONS_MAX, Association, CONTENT_BYTES_MAX, Hit, LIMIT_DEFAULT, LIMIT_MAX, Memory, MemoryType,
     Mode, NewAssociation, NewMemory, Origin, Parts, RelationType, SearchQuery, Sort, Source, WEIGHT_DEFAULT,
@@ -40,10 +43,10 @@ use crate::clock::{SharedClock, Timestamp};
 use crate::db::rusqlite::Connection;
 use crate::db::{Db, DbError};
 use crate::text;
-use embed::Embedder;
 use record::SOURCE_BYTES_MAX;
 use text_index::TextIndex;
 use transfer::Imported;
+pub use vector_index::{Health, IndexKind};
 pub use vectors::Filled;
 use vectors::Vectors;
 
@@ -67,23 +70,10 @@ pub struct Tended {
     pub merged: usize,
 }
 
+/// The vector index, in the folder of the text index.
+const VECTORS: &str = "vectors";
 /// Memories read at a time for an export.
 const EXPORT_ROWS: usize = 200;
-
-/// What [`MemoryStore::statistics`] returns.
-#[derive(Debug, Clone)]
-pub struct Statistics {
-    /// Without the forgotten ones and empty types.
-    pub by_type: Vec<(MemoryType, u64)>,
-    pub forgotten: u64,
-    pub associations: u64,
-    /// Number of the last change.
-    pub changes: i64,
-    /// The last change that the text index on disk holds.
-    pub indexed: i64,
-    /// Memories that still wait for their vector.
-    pub without_vector: u64,
-}
 
 /// The memories of one agent; clones are the same store.
 #[derive(Clone)]
@@ -109,10 +99,10 @@ impl MemoryStore {
     /// # Errors
     /// There is something at `index_folder` that is no folder.
     pub fn open(db: Db, index_folder: PathBuf, clock: SharedClock) -> Result<Self, MemoryError> {
-        Self::open_with(db, index_folder, clock, None)
+        Self::open_with(db, index_folder, clock, SearchOptions::default())
     }
 
-    /// As [`MemoryStore::open`], with search by meaning.
+    /// As [`MemoryStore::open`], with search by meaning and in another language.
     ///
     /// # Errors
     /// As there.
@@ -120,14 +110,15 @@ impl MemoryStore {
         db: Db,
         index_folder: PathBuf,
         clock: SharedClock,
-        embedder: Option<Embedder>,
+        options: SearchOptions,
     ) -> Result<Self, MemoryError> {
         if index_folder.exists() && !index_folder.is_dir() {
             return Err(MemoryError::Invalid(format!("{} is no folder", index_folder.display())));
         }
-        let text_index = TextIndex::new(index_folder);
         let (uncommitted, changed_at) = (AtomicUsize::new(0), AtomicI64::new(0));
-        let vectors = embedder.map(Vectors::new);
+        let SearchOptions { language, index, embedder } = options;
+        let vectors = embedder.map(|embedder| Vectors::new(embedder, index_folder.join(VECTORS), index));
+        let text_index = TextIndex::new(index_folder, language);
         Ok(Self(Arc::new(Inner {
             db,
             clock,
@@ -214,12 +205,26 @@ impl MemoryStore {
         }
     }
 
-    /// Makes the text index anew.
+    /// Makes the text index and the vector index anew.
     ///
     /// # Errors
-    /// It could not be written; searches do without it.
+    /// One could not be written; searches do without it.
     pub fn reindex(&self) -> Result<(), MemoryError> {
-        self.0.text_index.rebuild(&self.0.db, self.0.clock.now()).map(drop)
+        self.0.text_index.rebuild(&self.0.db, self.0.clock.now())?;
+        self.0.vectors.as_ref().map_or(Ok(()), |vectors| vectors.reindex(&self.0.db))
+    }
+
+    /// Waits until both indexes are where the database is; for a command that asks once and ends.
+    ///
+    /// # Errors
+    /// The vector index cannot be read or made; searches go by words.
+    pub fn await_indexes(&self) -> Result<(), MemoryError> {
+        self.0.vectors.as_ref().map_or(Ok(()), |vectors| vectors.bring_up(&self.0.db))
+    }
+
+    /// Why a search may not find everything at the moment, in one line; none when it does.
+    pub fn notice(&self) -> Option<String> {
+        self.0.vectors.as_ref().and_then(|vectors| vectors.notice())
     }
 
     /// What is stored and how far the index has come.
@@ -229,9 +234,9 @@ impl MemoryStore {
     pub fn statistics(&self) -> Result<Statistics, MemoryError> {
         let now = self.0.clock.now();
         let indexed = self.0.text_index.committed(&self.0.db, now);
-        let without_vector = match &self.0.vectors {
-            Some(vectors) => vectors.missing(&self.0.db)?,
-            None => 0,
+        let (without_vector, vector_index) = match &self.0.vectors {
+            Some(vectors) => (vectors.missing(&self.0.db)?, vectors.health(&self.0.db)?),
+            None => (None, None),
         };
         Ok(self.0.db.read(|connection| {
             Ok(Statistics {
@@ -241,6 +246,7 @@ impl MemoryStore {
                 changes: store::last_change(connection)?,
                 indexed,
                 without_vector,
+                vector_index,
             })
         })?)
     }
@@ -266,7 +272,7 @@ impl MemoryStore {
     /// The query asks for something impossible, or the database cannot be read.
     pub fn search(&self, query: &SearchQuery) -> Result<Vec<Hit>, MemoryError> {
         let Inner { db, text_index, vectors, .. } = &*self.0;
-        let sources = search::Sources { db, text_index, vectors: vectors.as_deref() };
+        let sources = search::Sources { db, text_index, vectors: vectors.as_ref() };
         search::search(&sources, query, self.0.clock.now())
     }
 
@@ -318,6 +324,9 @@ impl MemoryStore {
     /// The index could not be written; nothing is lost, a later call tries again.
     pub fn maintain(&self, now: Timestamp) -> Result<bool, MemoryError> {
         self.0.text_index.rest(now);
+        if let Some(vectors) = &self.0.vectors {
+            vectors.flush(false)?;
+        }
         let changes = self.0.uncommitted.load(Ordering::Acquire);
         let quiet = now.since(Timestamp(self.0.changed_at.load(Ordering::Acquire))) >= QUIET;
         if changes < COMMIT_CHANGES || (changes < COMMIT_CHANGES_BUSY && !quiet) {
@@ -334,6 +343,9 @@ impl MemoryStore {
     /// # Errors
     /// The index could not be written; nothing is lost, the next start catches up.
     pub fn flush(&self) -> Result<bool, MemoryError> {
+        if let Some(vectors) = &self.0.vectors {
+            vectors.flush(true)?;
+        }
         let changes = self.0.uncommitted.load(Ordering::Acquire);
         if changes == 0 {
             return Ok(false);
@@ -386,10 +398,27 @@ impl MemoryStore {
     /// Makes missing vectors in the background, if there are any; for a start.
     pub fn catch_up(&self) {
         if let Some(vectors) = &self.0.vectors
-            && vectors.missing(&self.0.db).is_ok_and(|missing| missing > 0)
+            && vectors.missing(&self.0.db).is_ok_and(|missing| missing > Some(0))
         {
             vectors.fill_in_background(&self.0.db);
         }
+    }
+
+    /// Pairs of memories that may contradict each other, at most `limit`, the longest waiting first.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn proposals(&self, limit: usize) -> Result<Vec<Proposal>, MemoryError> {
+        Ok(self.0.db.read(|connection| proposals::open(connection, limit))?)
+    }
+
+    /// Ties such a pair as decided. False when there is no such proposal any more.
+    ///
+    /// # Errors
+    /// The database does not take it.
+    pub fn decide(&self, proposal: i64, decision: Decision) -> Result<bool, MemoryError> {
+        let now = self.0.clock.now();
+        Ok(self.0.db.write(move |connection| proposals::decide(connection, proposal, decision, now))?)
     }
 
     /// Asks what runs in the background to end; returns its thread, if there is one, to be joined.

@@ -37,17 +37,30 @@ pub enum Accepted {
     Refused(&'static str),
 }
 
-/// Takes messages in. Returns only after the message is on disk (P1).
+/// Told what became of a message.
+pub type Taken = Box<dyn FnOnce(Result<Accepted, IntakeError>) + Send>;
+
+/// Takes messages in.
 pub trait Intake: Send + Sync {
+    /// Returns only after the message is on disk (P1).
+    ///
     /// # Errors
     /// Nothing was stored and the platform must not be told that we have it.
     fn accept(&self, message: Inbound) -> Result<Accepted, IntakeError>;
+
+    /// As [`Intake::accept`], for those whose thread must not wait for the disk: `taken` is called
+    /// exactly once, at once or later on another thread, and must not wait for the disk either.
+    fn begin(&self, message: Inbound, taken: Taken) {
+        taken(self.accept(message));
+    }
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum IntakeError {
     #[error("the message could not be stored: {0}")]
     Storage(String, Kind),
+    #[error("too many messages wait for the disk")]
+    Busy,
     #[error("the daemon is stopping")]
     Stopping,
     #[error("there is no agent named {0:?}")]
@@ -58,6 +71,7 @@ impl Fault for IntakeError {
     fn kind(&self) -> Kind {
         match self {
             IntakeError::Storage(_, kind) => *kind,
+            IntakeError::Busy => Kind::Full,
             IntakeError::Stopping => Kind::Transient,
             IntakeError::UnknownAgent(_) => Kind::NotFound,
         }
@@ -108,6 +122,9 @@ pub enum Delivery {
     },
 }
 
+/// Told whether the progress of answers is on disk.
+pub type Recorded = Box<dyn FnOnce(Result<(), OutboxError>) + Send>;
+
 /// The adapter's view of the outbox.
 pub trait Outbox: Send + Sync {
     /// Answers of this instance that were never begun, oldest first, with an id above `after`, at
@@ -136,6 +153,18 @@ pub trait Outbox: Send + Sync {
         conversation: &ConversationId,
         delivery: Delivery,
     ) -> Result<(), OutboxError>;
+
+    /// As [`Outbox::record`], for those whose thread must not wait for the disk: `recorded` is called
+    /// exactly once, at once or later on another thread, and must not wait for the disk either.
+    fn begin_record(
+        &self,
+        ids: &[OutboxId],
+        conversation: &ConversationId,
+        delivery: Delivery,
+        recorded: Recorded,
+    ) {
+        recorded(self.record(ids, conversation, delivery));
+    }
 }
 
 #[derive(Debug, Clone, thiserror::Error)]

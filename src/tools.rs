@@ -51,6 +51,12 @@ pub trait Tool: Send {
     fn is_external(&self) -> bool {
         false
     }
+
+    /// True when what it returns was written by others: files, pages, the output of commands. What a run
+    /// saves to memory after that is not taken for the user's or the agent's own word.
+    fn reads_outside(&self) -> bool {
+        false
+    }
 }
 
 /// What every tool may use besides its own service.
@@ -58,6 +64,8 @@ pub struct ToolContext<'a> {
     /// Every wait of a tool ends when this is cancelled.
     pub cancel: &'a Cancel,
     pub desk: &'a mut dyn Desk,
+    /// The run has read words from outside ([`Tool::reads_outside`]).
+    pub outside: bool,
 }
 
 /// The way up: a tool tells and asks here and never sees who answers.

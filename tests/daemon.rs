@@ -11,9 +11,7 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
 use daemon::{DEADLINE, Home, eventually, get, not_run, processes_with};
-use spacebot::db::Db;
 
 #[test]
 fn it_remembers_over_the_webhook_and_recalls_after_a_power_cut() {
@@ -311,54 +309,4 @@ fn fill_and_recover(folder: &std::path::Path) {
     assert!(client.ask("after", "help").contains("remember"));
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
-}
-
-#[test]
-fn a_disk_that_does_not_answer_leaves_room_for_those_who_only_ask() {
-    let home = Home::new("");
-    let daemon = home.start();
-    // Somebody holds the database, so that no commit can come about.
-    let db = Db::open_inline(&home.database(), None).unwrap();
-    let ((entered, holding), (release, released)) = (bounded(1), bounded::<()>(1));
-    let holder = std::thread::spawn(move || {
-        db.write(move |_| {
-            entered.send(()).unwrap();
-            released.recv().unwrap();
-            Ok(())
-        })
-    });
-    holding.recv_timeout(DEADLINE).unwrap();
-    let senders: Vec<_> = (0..12)
-        .map(|number| {
-            let mut client = daemon.client(&format!("c{number}"));
-            std::thread::spawn(move || {
-                client.send("m", "help");
-                client.answer("m")
-            })
-        })
-        .collect();
-    // All of them are there before we ask: twelve connections, none of them answered.
-    eventually("the senders are connected", DEADLINE, || {
-        let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
-        let port = format!(":{:04X} ", home.webhook);
-        sockets
-            .lines()
-            .filter(|line| {
-                line.split_whitespace().nth(1).is_some_and(|own| format!("{own} ").ends_with(&port))
-                    && line.contains(" 01 ")
-            })
-            .count()
-            >= 12
-    });
-    let asked = Instant::now();
-    for _ in 0..3 {
-        assert_eq!(get(&format!("http://127.0.0.1:{}/health", home.webhook)).0, 200);
-    }
-    // Commits are given up after 5 s, which would make room too.
-    assert!(asked.elapsed() < Duration::from_secs(4), "the answers waited for the disk");
-    release.send(()).unwrap();
-    holder.join().unwrap().unwrap();
-    for sender in senders {
-        assert!(!sender.join().unwrap().is_empty());
-    }
 }

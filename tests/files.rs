@@ -27,7 +27,7 @@ impl Desk for Nobody {
 }
 
 fn call(tool: &mut dyn Tool, arguments: Value) -> Result<String, ToolError> {
-    tool.call(arguments, &mut ToolContext { cancel: &Cancel::new(), desk: &mut Nobody })
+    tool.call(arguments, &mut ToolContext { cancel: &Cancel::new(), desk: &mut Nobody, outside: false })
 }
 
 /// A folder with a secret in it and the workspace below.

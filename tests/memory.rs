@@ -513,6 +513,25 @@ fn lists_sort_and_filter() {
 }
 
 #[test]
+fn the_most_important_are_those_with_the_most_importance_left() {
+    let bench = Bench::new();
+    let old = bench.save(MemoryType::Goal, "learn to sail");
+    let identity = bench.save(MemoryType::Identity, "the owner is called Ada");
+    bench.clock.advance(Duration::from_secs(60 * 86_400));
+    bench.save_many((0..300).map(|number| format!("fact {number}")));
+    let query = SearchQuery { limit: 302, ..SearchQuery::of(Mode::Important) };
+    let limited = SearchQuery { limit: 3, ..SearchQuery::of(Mode::Important) };
+    assert!(bench.store.search(&query).is_err(), "there is a limit");
+    let first = bench.store.search(&limited).unwrap();
+    assert_eq!(first[0].memory.id, identity.id, "who somebody is does not fade");
+    // A goal of .9 has .405 left, a fact of today .66.
+    assert!(first[1..].iter().all(|hit| hit.memory.memory_type == MemoryType::Fact), "{first:?}");
+    assert!(first[1].why.contains("importance 0.66"), "{}", first[1].why);
+    let goals = SearchQuery { memory_type: Some(MemoryType::Goal), ..SearchQuery::of(Mode::Important) };
+    assert_eq!(bench.store.search(&goals).unwrap()[0].memory.id, old.id);
+}
+
+#[test]
 fn being_recalled_counts_and_changes_nothing_else() {
     let bench = Bench::new();
     let saved = bench.save(MemoryType::Fact, "the router is a black box");
@@ -719,7 +738,8 @@ impl Desk for NoDesk {
 }
 
 fn call(tool: &mut dyn Tool, arguments: serde_json::Value) -> Result<serde_json::Value, ToolError> {
-    let output = tool.call(arguments, &mut ToolContext { cancel: &Cancel::new(), desk: &mut NoDesk })?;
+    let output =
+        tool.call(arguments, &mut ToolContext { cancel: &Cancel::new(), desk: &mut NoDesk, outside: false })?;
     assert!(output.len() <= MAX_TOOL_OUTPUT_BYTES, "{} bytes", output.len());
     Ok(serde_json::from_str(&output).expect("JSON"))
 }
@@ -803,7 +823,7 @@ fn the_tools_explain_bad_arguments() {
     }
     let cancel = Cancel::new();
     cancel.cancel();
-    let context = &mut ToolContext { cancel: &cancel, desk: &mut NoDesk };
+    let context = &mut ToolContext { cancel: &cancel, desk: &mut NoDesk, outside: false };
     assert_eq!(save.call(json!({ "content": "late" }), context), Err(ToolError::Cancelled));
     assert_eq!(bench.store.count_by_type().unwrap(), []);
 }

@@ -161,7 +161,7 @@ fn a_branch_remembers_and_its_conclusion_is_told() {
 
 #[test]
 fn the_prompt_prefix_is_the_same_bytes_in_every_turn() {
-    let double = Double::answering(|_| calls(&[("reply", json!({ "content": "yes" }))]));
+    let double = Double::recording(|_| calls(&[("reply", json!({ "content": "yes" }))]));
     let home = home(&double, WireFormat::OpenAi);
     let daemon = home.start();
     let mut client = daemon.client("c");
@@ -170,6 +170,7 @@ fn the_prompt_prefix_is_the_same_bytes_in_every_turn() {
     }
     drop(daemon);
     let requests = double.requests();
+    assert_eq!(requests.len(), 5);
     let messages = |index: usize| requests[index].json["messages"].as_array().unwrap().clone();
     for turn in 1..requests.len() {
         let (before, now) = (messages(turn - 1), messages(turn));

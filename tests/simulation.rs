@@ -32,6 +32,7 @@ use spacebot::config::{
 use spacebot::conversation::{Conversations, Place};
 use spacebot::db::{CommitGate, Db, DbError};
 use spacebot::effect::Answer;
+use spacebot::error::Kind;
 use spacebot::event::{How, ProcessEvent, StopReason, What};
 use spacebot::exec::Sandbox;
 use spacebot::hub::state::{Action, Event, Hub};
@@ -40,6 +41,7 @@ use spacebot::identity::Identity;
 use spacebot::llm::{LlmManager, Tuning};
 use spacebot::memory::MemoryStore;
 use spacebot::message::{Content, Delivery, Inbound, Outbox};
+use spacebot::prompts;
 use spacebot::thread::{Cancel, contained};
 use spacebot::tools::workspace::Workspace;
 use spacebot::turn::{self, Part};
@@ -262,7 +264,9 @@ fn begin(
     let db = Db::open_inline(&folder.join("spacebot.db"), Some(disk.clone()))
         .expect("the database opens after every crash");
     let conversations = Conversations::new(db.clone(), shared.clone());
-    let unfinished = conversations.recover("interrupted").expect("recovery").unfinished;
+    let recovered = conversations
+        .recover_and("interrupted", |connection, run, now| agent::cut_off(run).insert(connection, now));
+    let unfinished = recovered.expect("recovery").unfinished;
     let (calm, random) = (calm.clone(), random.clone());
     let model = local_model(move |request| {
         let mut random = random.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -605,6 +609,38 @@ impl World {
         Ok(())
     }
 
+    /// Every start and end of a run, every memory and every turn that failed is one event, whatever crashed.
+    fn check_events(&self, read: &dyn Fn(&str) -> Vec<String>) -> Result<(), String> {
+        let ends = "SELECT run FROM (
+                SELECT 'branch:' || id AS run FROM branch_runs UNION ALL SELECT 'worker:' || id FROM worker_runs) runs
+            WHERE (SELECT count(*) FROM working_memory_events e WHERE e.run = runs.run
+                   AND kind IN ('branch_completed', 'worker_completed', 'error')) <> 1";
+        let starts = "SELECT 'worker:' || id FROM worker_runs
+            WHERE (SELECT count(*) FROM working_memory_events
+                   WHERE run = 'worker:' || worker_runs.id AND kind = 'worker_spawned') <> 1";
+        let memories = "SELECT 'not as many' WHERE (SELECT count(*) FROM memories)
+               <> (SELECT count(*) FROM working_memory_events WHERE kind = 'memory_saved')";
+        let strangers = "SELECT kind || ' ' || text FROM working_memory_events
+            WHERE run LIKE 'branch:%' AND substr(run, 8) NOT IN (SELECT id FROM branch_runs)
+               OR run LIKE 'worker:%' AND substr(run, 8) NOT IN (SELECT id FROM worker_runs)";
+        let cases = [("ends", ends), ("starts", starts), ("memories", memories), ("causes", strangers)];
+        for (what, sql) in cases {
+            let found = read(sql);
+            if !found.is_empty() {
+                return Err(format!("events and {what} differ: {found:?}"));
+            }
+        }
+        let kinds = [Kind::Transient, Kind::RateLimited, Kind::Full, Kind::Bug, Kind::Invalid];
+        let sorry = |said: &&String| kinds.iter().any(|kind| said.contains(prompts::notice(kind.notice())));
+        let apologies = read("SELECT content FROM outbox").iter().filter(sorry).count();
+        let told =
+            read("SELECT run FROM working_memory_events WHERE kind = 'error' AND run LIKE 'channel:%'");
+        if apologies != told.len() {
+            return Err(format!("{apologies} turns could not be answered, told was of {told:?}"));
+        }
+        Ok(())
+    }
+
     fn check_end(&self) -> Result<(), String> {
         let read = |sql: &str| -> Vec<String> {
             let db = self.life.parts.conversations.db();
@@ -646,6 +682,7 @@ impl World {
         if !runs.is_empty() {
             return Err(format!("P1: results that nobody heard of: {runs:?}"));
         }
+        self.check_events(&read)?;
         if !self.life.status(self.now()).busy.is_empty() {
             return Err("P4: the hub still holds conversations".to_owned());
         }

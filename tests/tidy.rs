@@ -45,7 +45,11 @@ const LOCKS: Exceptions = &[
     ("src/messaging/irc.rs", "one line of status, read by the API"),
     ("src/memory/text_index.rs", "one reader of the text index for all branches"),
     ("src/memory/embed.rs", "one model for all agents, and the vectors of recent queries"),
-    ("src/memory/vectors.rs", "one vector index for all branches of an agent"),
+    ("src/memory/vectors.rs", "one thread that makes vectors"),
+    ("src/memory/vectors/indexed.rs", "one vector index for all branches of an agent"),
+    ("src/memory/vector_index.rs", "searches go on while it changes and is written"),
+    ("src/memory/vector_index/opening.rs", "makes those of the index"),
+    ("src/memory/vector_index/graph.rs", "the same for its graph"),
 ];
 /// Waiting by the clock; everybody else waits for an event with a deadline.
 const SLEEPS: Exceptions = &[

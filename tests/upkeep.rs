@@ -11,8 +11,8 @@ use spacebot::clock::{Clock, SimulatedClock, Timestamp};
 use spacebot::db::Db;
 use spacebot::memory::embed::{Embedder, MODEL, Places, Settings};
 use spacebot::memory::{
-    Memory, MemoryStore, MemoryType, NewAssociation, NewMemory, RelationType, SearchQuery, Source, Tended,
-    Who,
+    Decision, Memory, MemoryStore, MemoryType, NewAssociation, NewMemory, RelationType, SearchOptions,
+    SearchQuery, Source, Tended, Who,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -33,8 +33,13 @@ impl Bench {
         let places = Places { model: Some(model), onnxruntime: None, data_folder: PathBuf::from("/nowhere") };
         let embedder =
             with_vectors.then(|| Embedder::new(Settings { places, idle: Duration::from_secs(600) }));
-        let store =
-            MemoryStore::open_with(db.clone(), folder.path().join("index"), clock.clone(), embedder).unwrap();
+        let store = MemoryStore::open_with(
+            db.clone(),
+            folder.path().join("index"),
+            clock.clone(),
+            SearchOptions { embedder, ..SearchOptions::default() },
+        )
+        .unwrap();
         Self { _folder: folder, clock, db, store }
     }
 
@@ -173,4 +178,25 @@ fn what_takes_the_place_of_another_is_not_mixed_with_it() {
     let found = bench.find("what does Una do?");
     let place = |part: &str| found.iter().position(|content| content.contains(part)).unwrap();
     assert!(place("retired") < place("bakery"), "{found:?}");
+}
+
+#[test]
+fn what_may_contradict_is_proposed_and_neither_merged_nor_guessed() {
+    let bench = Bench::new(true);
+    let older = bench.say(MemoryType::Fact, "The team meeting is on Monday at 5 pm in the big room", 0.6);
+    let newer = bench.say(MemoryType::Fact, "The team meeting is on Monday at 6 pm in the big room", 0.6);
+    assert_eq!(bench.tend().merged, 0, "another number is another fact");
+    let proposals = bench.store.proposals(10).unwrap();
+    assert_eq!(proposals.len(), 1);
+    assert_eq!((&proposals[0].newer.id, &proposals[0].older.id), (&newer.id, &older.id));
+    assert!(proposals[0].cosine >= 0.85, "{}", proposals[0].cosine);
+    let relations = |kind: &str| {
+        bench.count(&format!("SELECT count(*) FROM associations WHERE relation_type = '{kind}'"))
+    };
+    assert_eq!((relations("updates"), relations("contradicts"), relations("related_to")), (0, 0, 1));
+    assert!(bench.store.decide(proposals[0].id, Decision::Updates).unwrap());
+    assert!(!bench.store.decide(proposals[0].id, Decision::Contradicts).unwrap(), "once");
+    assert_eq!((relations("updates"), relations("contradicts")), (1, 0));
+    assert!(bench.store.proposals(10).unwrap().is_empty());
+    assert_eq!(bench.find("when is the team meeting?")[0], newer.content, "the older one steps back");
 }

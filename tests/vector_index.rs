@@ -258,7 +258,8 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     let inner: Vec<PathBuf> =
         found.iter().filter(|path| path.is_dir()).flat_map(|path| files(path)).collect();
-    found.retain(|path| path.is_file());
+    // The lock is no part of the index, and never has anything in it.
+    found.retain(|path| path.is_file() && !path.ends_with("lock"));
     found.extend(inner);
     found.sort();
     found

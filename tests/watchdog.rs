@@ -9,11 +9,9 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
-use daemon::{DEADLINE, Home};
+use daemon::{DEADLINE, HeldDatabase, Home};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use spacebot::db::Db;
 
 /// The period of the watchdog; the daemon speaks twice as often.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -77,16 +75,7 @@ fn a_sign_of_life_needs_the_database() {
     systemd.wait_for("WATCHDOG=1");
     systemd.wait_for("WATCHDOG=1");
     // Somebody holds the database: nothing can be written.
-    let db = Db::open_inline(&home.database(), None).unwrap();
-    let ((entered, holding), (release, released)) = (bounded(1), bounded::<()>(1));
-    let holder = std::thread::spawn(move || {
-        db.write(move |_| {
-            entered.send(()).unwrap();
-            released.recv().unwrap();
-            Ok(())
-        })
-    });
-    holding.recv_timeout(DEADLINE).unwrap();
+    let held = HeldDatabase::hold(&home.database());
     // One answer may have been on its way.
     let mut signs = 0;
     let begun = Instant::now();
@@ -94,8 +83,7 @@ fn a_sign_of_life_needs_the_database() {
         signs += u32::from(systemd.heard(left.max(Duration::from_millis(1))).is_some());
     }
     assert!(signs <= 1, "{signs} signs of life from a daemon that cannot write");
-    release.send(()).unwrap();
-    holder.join().unwrap().unwrap();
+    held.release();
     systemd.wait_for("WATCHDOG=1");
     kill(Pid::from_raw(i32::try_from(systemd.daemon.id()).unwrap()), Signal::SIGTERM).unwrap();
     systemd.wait_for("STOPPING=1");

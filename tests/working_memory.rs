@@ -104,7 +104,7 @@ impl Scene {
     }
 
     /// By the renderer alone, from everything that happened.
-    fn from_all(&self, events: Vec<Event>) -> String {
+    fn chosen_from_all(&self, events: Vec<Event>) -> String {
         let hidden = |event: &Event| {
             let here = event.conversation.as_ref() == Some(&self.here);
             here && self.visible_from.is_some_and(|from| event.created_at >= from)
@@ -113,7 +113,7 @@ impl Scene {
         self.text(&Recent::split(shown, &Days::of(self.now, &self.zone)))
     }
 
-    fn from_store(&self, memory: &WorkingMemory) -> String {
+    fn chosen_by_store(&self, memory: &WorkingMemory) -> String {
         self.text(&memory.recent(&Days::of(self.now, &self.zone), self.seen(), &self.config).unwrap())
     }
 }
@@ -164,8 +164,8 @@ fn every_fixture_is_rendered_as_written_from_everything_and_from_the_store() {
         let scene = Scene::read(given);
         let bench = Bench::new();
         bench.write(scene.events.clone());
-        let text = scene.from_all(bench.all());
-        assert_eq!(scene.from_store(&bench.memory), text, "{}", file.display());
+        let text = scene.chosen_from_all(bench.all());
+        assert_eq!(scene.chosen_by_store(&bench.memory), text, "{}", file.display());
         assert!(text.chars().count() <= allowed(&scene.config), "{}", file.display());
         if format!("{text}\n") != expected {
             if std::env::var_os("UPDATE").is_some() {
@@ -250,8 +250,8 @@ fn the_store_hands_out_what_would_be_chosen_from_everything_within_the_budget() 
         let scene = random_scene(&mut random, count);
         let bench = Bench::new();
         bench.write(scene.events.clone());
-        let text = scene.from_all(bench.all());
-        assert_eq!(scene.from_store(&bench.memory), text, "seed {seed}");
+        let text = scene.chosen_from_all(bench.all());
+        assert_eq!(scene.chosen_by_store(&bench.memory), text, "seed {seed}");
         let length = text.chars().count();
         assert!(length <= allowed(&scene.config), "seed {seed}: {length} characters: {text}");
         shown += text.lines().count();
@@ -265,8 +265,8 @@ fn ten_thousand_events_of_a_week_are_a_few_lines() {
     let scene = Scene { config: WorkingMemoryConfig::default(), ..random_scene(&mut random, 10_000) };
     let bench = Bench::new();
     bench.write(scene.events.clone());
-    let text = scene.from_store(&bench.memory);
-    assert_eq!(text, scene.from_all(bench.all()));
+    let text = scene.chosen_by_store(&bench.memory);
+    assert_eq!(text, scene.chosen_from_all(bench.all()));
     assert!(text.chars().count() <= allowed(&scene.config), "{text}");
     for part in ["\nEarlier:\n", "\nYesterday:\n", "\nToday:\n"] {
         assert!(text.contains(part), "{part}: {text}");

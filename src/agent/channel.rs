@@ -101,13 +101,22 @@ impl Input {
         self.messages.is_empty() && self.results.is_empty()
     }
 
-    /// Platform ids that an answer of this turn answers: the messages, else those that asked for the results.
+    /// Platform ids that an answer of this turn answers: those that asked for the results, and the messages.
     fn answers(&self) -> Vec<String> {
+        let mut ids: Vec<String> = Vec::new();
+        let said = self.messages.iter().map(|received| &received.message.platform_id);
+        for id in self.results.iter().flat_map(|result| &result.answers).chain(said) {
+            if !ids.contains(id) {
+                ids.push(id.clone());
+            }
+        }
+        ids
+    }
+
+    /// Platform ids that ask for what this turn starts: the messages, else those that asked for the results.
+    fn askers(&self) -> Vec<String> {
         if self.messages.is_empty() {
-            let mut ids: Vec<_> =
-                self.results.iter().flat_map(|result| result.answers.iter().cloned()).collect();
-            ids.dedup();
-            return ids;
+            return self.answers();
         }
         self.messages.iter().map(|received| received.message.platform_id.clone()).collect()
     }
@@ -150,7 +159,7 @@ fn answer(
     words.push(Part::Status(
         status::render(&turn.running, parts.conversations.now(), &parts.config.timezone).map_err(boxed)?,
     ));
-    let origin = Origin { answers: input.answers(), fork };
+    let origin = Origin { answers: input.askers(), fork };
     let mut journal = RunJournal::new(&parts.conversations, job.process.number);
     let words = turn::write(&words);
     journal.add(
@@ -403,5 +412,51 @@ fn commit(
             outbox,
         },
         Err(error) => failed(&error),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::id::{ConversationId, InboxId, InstanceId, ProcessId};
+    use crate::message::Inbound;
+
+    fn said(id: i64) -> Received {
+        let message = Inbound {
+            instance: InstanceId::new("webhook"),
+            platform_id: format!("m{id}"),
+            conversation: ConversationId::new("webhook:c"),
+            agent: None,
+            sender_id: "u".to_owned(),
+            sender_name: "u".to_owned(),
+            content: "x".to_owned(),
+            sent_at: Timestamp(0),
+            direct: true,
+            addressed: true,
+            place: String::new(),
+        };
+        Received { id: InboxId(id), message }
+    }
+
+    fn result(answers: &[&str]) -> WaitingResult {
+        WaitingResult {
+            process: ProcessId::parse(ProcessKind::Branch, "1").expect("a branch"),
+            task: String::new(),
+            text: String::new(),
+            answers: answers.iter().map(|answer| (*answer).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn a_turn_with_results_and_messages_answers_both_and_asks_for_the_messages() {
+        let results = || vec![result(&["m1", "m2"]), result(&["m2"])];
+        let mixed = Input { messages: vec![said(2), said(3)], results: results(), more: false };
+        assert_eq!(mixed.answers(), ["m1", "m2", "m3"]);
+        assert_eq!(mixed.askers(), ["m2", "m3"]);
+        let relayed = Input { messages: Vec::new(), results: results(), more: false };
+        assert_eq!(relayed.answers(), ["m1", "m2"]);
+        assert_eq!(relayed.askers(), ["m1", "m2"]);
     }
 }

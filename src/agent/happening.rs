@@ -37,13 +37,16 @@ pub(super) fn worker_ended(parts: &AgentParts, job: &Job, end: &WorkerEnd) -> Op
     placed(parts, job, NewEvent::of_task(kind, job.work.task(), words))
 }
 
-/// A turn that could not be answered.
+/// A turn that could not be answered; one that somebody stopped is none.
 pub(super) fn turn_failed(
     parts: &AgentParts,
     job: &Job,
     kind: Kind,
     message: Option<&str>,
 ) -> Option<NewEvent> {
+    if kind == Kind::Cancelled {
+        return None;
+    }
     let event = NewEvent::new(EventKind::Error, prompts::notice(kind.notice()));
     let event = placed(parts, job, event)?;
     Some(NewEvent { message: message.map(str::to_owned), ..event })

@@ -15,6 +15,8 @@ use crate::tools::{MAX_TOOL_OUTPUT_BYTES, Tool, ToolContext, ToolError};
 pub(super) struct Toolbox {
     tools: Vec<Box<dyn Tool>>,
     definitions: &'static [ToolDefinition],
+    /// Something from outside has been read.
+    outside: bool,
 }
 
 impl Toolbox {
@@ -27,7 +29,7 @@ impl Toolbox {
         };
         let definitions =
             known.get_or_init(|| tools.iter().filter_map(|tool| definition(tool.as_ref())).collect());
-        Self { tools, definitions }
+        Self { tools, definitions, outside: false }
     }
 
     pub(super) fn definitions(&self) -> &[ToolDefinition] {
@@ -52,7 +54,8 @@ impl Toolbox {
                 names.join(", ")
             )));
         };
-        let output = tool.call(arguments, &mut ToolContext { cancel, desk })?;
+        let output = tool.call(arguments, &mut ToolContext { cancel, desk, outside: self.outside })?;
+        self.outside |= tool.reads_outside();
         if output.len() <= MAX_TOOL_OUTPUT_BYTES {
             return Ok(output);
         }

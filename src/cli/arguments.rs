@@ -100,10 +100,27 @@ pub enum MemoryAction {
         #[arg(long, value_name = "LIST")]
         parts: Option<String>,
     },
+    /// What happened lately, the newest first.
+    Events {
+        /// 1 to 10000.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+        limit: u16,
+        /// One line of JSON for each.
+        #[arg(long)]
+        json: bool,
+    },
     /// Make the indexes anew from the database.
     Reindex,
     /// What is stored, and the state of the indexes.
     Stats,
+    /// Pairs of memories that may contradict each other.
+    Proposals,
+    /// Say what such a pair is: contradicts, updates (the newer takes the place of the older) or unrelated.
+    Decide {
+        /// Number of the proposal.
+        proposal: i64,
+        decision: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

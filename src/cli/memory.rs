@@ -1,8 +1,10 @@
 //! `spacebot memory …`: works on the database of an agent directly, beside a daemon or without one.
 
+mod events;
 mod export;
 mod import;
 mod originals;
+mod proposals;
 mod search;
 
 use std::fs;
@@ -11,11 +13,11 @@ use std::path::PathBuf;
 
 use super::arguments::MemoryAction;
 use crate::clock::SystemClock;
-use crate::config::Config;
+use crate::config::{AgentConfig, Config};
 use crate::db::Db;
 use crate::error::{Fault, Kind};
-use crate::memory::embed::{Embedder, Settings};
-use crate::memory::{MemoryError, MemoryStore};
+use crate::memory::{MemoryError, MemoryStore, SearchOptions};
+use crate::working_memory::WorkingMemory;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
@@ -55,32 +57,40 @@ impl Fault for CommandError {
 /// # Errors
 /// It could not be done.
 pub fn run(config: &Config, agent: Option<&str>, action: MemoryAction) -> Result<bool, CommandError> {
-    let folder = data_folder(config, agent)?;
+    let owner = owner(config, agent)?;
+    let folder = config.data_folder.join("agents").join(owner.id.as_str()).join("data");
     let imports = matches!(action, MemoryAction::Import { .. });
     if imports {
         fs::create_dir_all(&folder).map_err(|error| CommandError::File { file: folder.clone(), error })?;
     } else if !folder.join("spacebot.db").exists() {
-        let agent = agent.map_or_else(|| default_agent(config), str::to_owned);
-        return Err(CommandError::NoMemories(agent));
+        return Err(CommandError::NoMemories(owner.id.to_string()));
     }
     let db = Db::open_inline(&folder.join("spacebot.db"), None).map_err(MemoryError::from)?;
-    let needs_vectors = !matches!(action, MemoryAction::Export { .. });
-    let embedder = (config.embedding.enabled && needs_vectors)
-        .then(|| Embedder::new(Settings::new(&config.embedding, &config.data_folder)));
-    let store = MemoryStore::open_with(db, folder.join("index"), SystemClock::shared(), embedder)?;
+    let needs_vectors = !matches!(action, MemoryAction::Export { .. } | MemoryAction::Events { .. });
+    let happened = WorkingMemory::new(db.clone());
+    let mut options = SearchOptions::new(&config.memory, &config.data_folder);
+    options.embedder.take_if(|_| !needs_vectors);
+    let store = MemoryStore::open_with(db, folder.join("index"), SystemClock::shared(), options)?;
     let done = match action {
         MemoryAction::Import { file } => import::run(&store, &file),
         MemoryAction::Export { output, forgotten } => export::run(&store, output.as_deref(), forgotten),
         MemoryAction::Search { query, mode, memory_type, limit, queries, json, parts } => {
+            // One question and the end: there is no later.
+            if let Err(error) = store.await_indexes() {
+                eprintln!("spacebot: {}", crate::error::log_line(&error));
+            }
             let options = search::Options::new(&mode, memory_type.as_deref(), limit, parts.as_deref())?;
             match queries {
                 Some(file) => search::many(&store, &options, &file),
                 None => search::one(&store, &options, query.as_deref(), json),
             }
         }
+        MemoryAction::Events { limit, json } => events::run(&happened, owner, limit.into(), json),
         MemoryAction::Reindex => {
             store.reindex().map_err(CommandError::from).and_then(|()| import::fill(&store))
         }
+        MemoryAction::Proposals => proposals::list(&store),
+        MemoryAction::Decide { proposal, decision } => proposals::decide(&store, proposal, &decision),
         MemoryAction::Stats => statistics(&store, &folder),
     };
     // What was saved may wait for its index; a failure there costs nothing but time later.
@@ -90,17 +100,15 @@ pub fn run(config: &Config, agent: Option<&str>, action: MemoryAction) -> Result
     done
 }
 
-fn default_agent(config: &Config) -> String {
-    let agent = config.agents.iter().find(|agent| agent.is_default).or(config.agents.first());
-    agent.map(|agent| agent.id.to_string()).unwrap_or_default()
-}
-
-fn data_folder(config: &Config, agent: Option<&str>) -> Result<PathBuf, CommandError> {
-    let id = agent.map_or_else(|| default_agent(config), str::to_owned);
-    if config.agents.iter().all(|known| known.id.as_str() != id) {
-        return Err(CommandError::Invalid(format!("there is no agent {id:?} in the config")));
-    }
-    Ok(config.data_folder.join("agents").join(id).join("data"))
+/// The agent that is named, else the default one.
+fn owner<'a>(config: &'a Config, agent: Option<&str>) -> Result<&'a AgentConfig, CommandError> {
+    let mut agents = config.agents.iter();
+    let found = match agent {
+        Some(id) => agents.find(|known| known.id.as_str() == id),
+        None => agents.find(|agent| agent.is_default).or(config.agents.first()),
+    };
+    let missing = || format!("there is no agent {:?} in the config", agent.unwrap_or_default());
+    found.ok_or_else(|| CommandError::Invalid(missing()))
 }
 
 fn statistics(store: &MemoryStore, folder: &std::path::Path) -> Result<bool, CommandError> {
@@ -116,7 +124,13 @@ fn statistics(store: &MemoryStore, folder: &std::path::Path) -> Result<bool, Com
     line("forgotten", statistics.forgotten.to_string())?;
     line("associations", statistics.associations.to_string())?;
     line("changes", format!("{}, {} of them in the text index", statistics.changes, statistics.indexed))?;
-    line("without vector", statistics.without_vector.to_string())?;
+    match statistics.without_vector {
+        Some(count) => line("without vector", count.to_string())?,
+        None => line("vectors", "none: there is no embedding model".to_owned())?,
+    }
+    if let Some(health) = statistics.vector_index {
+        line("vector index", health.to_string())?;
+    }
     line("database", bytes(fs::metadata(folder.join("spacebot.db")).map_or(0, |file| file.len())))?;
     Ok(true)
 }

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use super::{
-    AgentConfig, ApiType, Config, DAY, IrcConfig, MissedSlots, SandboxMode, Secret, WorkingMemoryConfig,
+    AgentConfig, ApiType, Config, DAY, IrcConfig, Language, MemoryConfig, MissedSlots, SandboxMode, Secret,
+    VectorIndexKind, WorkingMemoryConfig,
 };
 use crate::clock::Zone;
 
@@ -80,7 +81,12 @@ fn write_all(out: &mut String, config: &Config) -> std::fmt::Result {
         writeln!(out, "\n[{name}]\nenabled = {enabled}\nbind = {}\nport = {port}", text(&bind.to_string()))?;
         secret(out, "auth_token", token.as_ref())?;
     }
-    let embedding = &config.embedding;
+    let MemoryConfig { embedding, index, language } = &config.memory;
+    let named =
+        |names: &[(&str, bool)]| names.iter().find(|(_, it)| *it).map_or("", |(name, _)| *name).to_owned();
+    let index = named(&VectorIndexKind::ALL.map(|(name, kind)| (name, kind == *index)));
+    let language = named(&Language::ALL.map(|(name, known)| (name, known == *language)));
+    writeln!(out, "\n[memory]\nindex = {}\nlanguage = {}", text(&index), text(&language))?;
     writeln!(out, "\n[memory.embedding]\nenabled = {}", embedding.enabled)?;
     let path =
         |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());

@@ -13,8 +13,9 @@ use toml::de::DeTable;
 use super::section::{Section, Source};
 use super::{
     AgentConfig, ApiConfig, ApiType, BindingConfig, Config, ConfigError, DAY, EmbeddingConfig, IrcConfig,
-    LimitsConfig, LlmConfig, MissedSlots, OFFLINE_MODEL, ProviderConfig, RoutingConfig, SandboxConfig,
-    SandboxMode, ScheduleConfig, Secret, WebhookConfig, WorkingMemoryConfig,
+    Language, LimitsConfig, LlmConfig, MemoryConfig, MissedSlots, OFFLINE_MODEL, ProviderConfig,
+    RoutingConfig, SandboxConfig, SandboxMode, ScheduleConfig, Secret, VectorIndexKind, WebhookConfig,
+    WorkingMemoryConfig,
 };
 use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
@@ -150,10 +151,18 @@ fn resolve(
     messaging.finish();
     let bindings = bindings(root, &agents, &irc);
     let api = api(&root.table("api"));
-    let memory = root.table("memory");
-    let embedding = embedding(&memory.table("embedding"));
-    memory.finish();
-    Config { data_folder, file, log_level, llm, agents, bindings, webhook, irc, api, embedding }
+    let memory = memory(&root.table("memory"));
+    Config { data_folder, file, log_level, llm, agents, bindings, webhook, irc, api, memory }
+}
+
+fn memory(section: &Section<'_, '_>) -> MemoryConfig {
+    let config = MemoryConfig {
+        index: section.choice("index", &VectorIndexKind::ALL).unwrap_or_default(),
+        language: section.choice("language", &Language::ALL).unwrap_or_default(),
+        embedding: embedding(&section.table("embedding")),
+    };
+    section.finish();
+    config
 }
 
 fn embedding(section: &Section<'_, '_>) -> EmbeddingConfig {

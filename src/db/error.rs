@@ -14,6 +14,8 @@ pub enum DbError {
     Migration { name: String, reason: String },
     #[error("the disk is full")]
     Full,
+    #[error("too many writes wait for the disk")]
+    QueueFull,
     #[error("the database file is locked by another process")]
     Busy,
     #[error("the database file is damaged: {0}")]
@@ -33,7 +35,7 @@ pub enum DbError {
 impl Fault for DbError {
     fn kind(&self) -> Kind {
         match self {
-            DbError::Full => Kind::Full,
+            DbError::Full | DbError::QueueFull => Kind::Full,
             DbError::Busy | DbError::Disk(_) | DbError::Closed => Kind::Transient,
             DbError::NotFound(_) => Kind::NotFound,
             DbError::Open { .. } | DbError::Migration { .. } | DbError::Corrupt(_) | DbError::Refused(_) => {

@@ -11,6 +11,12 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (20261121000200, "memory_imports", include_str!("../../migrations/20261121000200_memory_imports.sql")),
     (20261121000300, "memory_vectors", include_str!("../../migrations/20261121000300_memory_vectors.sql")),
     (20261121000400, "memory_archive", include_str!("../../migrations/20261121000400_memory_archive.sql")),
+    (20261121000500, "vector_changes", include_str!("../../migrations/20261121000500_vector_changes.sql")),
+    (
+        20261121000600,
+        "memory_proposals",
+        include_str!("../../migrations/20261121000600_memory_proposals.sql"),
+    ),
     (20261121002000, "working_memory", include_str!("../../migrations/20261121002000_working_memory.sql")),
     (20261121003000, "cron", include_str!("../../migrations/20261121003000_cron.sql")),
 ];

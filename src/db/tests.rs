@@ -123,3 +123,39 @@ fn a_deferred_write_comes_by_itself_when_nothing_else_is_written() {
     db.close();
     handle.join().expect("join");
 }
+
+#[test]
+fn what_must_not_wait_is_told_after_the_commit_and_refused_when_the_queue_is_full() {
+    let (_folder, db, handle) = opened();
+    let ((entered, holding), (release, released)) = (bounded(1), bounded::<()>(1));
+    let held = db
+        .submit(move |_| {
+            entered.send(()).expect("the test");
+            released.recv().expect("the test");
+            Ok(())
+        })
+        .expect("submit");
+    holding.recv().expect("the writer");
+    let (told, tell) = bounded(2 * WRITE_QUEUE);
+    let many = WRITE_QUEUE as i64 + 10;
+    for n in 1..=many {
+        let told = told.clone();
+        db.submit_then(insert(n), move |result| told.send((n, result)).expect("the test"));
+    }
+    let refused: Vec<_> = tell.try_iter().collect();
+    assert_eq!(refused.len(), 10, "the others wait");
+    assert!(refused.iter().all(|(_, result)| matches!(result, Err(DbError::QueueFull))));
+    assert!(matches!(db.defer(|_| Ok(())), Ok(()) | Err(DbError::QueueFull)), "and does not wait");
+    release.send(()).expect("the writer");
+    held.wait().expect("held");
+    for n in 1..=WRITE_QUEUE as i64 {
+        let (told, result) = tell.recv().expect("told");
+        assert_eq!((told, result.expect("stored")), (n, n));
+    }
+    assert_eq!(numbers(&db).len(), WRITE_QUEUE);
+    db.close();
+    handle.join().expect("join");
+    let (closed, was_closed) = bounded(1);
+    db.submit_then(insert(9999), move |result| closed.send(result).expect("the test"));
+    assert!(matches!(was_closed.recv().expect("told"), Err(DbError::Closed)));
+}

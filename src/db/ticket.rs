@@ -1,5 +1,6 @@
-//! The promise of a queued write: one slot, filled once. A channel would do the same, but spins
-//! before it sleeps, and a commit takes far longer than a spin.
+//! The promise of a queued write: one slot, filled once, or a call for those who do not wait on a thread.
+//! A channel would do the same as the slot, but spins before it sleeps, and a commit takes far longer
+//! than a spin.
 
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -15,24 +16,44 @@ struct Slot<T> {
 pub struct Ticket<T>(Arc<Slot<T>>);
 
 /// The writer's end; dropped without an answer, it answers that the database is closed.
-pub(super) struct Reply<T>(Arc<Slot<T>>);
+pub(super) struct Reply<T>(To<T>);
+
+enum To<T> {
+    Slot(Arc<Slot<T>>),
+    Call(Box<dyn FnOnce(Result<T, DbError>) + Send>),
+    Answered,
+}
 
 pub(super) fn ticket<T>() -> (Reply<T>, Ticket<T>) {
     let slot = Arc::new(Slot { result: Mutex::new(None), filled: Condvar::new() });
-    (Reply(slot.clone()), Ticket(slot))
+    (Reply(To::Slot(slot.clone())), Ticket(slot))
 }
 
 impl<T> Reply<T> {
-    pub(super) fn send(self, result: Result<T, DbError>) {
-        *lock(&self.0.result) = Some(result);
-        // The drop wakes whoever waits.
+    /// `done` is called on the thread of the writer and must not wait for it.
+    pub(super) fn call(done: impl FnOnce(Result<T, DbError>) + Send + 'static) -> Self {
+        Self(To::Call(Box::new(done)))
+    }
+
+    pub(super) fn send(mut self, result: Result<T, DbError>) {
+        self.give(result);
+    }
+
+    fn give(&mut self, result: Result<T, DbError>) {
+        match std::mem::replace(&mut self.0, To::Answered) {
+            To::Slot(slot) => {
+                *lock(&slot.result) = Some(result);
+                slot.filled.notify_one();
+            }
+            To::Call(done) => done(result),
+            To::Answered => {}
+        }
     }
 }
 
 impl<T> Drop for Reply<T> {
     fn drop(&mut self) {
-        lock(&self.0.result).get_or_insert(Err(DbError::Closed));
-        self.0.filled.notify_one();
+        self.give(Err(DbError::Closed));
     }
 }
 

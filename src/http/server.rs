@@ -8,13 +8,15 @@
 //! and a response that is read slowly go back to the table.
 //!
 //! A handler may park a request (long poll). It is then dispatched again after
-//! [`ServerHandle::wake`] with its key, or at its deadline.
+//! [`ServerHandle::wake`] with its key, or at its deadline. Or it promises an answer that somebody
+//! else makes ([`promise`]): what waits for the disk holds no worker.
 
 mod accept;
 mod connection;
 mod framing;
 mod guard;
 mod lease;
+mod promise;
 mod request;
 mod response;
 mod table;
@@ -28,8 +30,9 @@ use std::time::Duration;
 pub use guard::{authorized, is_from_foreign_page};
 pub use httparse::Header;
 pub use lease::{Lease, Leases};
+pub use promise::{Later, Promise, promise};
 pub use request::{Parameter, Request, percent_decode};
-pub use response::Response;
+pub use response::{Response, Settled};
 
 use nix::sys::socket::{Backlog, listen};
 
@@ -43,8 +46,8 @@ const BACKLOG: i32 = 512;
 /// Most fields of one request's head.
 const MAX_HEADERS: usize = 64;
 
-/// Answers requests. Called by several threads at once; it may block (on a commit, say), and then
-/// holds one of the workers.
+/// Answers requests. Called by several threads at once. While it blocks it holds one of the few workers:
+/// what may take long belongs into [`Outcome::Later`].
 pub trait Handler: Send + Sync {
     fn handle(&self, request: &Request<'_>) -> Outcome;
 }
@@ -65,6 +68,8 @@ pub enum Outcome {
         key: String,
         wait: Duration,
     },
+    /// Somebody else answers, through the [`Promise`] that belongs to it.
+    Later(Later),
 }
 
 /// What the server takes at most, and for how long. The defaults are meant for the daemon; tests

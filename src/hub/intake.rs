@@ -1,23 +1,29 @@
-//! The way in: runs on the adapter's thread, finds the agent, commits to its inbox, tells the hub.
+//! The way in: finds the agent on the adapter's thread, commits to its inbox, tells the hub.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crossbeam_channel::Sender;
 
 use super::bindings::{Bindings, Refused};
 use super::state::Event;
 use crate::conversation::{Conversations, Place};
+use crate::db::DbError;
 use crate::error::Fault;
-use crate::id::AgentId;
-use crate::message::{Accepted, Inbound, Intake, IntakeError};
+use crate::id::{AgentId, InboxId};
+use crate::message::{Accepted, Inbound, Intake, IntakeError, Taken};
+
+/// Messages that wait for their commit without a thread; one more is refused. Half of the database's
+/// queue, so that the processes that answer have the other half.
+const WAITING_MAX: usize = 128;
 
 pub struct AgentIntake {
     bindings: Bindings,
     agents: BTreeMap<AgentId, Conversations>,
     hub: Sender<Event>,
     stopping: Arc<AtomicBool>,
+    waiting: Arc<AtomicUsize>,
 }
 
 impl AgentIntake {
@@ -28,36 +34,86 @@ impl AgentIntake {
         hub: Sender<Event>,
         stopping: Arc<AtomicBool>,
     ) -> Self {
-        Self { bindings, agents, hub, stopping }
+        Self { bindings, agents, hub, stopping, waiting: Arc::default() }
     }
-}
 
-impl Intake for AgentIntake {
-    fn accept(&self, message: Inbound) -> Result<Accepted, IntakeError> {
+    /// Whom the message is for.
+    fn route(&self, message: &Inbound) -> Result<(&Conversations, Arrival), Result<Accepted, IntakeError>> {
         if self.stopping.load(Ordering::SeqCst) {
-            return Err(IntakeError::Stopping);
+            return Err(Err(IntakeError::Stopping));
         }
-        let agent = match self.bindings.route(&message) {
+        let agent = match self.bindings.route(message) {
             Ok(agent) => agent.clone(),
             Err(Refused::NotAddressed) => {
-                return Ok(Accepted::Refused("the message does not name the agent"));
+                return Err(Ok(Accepted::Refused("the message does not name the agent")));
             }
-            Err(Refused::UnknownAgent(name)) => return Err(IntakeError::UnknownAgent(name)),
+            Err(Refused::UnknownAgent(name)) => return Err(Err(IntakeError::UnknownAgent(name))),
         };
-        let conversations =
-            self.agents.get(&agent).ok_or_else(|| IntakeError::UnknownAgent(agent.to_string()))?;
+        let unknown = || Err(IntakeError::UnknownAgent(agent.to_string()));
+        let conversations = self.agents.get(&agent).ok_or_else(unknown)?;
         let place = Place {
             conversation: message.conversation.clone(),
             instance: message.instance.clone(),
             direct: message.direct,
             name: message.place.clone(),
         };
-        let received = conversations
-            .receive(message)
-            .map_err(|error| IntakeError::Storage(error.to_string(), error.kind()))?;
+        Ok((conversations, Arrival { hub: self.hub.clone(), agent, place }))
+    }
+
+    /// A place among those who wait, if there is one.
+    fn wait(&self) -> Option<Waiting> {
+        let more = |count: usize| (count < WAITING_MAX).then_some(count + 1);
+        self.waiting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
+        Some(Waiting(self.waiting.clone()))
+    }
+}
+
+impl Intake for AgentIntake {
+    fn accept(&self, message: Inbound) -> Result<Accepted, IntakeError> {
+        match self.route(&message) {
+            Ok((conversations, arrival)) => arrival.tell(conversations.receive(message)),
+            Err(outcome) => outcome,
+        }
+    }
+
+    fn begin(&self, message: Inbound, taken: Taken) {
+        let (conversations, arrival) = match self.route(&message) {
+            Ok(found) => found,
+            Err(outcome) => return taken(outcome),
+        };
+        let Some(waiting) = self.wait() else { return taken(Err(IntakeError::Busy)) };
+        conversations.begin_receive(message, move |received| {
+            drop(waiting);
+            taken(arrival.tell(received));
+        });
+    }
+}
+
+/// Ends when it is dropped.
+struct Waiting(Arc<AtomicUsize>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// What the hub hears of a message once it is committed.
+struct Arrival {
+    hub: Sender<Event>,
+    agent: AgentId,
+    place: Place,
+}
+
+impl Arrival {
+    /// May run on the thread of the database: the hub, which it waits for when the queue is full,
+    /// never waits for that one.
+    fn tell(self, received: Result<Option<InboxId>, DbError>) -> Result<Accepted, IntakeError> {
+        let Self { hub, agent, place } = self;
+        let received = received.map_err(|error| IntakeError::Storage(error.to_string(), error.kind()))?;
         let Some(inbox) = received else { return Ok(Accepted::Duplicate) };
         // A hub that is gone reads the inbox at its next start.
-        self.hub.send(Event::Arrived { agent, place, inbox }).ok();
+        hub.send(Event::Arrived { agent, place, inbox }).ok();
         Ok(Accepted::New(inbox))
     }
 }

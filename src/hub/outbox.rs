@@ -4,7 +4,7 @@
 use crate::conversation::Conversations;
 use crate::error::Kind;
 use crate::id::{ConversationId, InstanceId, OutboxId};
-use crate::message::{Delivery, Outbound, Outbox, OutboxError};
+use crate::message::{Delivery, Outbound, Outbox, OutboxError, Recorded};
 
 /// Low bits of an id that hold the agent's place in the list.
 const AGENT_BITS: u32 = 6;
@@ -60,6 +60,32 @@ impl Outbox for AgentOutbox {
     ) -> Result<(), OutboxError> {
         self.for_each(ids, |agent, rows| agent.record(rows, conversation, delivery.clone()))
     }
+
+    fn begin_record(
+        &self,
+        ids: &[OutboxId],
+        conversation: &ConversationId,
+        delivery: Delivery,
+        recorded: Recorded,
+    ) {
+        match self.by_agent(ids) {
+            Ok(parts) => record_all(parts, conversation.clone(), delivery, recorded),
+            Err(error) => recorded(Err(error)),
+        }
+    }
+}
+
+type Part = (Conversations, Vec<OutboxId>);
+
+/// One agent after the other; nearly always there is but one.
+fn record_all(mut parts: Vec<Part>, conversation: ConversationId, delivery: Delivery, recorded: Recorded) {
+    let Some((agent, rows)) = parts.pop() else { return recorded(Ok(())) };
+    let (of_all, again) = (conversation.clone(), delivery.clone());
+    let next = move |result: Result<(), OutboxError>| match result {
+        Ok(()) => record_all(parts, of_all, again, recorded),
+        Err(error) => recorded(Err(error)),
+    };
+    agent.begin_record(&rows, &conversation, delivery, Box::new(next));
 }
 
 impl AgentOutbox {
@@ -69,21 +95,26 @@ impl AgentOutbox {
         ids: &[OutboxId],
         change: impl Fn(&Conversations, &[OutboxId]) -> Result<(), OutboxError>,
     ) -> Result<(), OutboxError> {
+        self.by_agent(ids)?.iter().try_for_each(|(agent, rows)| change(agent, rows))
+    }
+
+    fn by_agent(&self, ids: &[OutboxId]) -> Result<Vec<Part>, OutboxError> {
         let mask = (1 << AGENT_BITS) - 1;
+        let of_nobody =
+            |id: &OutboxId| usize::try_from(id.0 & mask).is_ok_and(|place| place >= self.agents.len());
+        if let Some(id) = ids.iter().find(|id| of_nobody(id)) {
+            let reason = format!("answer {id} belongs to no agent");
+            return Err(OutboxError { reason, kind: Kind::NotFound });
+        }
+        let mut parts = Vec::new();
         for (place, agent) in (0_i64..).zip(&self.agents) {
             let rows: Vec<_> =
                 ids.iter().filter(|id| id.0 & mask == place).map(|id| OutboxId(id.0 >> AGENT_BITS)).collect();
             if !rows.is_empty() {
-                change(agent, &rows)?;
+                parts.push((agent.clone(), rows));
             }
         }
-        match ids.iter().find(|id| usize::try_from(id.0 & mask).is_ok_and(|place| place >= self.agents.len()))
-        {
-            Some(id) => {
-                Err(OutboxError { reason: format!("answer {id} belongs to no agent"), kind: Kind::NotFound })
-            }
-            None => Ok(()),
-        }
+        Ok(parts)
     }
 }
 

@@ -142,12 +142,14 @@ impl Performer {
         }
         let wait = deadline.map(|at| at.saturating_sub(self.parts.clock.monotonic()));
         let timer = wait.map_or_else(never, |wait| at(Instant::now() + wait));
-        let closed = never();
-        let inbound = if self.draining { &closed } else { &inputs.inbound };
         select! {
             recv(inputs.control) -> event => event.unwrap_or(Event::Stop),
             recv(inputs.up) -> event => event.map_or(Event::Timer, Event::Process),
-            recv(inbound) -> event => event.unwrap_or(Event::Timer),
+            recv(inputs.inbound) -> event => match event {
+                Ok(event) if !self.draining => event,
+                // It stands in the inbox and is found at the next start; nobody may wait for us meanwhile.
+                _ => Event::Timer,
+            },
             recv(inputs.commands) -> command => command.map_or(Event::Timer, Event::Command),
             recv(timer) -> _ => Event::Timer,
         }

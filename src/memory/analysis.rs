@@ -1,23 +1,24 @@
 //! From text to index words: the same steps for a stored memory, for one that is not in the index yet
 //! and for a query, so that the three agree.
 //!
-//! Lower case, no accents, no stop words, English stems; a character of a script without word gaps is
+//! Lower case, no accents, no stop words, the stems of one language; a character of a script without word gaps is
 //! a word of its own.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use tantivy::tokenizer::{
-    AsciiFoldingFilter, Language, LowerCaser, RemoveLongFilter, SimpleTokenizer, Stemmer, StopWordFilter,
-    TextAnalyzer,
+    AsciiFoldingFilter, Language as StemLanguage, LowerCaser, RemoveLongFilter, SimpleTokenizer, Stemmer,
+    StopWordFilter, TextAnalyzer,
 };
 
 use super::record::{Memory, Source};
 use crate::clock::Timestamp;
+use crate::config::Language;
 use crate::text;
 
 /// Part of the index's format: changing what this file does needs a new number, which rebuilds.
-pub(super) const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Longest word that is indexed, in bytes: a SHA-256 in hexadecimal still is.
 const WORD_BYTES_MAX: usize = 72;
@@ -35,7 +36,10 @@ const STOP_WORDS: &str = "a about all am an and any are aren as at be because be
     wouldn you your yours yourself yourselves";
 
 #[derive(Clone)]
-pub(super) struct Analyzer(TextAnalyzer);
+pub(super) struct Analyzer {
+    words: TextAnalyzer,
+    version: u32,
+}
 
 /// The words of a text and how often each occurs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,27 +58,44 @@ pub(super) struct QueryWord {
 }
 
 impl Analyzer {
-    pub(super) fn new() -> Self {
-        let stop_words = STOP_WORDS.split_whitespace().map(str::to_owned);
-        Self(
-            TextAnalyzer::builder(SimpleTokenizer::default())
-                .filter(RemoveLongFilter::limit(WORD_BYTES_MAX))
-                .filter(LowerCaser)
-                .filter(AsciiFoldingFilter)
-                .filter(StopWordFilter::remove(stop_words))
-                .filter(Stemmer::new(Language::English))
-                .build(),
-        )
+    pub(super) fn new(language: Language) -> Self {
+        let stems = language_of(language);
+        let stop_words = match stems {
+            Some(StemLanguage::English) => {
+                Some(StopWordFilter::remove(STOP_WORDS.split_whitespace().map(str::to_owned)))
+            }
+            // Those that somebody has made a list for.
+            other => other.and_then(StopWordFilter::new),
+        };
+        let mut builder = TextAnalyzer::builder(SimpleTokenizer::default())
+            .filter(RemoveLongFilter::limit(WORD_BYTES_MAX))
+            .filter(LowerCaser)
+            .dynamic();
+        if let Some(stop_words) = stop_words {
+            // Before the accents go: the lists have them.
+            builder = builder.filter_dynamic(stop_words);
+        }
+        builder = builder.filter_dynamic(AsciiFoldingFilter);
+        if let Some(language) = stems {
+            builder = builder.filter_dynamic(Stemmer::new(language));
+        }
+        let place = Language::ALL.iter().position(|(_, known)| *known == language).unwrap_or_default();
+        Self { words: builder.build(), version: VERSION * 100 + place as u32 }
+    }
+
+    /// Two analyzers with the same version make the same words.
+    pub(super) fn version(&self) -> u32 {
+        self.version
     }
 
     /// For tantivy, which takes what [`indexed_text`] returns through the same steps.
     pub(super) fn tokenizer(&self) -> TextAnalyzer {
-        self.0.clone()
+        self.words.clone()
     }
 
     /// The words of what [`indexed_text`] returned.
     pub(super) fn words(&self, indexed: &str) -> Words {
-        let mut analyzer = self.0.clone();
+        let mut analyzer = self.words.clone();
         let mut stream = analyzer.token_stream(indexed);
         let mut words = Words::default();
         while let Some(token) = stream.next() {
@@ -92,7 +113,7 @@ impl Analyzer {
     /// The words to search for, each once; none when the text has only stop words or signs.
     pub(super) fn query_words(&self, query: &str) -> Vec<QueryWord> {
         let query = spread(text::prefix(query, QUERY_BYTES_MAX));
-        let mut analyzer = self.0.clone();
+        let mut analyzer = self.words.clone();
         let mut stream = analyzer.token_stream(&query);
         let mut words: Vec<QueryWord> = Vec::new();
         while words.len() < QUERY_WORDS_MAX
@@ -105,6 +126,30 @@ impl Analyzer {
         }
         words
     }
+}
+
+fn language_of(language: Language) -> Option<StemLanguage> {
+    Some(match language {
+        Language::Arabic => StemLanguage::Arabic,
+        Language::Danish => StemLanguage::Danish,
+        Language::Dutch => StemLanguage::Dutch,
+        Language::English => StemLanguage::English,
+        Language::Finnish => StemLanguage::Finnish,
+        Language::French => StemLanguage::French,
+        Language::German => StemLanguage::German,
+        Language::Greek => StemLanguage::Greek,
+        Language::Hungarian => StemLanguage::Hungarian,
+        Language::Italian => StemLanguage::Italian,
+        Language::Norwegian => StemLanguage::Norwegian,
+        Language::Portuguese => StemLanguage::Portuguese,
+        Language::Romanian => StemLanguage::Romanian,
+        Language::Russian => StemLanguage::Russian,
+        Language::Spanish => StemLanguage::Spanish,
+        Language::Swedish => StemLanguage::Swedish,
+        Language::Tamil => StemLanguage::Tamil,
+        Language::Turkish => StemLanguage::Turkish,
+        Language::None => return None,
+    })
 }
 
 /// Everything of a memory that it can be found by: content, who said it, the day.
@@ -157,7 +202,7 @@ mod tests {
     use super::*;
 
     fn stems(text: &str) -> Vec<String> {
-        Analyzer::new().query_words(text).into_iter().map(|word| word.stem).collect()
+        Analyzer::new(Language::English).query_words(text).into_iter().map(|word| word.stem).collect()
     }
 
     #[test]
@@ -188,7 +233,7 @@ mod tests {
 
     #[test]
     fn the_asked_form_is_kept_for_the_explanation() {
-        let words = Analyzer::new().query_words("Cafés nearby");
+        let words = Analyzer::new(Language::English).query_words("Cafés nearby");
         assert_eq!(words[0].asked, "Cafés");
     }
 }

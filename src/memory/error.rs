@@ -7,6 +7,7 @@ use tantivy::TantivyError;
 use tantivy::directory::error::{LockError, OpenDirectoryError, OpenReadError, OpenWriteError};
 
 use super::embed::EmbedError;
+use super::vector_index::VectorError;
 use crate::db::DbError;
 use crate::error::{Fault, Kind};
 
@@ -20,6 +21,8 @@ pub enum MemoryError {
     Invalid(String),
     #[error("{0}")]
     Embedding(EmbedError),
+    #[error("{0}")]
+    VectorIndex(#[from] VectorError),
     #[error("there is no memory with the id {0:?}")]
     NotFound(String),
 }
@@ -30,6 +33,7 @@ impl Fault for MemoryError {
             MemoryError::Database(error) => error.kind(),
             MemoryError::Index { kind, .. } => *kind,
             MemoryError::Embedding(error) => error.kind(),
+            MemoryError::VectorIndex(error) => error.kind(),
             MemoryError::Invalid(_) => Kind::Invalid,
             MemoryError::NotFound(_) => Kind::NotFound,
         }
@@ -39,6 +43,7 @@ impl Fault for MemoryError {
         match self {
             MemoryError::Database(error) => error.hint(),
             MemoryError::Embedding(error) => error.hint(),
+            MemoryError::VectorIndex(error) => error.hint(),
             MemoryError::Index { .. } => Some(
                 "the folder holds nothing of its own: it may be deleted and is rebuilt from the database",
             ),

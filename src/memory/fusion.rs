@@ -55,9 +55,11 @@ pub(super) fn by_score(words: &List, meaning: &List) -> Ranking {
     }
     let highest = meaning.first().map_or(1.0, |(_, score)| f64::from(*score));
     let lowest = meaning.last().map_or(0.0, |(_, score)| f64::from(*score));
+    let range = highest - lowest;
     for (id, score) in meaning {
-        let range = (highest - lowest).max(1e-6);
-        ranking.entry(id.clone()).or_default().meaning = (f64::from(*score) - lowest) / range;
+        // One alone, or all alike: none of them is the worst.
+        let share = if range > 1e-6 { (f64::from(*score) - lowest) / range } else { 1.0 };
+        ranking.entry(id.clone()).or_default().meaning = share;
     }
     ranking
 }
@@ -122,6 +124,11 @@ mod tests {
     #[test]
     fn empty_lists_and_equal_scores_are_no_trouble() {
         assert!(by_score(&List::new(), &List::new()).is_empty());
+        let ranking = by_score(&List::new(), &list(&[("alone", 0.5)]));
+        assert!(
+            (ranking["alone"].meaning - 1.0).abs() < f64::EPSILON,
+            "the only one is the best: {ranking:?}"
+        );
         let ranking = by_score(&list(&[("a", 0.0)]), &list(&[("a", 0.5), ("b", 0.5)]));
         assert!(ranking.values().all(|scores| scores.total().is_finite()), "{ranking:?}");
     }

@@ -12,7 +12,7 @@ use tantivy::schema::{
 };
 use tantivy::{Index, IndexSettings, ReloadPolicy, Searcher, TantivyDocument, TantivyError};
 
-use super::analysis::{self, Analyzer};
+use super::analysis::Analyzer;
 use super::record::Memory;
 use super::store;
 use crate::db::Db;
@@ -89,10 +89,10 @@ pub(super) struct Payload {
 
 impl Payload {
     /// `newest` is the memory with the last change that went in.
-    pub(super) fn new(newest: &Memory) -> Self {
+    pub(super) fn new(newest: &Memory, analyzer: &Analyzer) -> Self {
         Self {
             format: FORMAT,
-            analysis: analysis::VERSION,
+            analysis: analyzer.version(),
             change_seq: newest.change_seq,
             id: newest.id.clone(),
         }
@@ -135,8 +135,8 @@ pub(super) fn open_current(folder: &Path, db: &Db, analyzer: &Analyzer) -> Resul
     let metas = index.load_metas().map_err(|error| error.to_string())?;
     let Some(payload) = metas.payload else { return Err("it was never finished".to_owned()) };
     let payload: Payload = serde_json::from_str(&payload).map_err(|error| error.to_string())?;
-    if payload.format != FORMAT || payload.analysis != analysis::VERSION {
-        return Err("it was written by another version".to_owned());
+    if payload.format != FORMAT || payload.analysis != analyzer.version() {
+        return Err("it was written by another version or for another language".to_owned());
     }
     let change = db
         .read(|connection| store::change_of(connection, &payload.id))

@@ -134,11 +134,13 @@ impl Source {
     }
 
     /// What a process saved, with what it says about the source. A claim may lower the trust (it came
-    /// from a page, a file, a tool), never raise it to that of the user's own word.
-    pub fn claimed(process: ProcessId, claim: Option<&str>) -> Self {
+    /// from a page, a file, a tool), never raise it to that of the user's own word; nor can it be the agent's
+    /// own when the process has read what others wrote (`outside`).
+    pub fn claimed(process: ProcessId, claim: Option<&str>, outside: bool) -> Self {
         let claim = claim.map(str::trim).filter(|claim| !claim.is_empty());
         let who = match claim.map(|claim| Self::parse(claim).who) {
             Some(lower @ (Who::Tool | Who::File | Who::Web)) => lower,
+            _ if outside => Who::Tool,
             _ => Who::Agent,
         };
         Self { who, reference: Some(process.to_string()), label: claim.map(str::to_owned) }
@@ -419,8 +421,9 @@ mod tests {
             (Some("   "), "agent:branch:7"),
         ];
         for (claim, expected) in cases {
-            assert_eq!(Source::claimed(process, claim).to_string(), expected);
+            assert_eq!(Source::claimed(process, claim, false).to_string(), expected);
         }
+        assert_eq!(Source::claimed(process, Some("user"), true).to_string(), "tool:branch:7 | user");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! to it, or happened when the question says. Each of these is one statement, not one for each hit.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::analysis::{Analyzer, QueryWord, indexed_text};
@@ -44,6 +45,10 @@ const IMPORTANCE_BONUS: f64 = 0.06;
 const RECENCY_BONUS: f64 = 0.04;
 /// A memory this old has half of that.
 const RECENCY_HALF: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Memories read at a time for a list by importance, and how often: among thousands of equals the newest
+/// are read, which have faded least.
+const IMPORTANT_ROWS: usize = 200;
+const IMPORTANT_PAGES: usize = 20;
 /// What is read of a memory to say which words matched, in bytes.
 const EXPLAINED_BYTES: usize = 8_000;
 
@@ -64,8 +69,8 @@ pub(super) fn search(
         (Mode::Typed, _) if query.memory_type.is_none() => {
             Err(MemoryError::Invalid("a typed search needs a memory type".to_owned()))
         }
-        (Mode::Recent | Mode::Typed, _) => listed(db, query, query.sort.unwrap_or(Sort::Recent)),
-        (Mode::Important, _) => listed(db, query, query.sort.unwrap_or(Sort::Importance)),
+        (Mode::Recent | Mode::Typed, _) => listed(db, query, query.sort.unwrap_or(Sort::Recent), now),
+        (Mode::Important, _) => listed(db, query, query.sort.unwrap_or(Sort::Importance), now),
     }
 }
 
@@ -73,7 +78,7 @@ pub(super) fn search(
 pub(super) struct Sources<'a> {
     pub(super) db: &'a Db,
     pub(super) text_index: &'a TextIndex,
-    pub(super) vectors: Option<&'a Vectors>,
+    pub(super) vectors: Option<&'a Arc<Vectors>>,
 }
 
 fn hybrid(
@@ -286,23 +291,51 @@ fn ranked(
 /// of 0 says that nothing matched.
 fn newest_instead(db: &Db, query: &SearchQuery) -> Result<Vec<Hit>, MemoryError> {
     let memories =
-        db.read(|connection| store::list(connection, Sort::Recent, query.memory_type, query.limit))?;
+        db.read(|connection| store::list(connection, Sort::Recent, query.memory_type, query.limit, 0))?;
     let why = "no word of the query can be searched; among the newest";
     Ok(memories.into_iter().map(|memory| Hit { memory, score: 0.0, why: why.to_owned() }).collect())
 }
 
-fn listed(db: &Db, query: &SearchQuery, sort: Sort) -> Result<Vec<Hit>, MemoryError> {
-    let memories = db.read(|connection| store::list(connection, sort, query.memory_type, query.limit))?;
+fn listed(db: &Db, query: &SearchQuery, sort: Sort, now: Timestamp) -> Result<Vec<Hit>, MemoryError> {
+    let memories = match sort {
+        Sort::Importance => most_important(db, query, now)?,
+        Sort::Recent | Sort::MostAccessed => {
+            db.read(|connection| store::list(connection, sort, query.memory_type, query.limit, 0))?
+        }
+    };
     let total = memories.len() as f64;
     let hit = |(rank, memory): (usize, Memory)| {
         let order = match sort {
             Sort::Recent => "created".to_owned(),
-            Sort::Importance => format!("importance {:.2}", memory.importance),
+            Sort::Importance => format!("importance {:.2}", upkeep::importance(&memory, now)),
             Sort::MostAccessed => format!("read {} times", memory.access_count),
         };
         Hit { score: 1.0 - rank as f64 / total, why: format!("number {} by {order}", rank + 1), memory }
     };
     Ok(memories.into_iter().enumerate().map(hit).collect())
+}
+
+/// By the importance that is left, which no index knows: read from the top of the stored one until nothing
+/// that follows can be more important than what was found.
+fn most_important(db: &Db, query: &SearchQuery, now: Timestamp) -> Result<Vec<Memory>, MemoryError> {
+    let mut best: Vec<(f64, Memory)> = Vec::new();
+    for page in 0..IMPORTANT_PAGES {
+        let skip = page * IMPORTANT_ROWS;
+        let read = |connection: &_| {
+            store::list(connection, Sort::Importance, query.memory_type, IMPORTANT_ROWS, skip)
+        };
+        let memories = db.read(read)?;
+        let full = memories.len() == IMPORTANT_ROWS;
+        let highest_left = memories.last().map_or(0.0, |memory| upkeep::at_most(memory.importance));
+        best.extend(memories.into_iter().map(|memory| (upkeep::importance(&memory, now), memory)));
+        best.sort_by(|one, other| other.0.total_cmp(&one.0).then(other.1.created_at.cmp(&one.1.created_at)));
+        best.truncate(query.limit);
+        let enough = best.len() == query.limit && best.last().is_some_and(|(left, _)| *left >= highest_left);
+        if enough || !full {
+            break;
+        }
+    }
+    Ok(best.into_iter().map(|(_, memory)| memory).collect())
 }
 
 fn load<'a>(db: &Db, ids: impl Iterator<Item = &'a str>) -> Result<HashMap<String, Memory>, MemoryError> {

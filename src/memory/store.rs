@@ -209,20 +209,23 @@ pub(super) fn list(
     sort: Sort,
     memory_type: Option<MemoryType>,
     limit: usize,
+    skip: usize,
 ) -> Result<Vec<Memory>, DbError> {
     let order = match sort {
         Sort::Recent => "created_at DESC, change_seq DESC",
-        Sort::Importance => "importance DESC, created_at DESC, change_seq DESC",
+        Sort::Importance => "importance DESC, created_at DESC",
         Sort::MostAccessed => "access_count DESC, last_accessed_at DESC, change_seq DESC",
     };
     // Two statements, because `type = ?1 OR ?1 IS NULL` would keep SQLite from using an index.
-    let filter = if memory_type.is_some() { "AND memory_type = ?2" } else { "" };
+    let filter = if memory_type.is_some() { "AND memory_type = ?3" } else { "" };
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM memories WHERE forgotten = 0 {filter} ORDER BY {order} LIMIT ?1"
+        "SELECT {COLUMNS} FROM memories WHERE forgotten = 0 {filter} ORDER BY {order} LIMIT ?1 OFFSET ?2"
     ))?;
     let rows = match memory_type {
-        Some(memory_type) => statement.query_map(params![count(limit), memory_type.as_str()], memory_of)?,
-        None => statement.query_map(params![count(limit)], memory_of)?,
+        Some(memory_type) => {
+            statement.query_map(params![count(limit), count(skip), memory_type.as_str()], memory_of)?
+        }
+        None => statement.query_map(params![count(limit), count(skip)], memory_of)?,
     };
     Ok(rows.collect::<Result<_, _>>()?)
 }
@@ -313,6 +316,13 @@ pub(super) fn associations(connection: &Connection, id: &str) -> Result<Vec<Asso
 pub(super) fn count_forgotten(connection: &Connection) -> Result<u64, DbError> {
     let sql = "SELECT COUNT(*) FROM memories WHERE forgotten = 1";
     Ok(connection.query_row(sql, [], |row| row.get(0))?)
+}
+
+/// Memories that are not forgotten.
+pub(super) fn count_live(connection: &Connection) -> Result<u64, DbError> {
+    // The smallest index that has one entry for each of them.
+    let sql = "SELECT COUNT(*) FROM memories INDEXED BY memories_created WHERE forgotten = 0";
+    Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
 }
 
 pub(super) fn count_associations(connection: &Connection) -> Result<u64, DbError> {

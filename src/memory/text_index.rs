@@ -23,6 +23,7 @@ use super::record::MemoryType;
 use super::tail::Tail;
 use super::{MemoryError, store};
 use crate::clock::Timestamp;
+use crate::config::Language;
 use crate::db::Db;
 use crate::error::{Fault, Kind, log_line};
 use crate::thread::{self, contained};
@@ -41,6 +42,7 @@ const READER_IDLE: Duration = Duration::from_secs(600);
 
 pub(super) struct TextIndex {
     folder: PathBuf,
+    language: Language,
     analyzer: OnceLock<Analyzer>,
     /// What searches look at. Held for moments: never while committing.
     view: Mutex<View>,
@@ -75,12 +77,18 @@ struct Written {
 }
 
 impl TextIndex {
-    pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder, analyzer: OnceLock::new(), view: Mutex::default(), writing: Mutex::default() }
+    pub(super) fn new(folder: PathBuf, language: Language) -> Self {
+        Self {
+            folder,
+            language,
+            analyzer: OnceLock::new(),
+            view: Mutex::default(),
+            writing: Mutex::default(),
+        }
     }
 
     pub(super) fn analyzer(&self) -> &Analyzer {
-        self.analyzer.get_or_init(Analyzer::new)
+        self.analyzer.get_or_init(|| Analyzer::new(self.language))
     }
 
     /// The best `limit` memories that have any of these words; forgotten ones and other types do not
@@ -253,7 +261,7 @@ impl TextIndex {
                 writer.put(memory).map_err(|error| self.failed(&error))?;
             }
             match page.last() {
-                Some(newest) => last = Some(Payload::new(newest)),
+                Some(newest) => last = Some(Payload::new(newest, self.analyzer())),
                 None => break,
             }
         }

@@ -45,6 +45,11 @@ pub(super) fn importance(memory: &Memory, now: Timestamp) -> f64 {
     (memory.importance * (1.0 - (days * DECAY_PER_DAY).min(DECAY_MOST)) * factor).clamp(0.0, 1.0)
 }
 
+/// The most that can be left of a stored importance.
+pub(super) fn at_most(stored: f64) -> f64 {
+    (stored * READ_LATELY.1).min(1.0)
+}
+
 /// Forgets what has faded out, and moves what was pruned long ago to the archive. Returns both counts.
 pub(super) fn prune(connection: &Connection, now: Timestamp) -> Result<(usize, usize), DbError> {
     // The most that is left of an importance is 1.1 of it, the least 0.45.
@@ -101,7 +106,6 @@ pub(super) fn merge(
             i64::try_from(loser.access_count).unwrap_or(i64::MAX),
             loser.last_accessed_at.0,
         ])?;
-    connection.prepare_cached("DELETE FROM memory_vectors WHERE memory_id = ?1")?.execute([&survivor.id])?;
     move_ties(connection, &loser.id, &survivor.id, now)?;
     store::forget(connection, &loser.id, Some(&format!("merged into {}", survivor.id)), now)
 }

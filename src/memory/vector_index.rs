@@ -38,6 +38,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+pub use crate::config::VectorIndexKind as IndexKind;
 pub use code::check;
 pub use error::VectorError;
 pub use folder::Probe;
@@ -56,6 +57,8 @@ const EXACT_ROWS: usize = 40;
 pub const LIMIT_MAX: usize = 10_000;
 /// A tail that cannot be written may grow to this many times its size; then changes are refused.
 const TAILS_MAX: usize = 4;
+/// The same where another process writes: a command beside a daemon, which ends soon.
+const READER_TAILS_MAX: usize = 64;
 
 /// One change of the database: a vector that came or was replaced, or (None) went.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,17 +102,6 @@ pub trait VectorSource: Send + Sync {
     /// # Errors
     /// As above.
     fn vectors(&self, keys: &[u64], each: &mut dyn FnMut(u64, &[f32])) -> Result<(), VectorError>;
-}
-
-/// How candidates are found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum IndexKind {
-    /// What measured best for this size; today that is always [`IndexKind::Sketch`] (docs/MEMORY.md).
-    #[default]
-    Auto,
-    Sketch,
-    /// A graph of neighbours (`hnsw_rs`) beside the sketches.
-    Hnsw,
 }
 
 /// Where the index changes its ways. The defaults are measured (docs/MEMORY.md); tests use smaller ones.
@@ -225,6 +217,8 @@ pub struct VectorIndex {
     catching_up: Mutex<()>,
     /// Somebody asked for it since the last look at the source.
     wanted: AtomicBool,
+    /// Another process writes the files.
+    reads_only: bool,
     /// How many vectors the source has, as last heard, while not all are here; 0 when they are.
     expected: AtomicU64,
     /// Segments written, for tests and figures.
@@ -305,6 +299,7 @@ impl VectorIndex {
         self.graphs.apply(&prepared);
         // Whoever holds the files is writing already; there is room until the next change.
         if full
+            && !self.reads_only
             && let Ok(mut files) = self.files.try_lock()
             && let Err(error) = self.save(&mut files)
         {
@@ -315,10 +310,21 @@ impl VectorIndex {
 
     /// Memory is bounded also when the disk takes nothing.
     fn make_room(&self) -> Result<(), VectorError> {
-        if read(&self.state).unsaved() < TAILS_MAX * self.tuning.tail_rows {
+        let tails = if self.reads_only { READER_TAILS_MAX } else { TAILS_MAX };
+        if read(&self.state).unsaved() < tails * self.tuning.tail_rows {
             return Ok(());
         }
+        if self.reads_only {
+            let reason = "another process keeps the vector index and is far behind the database";
+            return Err(VectorError::Invalid(reason.to_owned()));
+        }
         self.save(&mut lock(&self.files))
+    }
+
+    /// From now on nothing that is there is trusted: the next [`VectorIndex::catch_up`] makes it again.
+    pub fn distrust(&self) {
+        let id = lock(&self.files).next_id();
+        write(&self.state).distrust(id);
     }
 
     /// The `limit` (at most [`LIMIT_MAX`]) nearest keys with their exact cosine, best first. `filter` says

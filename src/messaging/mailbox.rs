@@ -12,13 +12,11 @@
 //!   again until a later `after` acknowledges them. Begin with `after=0` and go on with the highest
 //!   id that was processed: then every answer is processed exactly once.
 
-mod commits;
 mod poll;
 mod send;
 
 use std::sync::Arc;
-
-pub use commits::Commits;
+use std::time::Duration;
 
 use crate::clock::SharedClock;
 use crate::error::{Fault, Kind, log_line};
@@ -28,6 +26,8 @@ use crate::message::{Intake, Outbox};
 
 /// Longest id or name of a client; long enough for any hash or address.
 const MAX_ID_BYTES: usize = 200;
+/// Longest wait for the disk; clients give up soon after.
+const COMMIT_WAIT_MAX: Duration = Duration::from_secs(30);
 /// What a client is told to wait after a failure that may pass.
 const RETRY_AFTER_SECONDS: &str = "2";
 
@@ -40,7 +40,6 @@ pub struct Mailbox {
     /// Conversations with a plain poll under way: its rows are still pending, and must not go into
     /// a second response. What is left are rows that were sent but could not be recorded.
     polls: Leases<ConversationId, OutboxId>,
-    commits: Commits,
 }
 
 impl Mailbox {
@@ -49,9 +48,8 @@ impl Mailbox {
         outbox: Arc<dyn Outbox>,
         clock: SharedClock,
         instance: InstanceId,
-        commits: Commits,
     ) -> Self {
-        Self { intake, outbox, clock, instance, polls: Leases::default(), commits }
+        Self { intake, outbox, clock, instance, polls: Leases::default() }
     }
 
     pub fn health(&self) -> Response {
@@ -94,6 +92,13 @@ fn check_id(field: &str, text: &str) -> Result<(), Response> {
 
 fn invalid(message: impl std::fmt::Display) -> Response {
     Response::error(400, Kind::Invalid, message)
+}
+
+/// The disk did not answer within [`COMMIT_WAIT_MAX`].
+fn late() -> Response {
+    let message = "The disk is slow, and whether this is stored is not known yet. Try again in a moment, a \
+                   message with the same message_id.";
+    Response::error(503, Kind::Transient, message).with_header("Retry-After", RETRY_AFTER_SECONDS)
 }
 
 /// What a failure behind us looks like from outside.

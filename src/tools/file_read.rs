@@ -49,6 +49,10 @@ impl Tool for FileRead {
         schema_of::<Arguments>()
     }
 
+    fn reads_outside(&self) -> bool {
+        true
+    }
+
     fn call(&mut self, arguments: Value, context: &mut ToolContext<'_>) -> Result<String, ToolError> {
         let Arguments { path, offset, limit } = arguments_of(arguments)?;
         let (first, limit) = (offset.unwrap_or(1).max(1), limit.unwrap_or(2000));

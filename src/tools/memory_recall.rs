@@ -63,7 +63,7 @@ impl Tool for MemoryRecall {
             return Err(ToolError::Cancelled);
         }
         let hits = self.store.recall(&query).map_err(|error| tool_error(&error))?;
-        Ok(render(&hits))
+        Ok(render(&hits, self.store.notice().as_deref()))
     }
 }
 
@@ -86,10 +86,10 @@ fn query_of(arguments: Arguments) -> SearchQuery {
 }
 
 /// Whole JSON within the output limit: contents are cut, evenly, until it fits.
-fn render(hits: &[Hit]) -> String {
+fn render(hits: &[Hit], notice: Option<&str>) -> String {
     let mut share = CONTENT_BYTES / hits.len().max(1);
     loop {
-        let output = render_with(hits, share);
+        let output = render_with(hits, notice, share);
         if output.len() <= MAX_TOOL_OUTPUT_BYTES || share == 0 {
             return output;
         }
@@ -97,7 +97,7 @@ fn render(hits: &[Hit]) -> String {
     }
 }
 
-fn render_with(hits: &[Hit], content_bytes: usize) -> String {
+fn render_with(hits: &[Hit], notice: Option<&str>, content_bytes: usize) -> String {
     let memories: Vec<Value> = hits
         .iter()
         .map(|Hit { memory, score, .. }| {
@@ -112,7 +112,12 @@ fn render_with(hits: &[Hit], content_bytes: usize) -> String {
             })
         })
         .collect();
-    json!({ "count": memories.len(), "memories": memories }).to_string()
+    let mut answer = json!({ "count": memories.len(), "memories": memories });
+    if let Some(notice) = notice {
+        // Not everything is found yet; a model should not say that there is nothing.
+        answer["incomplete"] = notice.into();
+    }
+    answer.to_string()
 }
 
 fn two_digits(number: f64) -> f64 {

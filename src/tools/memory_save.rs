@@ -91,7 +91,7 @@ impl Tool for MemorySave {
         });
         let memory = NewMemory {
             importance: arguments.importance,
-            source: Some(Source::claimed(self.origin.process, arguments.source.as_deref())),
+            source: Some(Source::claimed(self.origin.process, arguments.source.as_deref(), context.outside)),
             channel_id: Some(self.origin.conversation.to_string()),
             associations: associations.collect(),
             ..NewMemory::new(arguments.memory_type.unwrap_or(MemoryType::Fact), arguments.content)
@@ -113,7 +113,10 @@ pub(super) fn tool_error(error: &MemoryError) -> ToolError {
     match error {
         MemoryError::Invalid(_) => ToolError::Invalid(error.to_string()),
         MemoryError::NotFound(_) => ToolError::NotFound(error.to_string()),
-        MemoryError::Database(_) | MemoryError::Index { .. } | MemoryError::Embedding(_) => {
+        MemoryError::Database(_)
+        | MemoryError::Index { .. }
+        | MemoryError::VectorIndex(_)
+        | MemoryError::Embedding(_) => {
             log::warn!("{}", crate::error::log_line(error));
             // Only the kind: paths are nothing that a model needs to know.
             ToolError::Failed(format!("the memory store does not work now ({})", error.kind().notice()))

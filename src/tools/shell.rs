@@ -59,6 +59,10 @@ impl Tool for Shell {
         true
     }
 
+    fn reads_outside(&self) -> bool {
+        true
+    }
+
     fn call(&mut self, arguments: Value, context: &mut ToolContext<'_>) -> Result<String, ToolError> {
         let Arguments { command, working_dir, env, timeout_seconds } = arguments_of(arguments)?;
         let seconds = timeout_seconds.unwrap_or(DEFAULT_TIMEOUT_SECONDS).clamp(1, MAX_TIMEOUT_SECONDS);

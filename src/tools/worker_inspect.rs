@@ -46,6 +46,10 @@ impl Tool for WorkerInspect {
         schema_of::<Arguments>()
     }
 
+    fn reads_outside(&self) -> bool {
+        true
+    }
+
     fn call(&mut self, arguments: Value, _context: &mut ToolContext<'_>) -> Result<String, ToolError> {
         let Arguments { worker_id, limit } = arguments_of(arguments)?;
         let failed = |error: crate::db::DbError| match error {

@@ -142,22 +142,19 @@ fn lines(
     form: &str,
     view: &View<'_>,
 ) -> Vec<EventLine> {
-    let mut chosen: Vec<(&Event, EventLine)> =
-        events.iter().take(most + 1).map(|event| (event, line(event, form, view))).collect();
-    let fits =
-        |chosen: &[(&Event, EventLine)]| chosen.iter().map(|(_, line)| cost(line)).sum::<usize>() <= room;
-    if chosen.len() > most || !fits(&chosen) {
+    let with_line = |event| (event, line(event, form, view));
+    let few = if events.len() <= most { events } else { &[] };
+    let mut chosen: Vec<(&Event, EventLine)> = few.iter().map(with_line).collect();
+    if few.len() < events.len() || chosen.iter().map(|(_, line)| cost(line)).sum::<usize>() > room {
         let mut important: Vec<&Event> =
             events.iter().filter(|event| event.importance >= view.config.min_importance).collect();
         important.sort_by(|one, other| precedence(one, other));
-        chosen.clear();
         let mut left = room;
-        for event in important.into_iter().take(most) {
-            let line = line(event, form, view);
-            let Some(rest) = left.checked_sub(cost(&line)) else { break };
-            left = rest;
-            chosen.push((event, line));
-        }
+        let fitting = important.into_iter().take(most).map(with_line).map_while(|(event, line)| {
+            left = left.checked_sub(cost(&line))?;
+            Some((event, line))
+        });
+        chosen = fitting.collect();
     }
     chosen.sort_by_key(|(event, _)| (event.created_at, event.id));
     chosen.into_iter().map(|(_, line)| line).collect()

@@ -10,9 +10,11 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Sender, bounded};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use spacebot::db::{Db, DbError};
 
 /// Longest wait for anything that should happen.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -252,6 +254,34 @@ impl Client {
     pub fn ask(&mut self, id: &str, text: &str) -> String {
         self.send(id, text);
         self.answer(id)
+    }
+}
+
+/// Keeps everybody else from writing to a database: no commit of the daemon comes about until the
+/// release, and each gives up after 5 s.
+pub struct HeldDatabase {
+    release: Sender<()>,
+    holder: std::thread::JoinHandle<Result<(), DbError>>,
+}
+
+impl HeldDatabase {
+    pub fn hold(path: &Path) -> Self {
+        let db = Db::open_inline(path, None).unwrap();
+        let ((entered, holding), (release, released)) = (bounded(1), bounded::<()>(1));
+        let holder = std::thread::spawn(move || {
+            db.write(move |_| {
+                entered.send(()).unwrap();
+                released.recv().ok(); // a test that failed releases too
+                Ok(())
+            })
+        });
+        holding.recv_timeout(DEADLINE).unwrap();
+        Self { release, holder }
+    }
+
+    pub fn release(self) {
+        self.release.send(()).unwrap();
+        self.holder.join().unwrap().unwrap();
     }
 }
 

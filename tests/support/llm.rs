@@ -107,6 +107,11 @@ impl Double {
         Self::start(Mind::Program(Arc::new(program)), false)
     }
 
+    /// As [`Double::answering`], and keeps the requests.
+    pub fn recording(program: impl Fn(&Request) -> Say + Send + Sync + 'static) -> Self {
+        Self::start(Mind::Program(Arc::new(program)), true)
+    }
+
     fn start(mind: Mind, keep_requests: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

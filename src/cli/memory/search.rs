@@ -97,6 +97,9 @@ pub(super) fn one(
         Answer::new(None, &hits).write(&mut out)?;
         return Ok(true);
     }
+    if let Some(notice) = store.notice() {
+        eprintln!("{notice}");
+    }
     for (number, hit) in hits.iter().enumerate() {
         let (memory, content) = (&hit.memory, text::one_line(&hit.memory.content, SHOWN_BYTES));
         let (day, score) = (memory.created_at.to_rfc3339(), hit.score);

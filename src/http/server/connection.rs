@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::framing::{Buffer, Framing};
 use super::response::Outgoing;
 use super::table::Token;
-use super::{Handler, Header, MAX_HEADERS, Outcome, Request};
+use super::{Handler, Header, Later, MAX_HEADERS, Outcome, Request};
 
 pub(super) struct Connection {
     pub(super) stream: TcpStream,
@@ -36,6 +36,8 @@ pub(super) enum Phase {
     Parked { key: String, seen: u64 },
     /// A worker, to dispatch the parked request again.
     Ready { expired: bool },
+    /// The answer of somebody else.
+    Awaiting(Later),
     /// Room to write.
     Writing(Outgoing),
     /// The client's end of the talk, after an answer that came before the whole request was read:

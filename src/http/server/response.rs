@@ -14,7 +14,19 @@ use crate::thread;
 const JSON: &str = "application/json";
 
 /// Told whether the bytes of the response were handed to the network.
-pub(super) type AfterSent = Box<dyn FnOnce(bool) + Send>;
+pub(super) type AfterSent = Box<dyn FnOnce(bool, Settled) + Send>;
+
+/// What follows a response is done when this is dropped; whoever goes on with it elsewhere takes it along.
+#[derive(Default)]
+pub struct Settled(Option<(ServerHandle, String)>);
+
+impl Drop for Settled {
+    fn drop(&mut self) {
+        if let Some((server, key)) = self.0.take() {
+            server.wake(&key);
+        }
+    }
+}
 
 pub struct Response {
     status: u16,
@@ -60,16 +72,15 @@ impl Response {
 
     /// Called exactly once: with true after the last byte went to the kernel, with false when that
     /// did not happen (the client went away, time-out, stop, or a HEAD request). It runs before the
-    /// next request of the same connection. With true it may block; with false it may run on the
-    /// accepting thread and must not.
+    /// next request of the same connection and must not block.
     #[must_use]
-    pub fn after_sent(mut self, callback: impl FnOnce(bool) + Send + 'static) -> Self {
+    pub fn after_sent(mut self, callback: impl FnOnce(bool, Settled) + Send + 'static) -> Self {
         self.after_sent = Some(Box::new(callback));
         self
     }
 
-    /// Wakes the requests parked under `key` after the response and its callback are done, however
-    /// that went.
+    /// Wakes the requests parked under `key` after the response and what follows it are done
+    /// ([`Settled`]), however that went.
     #[must_use]
     pub fn wake_after(mut self, key: impl Into<String>) -> Self {
         self.wake_after = Some(key.into());
@@ -93,7 +104,7 @@ impl Response {
     /// Runs the callback as the server would, for tests of handlers.
     pub fn finish(mut self, sent: bool) {
         if let Some(callback) = self.after_sent.take() {
-            callback(sent);
+            callback(sent, Settled::default());
         }
     }
 
@@ -199,13 +210,11 @@ impl Outgoing {
     }
 
     fn settle(&mut self, sent: bool) {
+        let settled = Settled(self.wake_after.take());
         if let Some(callback) = self.after_sent.take()
-            && let Err(panic) = thread::contained(|| callback(sent))
+            && let Err(panic) = thread::contained(|| callback(sent, settled))
         {
             log::error!("what follows an HTTP response panicked: {panic}");
-        }
-        if let Some((server, key)) = self.wake_after.take() {
-            server.wake(&key);
         }
     }
 }

@@ -14,7 +14,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::connection::{Connection, Phase};
-use super::{Handler, Limits, ServerOptions};
+use super::{Handler, Later, Limits, Response, ServerHandle, ServerOptions};
 use crate::clock::{SharedClock, Timestamp};
 use crate::thread::{Cancel, CloserGuard, lock};
 
@@ -296,6 +296,48 @@ impl Shared {
         None
     }
 
+    /// Lays a request down until it is answered; gives it back with the answer when that is there.
+    /// Not armed: the client's end is of no interest meanwhile, and the wait is short.
+    pub(super) fn await_answer(
+        &self,
+        server: &ServerHandle,
+        mut connection: Box<Connection>,
+        later: Later,
+    ) -> Option<(Box<Connection>, Response)> {
+        let (token, deadline, cell) = (connection.token, connection.deadline, later.cell.clone());
+        connection.phase = Phase::Awaiting(later);
+        let mut in_hand = Some(connection);
+        let mut must_nudge = false;
+        let response = cell.take_or(server, token, || {
+            let mut table = lock(&self.table);
+            if let Some(connection) = in_hand.take() {
+                table.put(connection);
+            }
+            must_nudge = deadline < table.next_check;
+            table.next_check = table.next_check.min(deadline);
+        });
+        if must_nudge {
+            self.nudge();
+        }
+        let (mut connection, response) = in_hand.zip(response)?;
+        connection.phase = Phase::Reading;
+        Some((connection, response))
+    }
+
+    /// Lets a worker write the answer of a request that [`Shared::await_answer`] laid down.
+    pub(super) fn answered(&self, token: Token) {
+        let mut table = lock(&self.table);
+        let awaits = |connection: &Connection| {
+            connection.token == token && matches!(connection.phase, Phase::Awaiting(_))
+        };
+        let slot = table.slots.get(token.index);
+        let lost = slot
+            .is_some_and(|slot| slot.connection.as_deref().is_some_and(awaits))
+            .then(|| self.arm(&mut table, token, EpollFlags::EPOLLOUT).err());
+        drop(table);
+        drop(lost);
+    }
+
     pub(super) fn wake(&self, key: &str) {
         let mut table = lock(&self.table);
         // Counted under the lock: a request that is parked later finds it in `last_wake`, one that
@@ -339,19 +381,27 @@ impl Shared {
         lost
     }
 
-    /// Dispatches parked requests whose time is over, takes out every other connection whose time
+    /// Dispatches parked requests whose time is over, lets late answers be told, takes out every other connection whose time
     /// is over, and says when to look again.
     pub(super) fn sweep(&self) -> (Vec<Connection>, Option<Duration>) {
         let now = self.now();
         let mut table = lock(&self.table);
         let mut expired = self.unpark(&mut table, true, |connection| connection.deadline <= now);
         let mut next = NEVER;
+        let told_by = now + self.limits.response_time;
         for index in 0..table.slots.len() {
-            let Some(connection) = &table.slots[index].connection else { continue };
-            if connection.deadline <= now {
-                expired.extend(table.remove(index).map(|connection| *connection));
-            } else {
+            let Some(connection) = &mut table.slots[index].connection else { continue };
+            let token = connection.token;
+            if connection.deadline > now {
                 next = next.min(connection.deadline);
+            } else if let Phase::Awaiting(later) = &mut connection.phase {
+                later.is_overdue = true;
+                connection.deadline = told_by;
+                next = next.min(told_by);
+                let armed = self.arm(&mut table, token, EpollFlags::EPOLLOUT);
+                expired.extend(armed.err().map(|connection| *connection));
+            } else {
+                expired.extend(table.remove(index).map(|connection| *connection));
             }
         }
         table.next_check = next;

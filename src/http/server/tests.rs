@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod later;
 mod parking;
 mod stopping;
 mod transport;

@@ -9,7 +9,7 @@ use super::connection::{Connection, Phase, Reservation};
 use super::framing::{Buffer, Progress, Reject};
 use super::response::{Connection as Keep, HttpDate, Outgoing};
 use super::table::{Job, NotParked, Shared};
-use super::{Outcome, Response, ServerHandle};
+use super::{Later, Outcome, Response, ServerHandle};
 use crate::error::Kind;
 use crate::thread;
 
@@ -48,6 +48,7 @@ enum Step {
         key: String,
         seen: u64,
     },
+    Await(Later),
     Close,
 }
 
@@ -76,6 +77,11 @@ impl Worker {
             Phase::Parked { .. } | Phase::Ready { .. } if is_gone => Step::Close,
             Phase::Parked { key, seen } => Step::Park { key, seen },
             Phase::Ready { expired } => Step::Dispatch { expired },
+            Phase::Awaiting(later) if !later.is_overdue => Step::Await(later),
+            Phase::Awaiting(later) => {
+                let response = later.cell.close().unwrap_or_else(later.late);
+                self.respond(&mut connection, response)
+            }
             Phase::Reading => Step::Read,
             Phase::Writing(outgoing) => Step::Write(outgoing),
             Phase::Draining { left } => Step::Drain { left },
@@ -110,6 +116,13 @@ impl Worker {
                         }
                     }
                 }
+                Step::Await(later) => match self.shared().await_answer(&self.server, connection, later) {
+                    None => return,
+                    Some((back, response)) => {
+                        connection = back;
+                        self.respond(&mut connection, response)
+                    }
+                },
                 Step::Close => {
                     self.take_buffer_back(&mut connection);
                     return self.shared().close(connection);
@@ -215,6 +228,10 @@ impl Worker {
                     }
                     expired = true;
                     continue;
+                }
+                Ok(Some(Outcome::Later(later))) => {
+                    connection.deadline = connection.received.saturating_add(later.wait);
+                    return Step::Await(later);
                 }
                 Ok(outcome) => {
                     let what =
@@ -330,6 +347,6 @@ fn drain(connection: &mut Connection, mut left: usize) -> Step {
     }
 }
 
-fn internal_error() -> Response {
+pub(super) fn internal_error() -> Response {
     Response::error(500, Kind::Bug, "The request could not be handled because of an error in the daemon.")
 }

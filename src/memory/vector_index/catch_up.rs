@@ -38,8 +38,7 @@ impl VectorIndex {
             return Ok(());
         }
         log::warn!("the vector index does not hold what the database has; it is made again");
-        let id = lock(&self.files).next_id();
-        write(&self.state).distrust(id);
+        self.distrust();
         self.replay(cancel)?;
         if !self.is_what_the_source_says()? {
             log::warn!("the vector index holds another number of vectors than the database");

@@ -1,6 +1,6 @@
 //! The folder of the index: a file appears there whole or not at all, and ends with its checksum.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +13,8 @@ const BLOCK: usize = 1 << 20;
 pub(super) const TRAILER: usize = 4;
 /// Files under this name are not finished.
 const UNFINISHED: &str = "unfinished-";
+/// Who has it locked may write.
+const LOCK: &str = "lock";
 
 /// Asked before every act that changes the folder; an error is taken as the disk's.
 pub type Probe = Arc<dyn Fn(&'static str) -> io::Result<()> + Send + Sync>;
@@ -29,6 +31,22 @@ impl Folder {
     pub(super) fn open(path: &Path, probe: Option<Probe>) -> Result<Self, VectorError> {
         fs::create_dir_all(path).map_err(|error| VectorError::file(path, &error))?;
         Ok(Self { path: path.to_owned(), probe })
+    }
+
+    /// The right to write here, held until the file is dropped. None: another process has it.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(super) fn lock(&self) -> Result<Option<File>, VectorError> {
+        let failed = |error: &io::Error| self.error(LOCK, error);
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(false).open(self.path(LOCK));
+        let file = file.map_err(|error| failed(&error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(failed(&error)),
+        }
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {

@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, RwLock};
 
 use hnsw_rs::api::AnnT;
@@ -280,7 +280,7 @@ fn load(folder: &Folder, model: &str) -> Option<Graph> {
     Some(Graph { points, sums: Mutex::new(sums) })
 }
 
-fn check(path: &PathBuf, model: &str) -> Result<(), String> {
+fn check(path: &Path, model: &str) -> Result<(), String> {
     if !path.join(SEAL).exists() {
         return Err("there is none".to_owned());
     }

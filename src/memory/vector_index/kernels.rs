@@ -20,6 +20,9 @@ pub(super) type Sketch = [u64; WORDS];
 /// A sketch that is near: in how many bits it differs, and where it stands.
 pub(super) type Near = (u16, u32);
 
+/// Appends the cosine of a record and those of others at these places.
+type ScoresAt = fn(&[u8; RECORD], &[u8], places: &[u32], scores: &mut Vec<f32>);
+
 /// Whole loops for one instruction set.
 #[derive(Clone, Copy)]
 pub(super) struct Kernels {
@@ -32,7 +35,7 @@ pub(super) struct Kernels {
     /// Appends the cosine of the first record and each of the others.
     pub(super) cosines: fn(&[u8; RECORD], &[u8], scores: &mut Vec<f32>),
     /// The same for the records at these places.
-    pub(super) cosines_at: fn(&[u8; RECORD], &[u8], places: &[u32], scores: &mut Vec<f32>),
+    pub(super) cosines_at: ScoresAt,
 }
 
 /// The best that this processor can run.

@@ -13,6 +13,9 @@ use super::state::State;
 use super::store::Files;
 use super::{IndexKind, Options, Summary, VectorError, VectorIndex, VectorSource};
 
+/// Looks at files that another process changes, at most.
+const LOOKS_BESIDE: usize = 4;
+
 pub(super) fn open(
     path: &Path,
     source: Arc<dyn VectorSource>,
@@ -23,8 +26,13 @@ pub(super) fn open(
         return Err(VectorError::Invalid(format!("a model's name has 1 to {MODEL_BYTES_MAX} bytes")));
     }
     let folder = Folder::open(path, probe)?;
+    let lock = folder.lock()?;
+    let (mut state, whole) = match lock {
+        Some(_) => load(&folder, &model),
+        None => load_beside(&folder, &model),
+    };
+    // Read behind the files: another process may go on with both.
     let summary = source.summary()?;
-    let (mut state, whole) = load(&folder, &model);
     let fits = fits(&state.standing, summary, &*source)?;
     if !whole || !fits {
         if whole {
@@ -34,7 +42,9 @@ pub(super) fn open(
         state.rebuilding = summary.vectors > 0 || !state.views.is_empty();
     }
     let names: Vec<String> = state.views.iter().map(|view| segment_file::name(view.segment.id)).collect();
-    folder.sweep(&names);
+    if lock.is_some() {
+        folder.sweep(&names);
+    }
     let missing = summary.newest != state.standing.applied || state.rebuilding;
     let files = Files {
         standing: state.standing,
@@ -43,11 +53,14 @@ pub(super) fn open(
         published: if state.rebuilding { u64::MAX } else { state.revision },
         model,
         folder,
+        lock,
     };
+    let reads_only = files.lock.is_none();
     let graphs = Graphs::open(kind == IndexKind::Hnsw, &files, &state)?;
     Ok(VectorIndex {
         source,
         tuning,
+        reads_only,
         state: RwLock::new(state),
         applying: Mutex::new(()),
         files: Mutex::new(files),
@@ -57,6 +70,18 @@ pub(super) fn open(
         expected: AtomicU64::new(if missing { summary.vectors } else { 0 }),
         rewrites: AtomicU64::new(0),
     })
+}
+
+/// As [`load`], while another process may take away what was just named.
+fn load_beside(folder: &Folder, model: &str) -> (State, bool) {
+    let mut loaded = load(folder, model);
+    for _ in 1..LOOKS_BESIDE {
+        if loaded.1 {
+            break;
+        }
+        loaded = load(folder, model);
+    }
+    loaded
 }
 
 /// What can be used of what lies there, and whether that is all of it.

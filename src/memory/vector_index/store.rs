@@ -1,6 +1,7 @@
 //! Bringing the index to disk: what is only in memory is written as a segment, segments are merged, and
 //! a manifest says what counts. Searches go on meanwhile with what they have.
 
+use std::fs::File;
 use std::sync::atomic::Ordering;
 
 use super::code::Record;
@@ -19,6 +20,8 @@ const STEPS_MAX: usize = 256;
 /// What is known about the folder. Whoever holds it is the only one who writes there.
 pub(super) struct Files {
     pub(super) folder: Folder,
+    /// The right to write; none when another process has it.
+    pub(super) lock: Option<File>,
     pub(super) model: String,
     /// What the segments on disk hold.
     pub(super) standing: Standing,
@@ -42,7 +45,8 @@ impl Files {
 }
 
 impl VectorIndex {
-    /// Writes what is only in memory; little when little has changed, nothing when nothing has.
+    /// Writes what is only in memory; little when little has changed, nothing when nothing has or when
+    /// another process does the writing.
     ///
     /// # Errors
     /// The disk's. Everything is still found, and a later call tries again.
@@ -51,6 +55,9 @@ impl VectorIndex {
     }
 
     pub(super) fn save(&self, files: &mut Files) -> Result<(), VectorError> {
+        if files.lock.is_none() {
+            return Ok(());
+        }
         let (standing, ids) = {
             let mut state = write(&self.state);
             state.freeze(files.next_id());
@@ -73,6 +80,9 @@ impl VectorIndex {
         let mut done = false;
         for _ in 0..STEPS_MAX {
             let mut files = lock(&self.files);
+            if files.lock.is_none() {
+                return Ok(false);
+            }
             let ids = merge::for_tidying(&read(&self.state).views);
             let Some(ids) = ids else { break };
             let standing = files.standing;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Mailbox, check_id, failure, invalid, message_id};
+use super::{COMMIT_WAIT_MAX, Mailbox, check_id, failure, invalid, late, message_id};
 use crate::error::log_line;
-use crate::http::server::{Outcome, Request, Response};
+use crate::http::server::{Later, Lease, Outcome, Request, Response, Settled, promise};
 use crate::id::{ConversationId, OutboxId};
 use crate::message::{Content, Delivery, Outbound, OutboxError};
 
@@ -47,25 +47,33 @@ enum What<'a> {
     Reaction { emoji: &'a str, target: &'a str },
 }
 
+/// What a plain poll comes to.
+enum Found {
+    Response(Response),
+    Nothing,
+    Later(Later),
+}
+
 impl Mailbox {
-    /// The pending answers of a conversation, given by the client's id for it.
+    /// The pending answers of a conversation, given by the client's id for it. Never waits for the disk.
     pub fn poll(&self, id: &str, request: &Request<'_>) -> Outcome {
         let query = match check_id("conversation_id", id).and_then(|()| read_query(request)) {
             Ok(query) => query,
             Err(refusal) => return Outcome::Respond(refusal),
         };
         let conversation = self.conversation(id);
-        let response = match query.after {
+        let found = match query.after {
             Some(after) => self.poll_after(id, &conversation, after, query.limit, request.attempt == 0),
             None => self.poll_once(id, &conversation, query.limit),
         };
-        match response {
-            Ok(Some(response)) => Outcome::Respond(response),
-            Ok(None) if query.wait > Duration::ZERO && !request.expired => {
+        match found {
+            Ok(Found::Response(response)) => Outcome::Respond(response),
+            Ok(Found::Later(later)) => Outcome::Later(later),
+            Ok(Found::Nothing) if query.wait > Duration::ZERO && !request.expired => {
                 Outcome::Park { key: conversation.as_str().to_owned(), wait: query.wait }
             }
             // Another poll may have found this conversation in our hand and parked.
-            Ok(None) => Outcome::Respond(render(id, &[]).wake_after(conversation.as_str())),
+            Ok(Found::Nothing) => Outcome::Respond(render(id, &[]).wake_after(conversation.as_str())),
             Err(error) => Outcome::Respond(failure(&error)),
         }
     }
@@ -78,60 +86,91 @@ impl Mailbox {
         after: OutboxId,
         limit: usize,
         must_acknowledge: bool,
-    ) -> Result<Option<Response>, OutboxError> {
+    ) -> Result<Found, OutboxError> {
         if must_acknowledge {
             self.acknowledge(conversation, after)?;
         }
         let rows = self.pending(conversation, after, limit)?;
-        Ok((!rows.is_empty()).then(|| render(id, &rows)))
+        Ok(if rows.is_empty() { Found::Nothing } else { Found::Response(render(id, &rows)) })
     }
 
+    /// What a crash forgets of this the client says again with its next poll.
     fn acknowledge(&self, conversation: &ConversationId, up_to: OutboxId) -> Result<(), OutboxError> {
+        let mut last = OutboxId(0);
         for _ in 0..MAX_ACKNOWLEDGE_ROUNDS {
-            let rows = self.outbox.pending(&self.instance, Some(conversation), OutboxId(0), MAX_MESSAGES)?;
+            let rows = self.outbox.pending(&self.instance, Some(conversation), last, MAX_MESSAGES)?;
             let ids: Vec<OutboxId> = rows.iter().map(|row| row.id).filter(|id| *id <= up_to).collect();
-            if ids.is_empty() {
+            let Some(newest) = ids.last().copied() else { return Ok(()) };
+            self.outbox.acknowledge(&ids, conversation)?;
+            if ids.len() < MAX_MESSAGES {
                 return Ok(());
             }
-            if ids.len() < MAX_MESSAGES {
-                // What a crash forgets of this the client says again with its next poll.
-                return self.outbox.acknowledge(&ids, conversation);
-            }
-            self.outbox.record(&ids, conversation, Delivery::Sent { platform_id: None })?;
+            last = newest;
         }
         Ok(())
     }
 
-    /// Returns what is pending and records it as sent once the response is on its way. Until then
-    /// the lease keeps other polls away from these rows.
-    fn poll_once(
-        &self,
-        id: &str,
-        conversation: &ConversationId,
-        limit: usize,
-    ) -> Result<Option<Response>, OutboxError> {
-        let Some(mut lease) = self.polls.acquire(conversation) else { return Ok(None) };
+    /// Returns what is pending and records it as sent once the response is on its way. Until that is
+    /// on disk the lease keeps other polls away from these rows.
+    fn poll_once(&self, id: &str, conversation: &ConversationId, limit: usize) -> Result<Found, OutboxError> {
+        let Some(mut lease) = self.polls.acquire(conversation) else { return Ok(Found::Nothing) };
         if !lease.left().is_empty() {
-            // Handed out before; as long as that cannot be recorded, nothing more is.
-            self.outbox.record(lease.left(), conversation, Delivery::Sent { platform_id: None })?;
+            let ids = lease.left().to_vec();
             lease.leave(Vec::new());
+            return Ok(Found::Later(self.record_first(id, conversation, lease, ids)));
         }
         let rows = self.pending(conversation, OutboxId(0), limit)?;
         if rows.is_empty() {
-            return Ok(None);
+            return Ok(Found::Nothing);
         }
         let ids: Vec<OutboxId> = rows.iter().map(|row| row.id).collect();
         let (outbox, owner) = (self.outbox.clone(), conversation.clone());
-        let record = move |was_sent: bool| {
+        let record = move |was_sent: bool, settled: Settled| {
             if !was_sent {
                 return;
             }
-            if let Err(error) = outbox.record(&ids, &owner, Delivery::Sent { platform_id: None }) {
-                log::warn!("answers were sent but not recorded, that is tried again: {}", log_line(&error));
-                lease.leave(ids);
-            }
+            let all = ids.clone();
+            let recorded = move |result: Result<(), OutboxError>| {
+                if let Err(error) = result {
+                    log::warn!(
+                        "answers were sent but not recorded, that is tried again: {}",
+                        log_line(&error)
+                    );
+                    lease.leave(ids);
+                }
+                drop(lease);
+                drop(settled);
+            };
+            outbox.begin_record(&all, &owner, Delivery::Sent { platform_id: None }, Box::new(recorded));
         };
-        Ok(Some(render(id, &rows).after_sent(record).wake_after(conversation.as_str())))
+        Ok(Found::Response(render(id, &rows).after_sent(record).wake_after(conversation.as_str())))
+    }
+
+    /// These were handed out before; as long as that cannot be recorded, nothing more is. The client
+    /// hears how that went and asks again.
+    fn record_first(
+        &self,
+        id: &str,
+        conversation: &ConversationId,
+        mut lease: Lease<ConversationId, OutboxId>,
+        ids: Vec<OutboxId>,
+    ) -> Later {
+        let (promise, later) = promise(COMMIT_WAIT_MAX, late);
+        let (id, key, all) = (id.to_owned(), conversation.as_str().to_owned(), ids.clone());
+        let recorded = move |result: Result<(), OutboxError>| {
+            let response = match result {
+                Ok(()) => render(&id, &[]),
+                Err(error) => {
+                    lease.leave(ids);
+                    failure(&error)
+                }
+            };
+            drop(lease);
+            promise.keep(response.wake_after(key));
+        };
+        let sent = Delivery::Sent { platform_id: None };
+        self.outbox.begin_record(&all, conversation, sent, Box::new(recorded));
+        later
     }
 
     /// The next rows, as many as one response takes.

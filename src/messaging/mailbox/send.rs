@@ -1,19 +1,15 @@
 //! A message comes in.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 use uuid::{NoContext, Uuid};
 
-use super::{Mailbox, RETRY_AFTER_SECONDS, check_id, commits, failure, invalid, platform_id};
+use super::{COMMIT_WAIT_MAX, Mailbox, check_id, failure, invalid, late, platform_id};
 use crate::clock::Timestamp;
 use crate::error::Kind;
-use crate::http::server::{Outcome, Request, Response};
+use crate::http::server::{Outcome, Request, Response, promise};
 use crate::id::AgentId;
-use crate::message::{Accepted, Inbound};
+use crate::message::{Accepted, Inbound, IntakeError};
 
-/// Longest wait for a turn; clients give up soon after.
-const TURN_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Longest message; more is a file, not a message.
 const MAX_CONTENT_BYTES: usize = 100_000;
 
@@ -36,23 +32,12 @@ struct Receipt<'a> {
 }
 
 impl Mailbox {
-    /// Takes the message in the request's body; the answer comes after the commit. While as many wait
-    /// for theirs as may, this one waits for its turn without a thread.
+    /// Takes the message in the request's body; the answer comes after the commit.
     pub fn send(&self, request: &Request<'_>) -> Outcome {
-        let Some(turn) = self.commits.begin() else {
-            if request.expired {
-                let busy = Response::error(503, Kind::Transient, "The disk is slow; try again in a moment.");
-                return Outcome::Respond(busy.with_header("Retry-After", RETRY_AFTER_SECONDS));
-            }
-            return Outcome::Park { key: commits::KEY.to_owned(), wait: TURN_WAIT_MAX };
+        let body = match read(request.body) {
+            Ok(body) => body,
+            Err(refusal) => return Outcome::Respond(refusal),
         };
-        let response = self.try_send(request.body).unwrap_or_else(|refusal| refusal);
-        drop(turn);
-        Outcome::Respond(response.wake_after(commits::KEY))
-    }
-
-    fn try_send(&self, body: &[u8]) -> Result<Response, Response> {
-        let body = read(body)?;
         let now = self.clock.now();
         let message_id = body.message_id.unwrap_or_else(|| new_message_id(now));
         let inbound = Inbound {
@@ -68,15 +53,22 @@ impl Mailbox {
             addressed: true,
             place: format!("{} / {}", self.instance, body.conversation_id),
         };
-        let duplicate = match self.intake.accept(inbound).map_err(|error| failure(&error))? {
-            Accepted::New(_) => false,
-            Accepted::Duplicate => true,
-            Accepted::Refused(reason) => {
-                return Err(Response::error(403, Kind::Invalid, format_args!("Not accepted: {reason}.")));
-            }
-        };
-        Ok(Response::json(202, &Receipt { accepted: true, message_id: &message_id, duplicate }))
+        let (promise, later) = promise(COMMIT_WAIT_MAX, late);
+        self.intake.begin(inbound, Box::new(move |taken| promise.keep(receipt(taken, &message_id))));
+        Outcome::Later(later)
     }
+}
+
+fn receipt(taken: Result<Accepted, IntakeError>, message_id: &str) -> Response {
+    let duplicate = match taken {
+        Ok(Accepted::New(_)) => false,
+        Ok(Accepted::Duplicate) => true,
+        Ok(Accepted::Refused(reason)) => {
+            return Response::error(403, Kind::Invalid, format_args!("Not accepted: {reason}."));
+        }
+        Err(error) => return failure(&error),
+    };
+    Response::json(202, &Receipt { accepted: true, message_id, duplicate })
 }
 
 fn read(body: &[u8]) -> Result<Body, Response> {

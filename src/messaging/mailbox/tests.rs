@@ -11,19 +11,31 @@ use super::*;
 use crate::clock::{SimulatedClock, Timestamp};
 use crate::http::server::{Outcome, Request};
 use crate::id::InboxId;
-use crate::message::{Accepted, Content, Delivery, Inbound, IntakeError, Outbound, OutboxError};
+use crate::message::{
+    Accepted, Content, Delivery, Inbound, IntakeError, Outbound, OutboxError, Recorded, Taken,
+};
 use crate::thread::lock;
 
 #[derive(Default)]
 struct FakeIntake {
     accepted: Mutex<Vec<Inbound>>,
     answer: Mutex<Option<Result<Accepted, IntakeError>>>,
+    /// While set, what was begun waits here.
+    slow: Mutex<Option<Vec<Taken>>>,
 }
 
 impl Intake for FakeIntake {
     fn accept(&self, message: Inbound) -> Result<Accepted, IntakeError> {
         lock(&self.accepted).push(message);
         lock(&self.answer).clone().unwrap_or(Ok(Accepted::New(InboxId(1))))
+    }
+
+    fn begin(&self, message: Inbound, taken: Taken) {
+        if let Some(waiting) = &mut *lock(&self.slow) {
+            lock(&self.accepted).push(message);
+            return waiting.push(taken);
+        }
+        taken(self.accept(message));
     }
 }
 
@@ -32,7 +44,11 @@ struct FakeOutbox {
     rows: Mutex<Vec<Outbound>>,
     sent: Mutex<Vec<i64>>,
     is_broken: Mutex<bool>,
+    /// While set, what was begun waits here.
+    slow: Mutex<Option<Vec<Begun>>>,
 }
+
+type Begun = (Vec<OutboxId>, Recorded);
 
 impl FakeOutbox {
     fn add(&self, id: i64, conversation: &str, content: Content, answers: &[&str]) {
@@ -97,6 +113,19 @@ impl Outbox for FakeOutbox {
         }
         Ok(())
     }
+
+    fn begin_record(
+        &self,
+        ids: &[OutboxId],
+        conversation: &ConversationId,
+        delivery: Delivery,
+        recorded: Recorded,
+    ) {
+        if let Some(waiting) = &mut *lock(&self.slow) {
+            return waiting.push((ids.to_vec(), recorded));
+        }
+        recorded(self.record(ids, conversation, delivery));
+    }
 }
 
 struct Fixture {
@@ -108,8 +137,7 @@ struct Fixture {
 fn fixture() -> Fixture {
     let (intake, outbox) = (Arc::new(FakeIntake::default()), Arc::new(FakeOutbox::default()));
     let clock = SimulatedClock::starting_at(Timestamp(1_790_000_000_123));
-    let mailbox =
-        Mailbox::new(intake.clone(), outbox.clone(), clock, InstanceId::new("webhook"), Commits::new(1));
+    let mailbox = Mailbox::new(intake.clone(), outbox.clone(), clock, InstanceId::new("webhook"));
     Fixture { intake, outbox, mailbox }
 }
 
@@ -120,6 +148,7 @@ fn request<'a>(query: &'a str, body: &'a [u8]) -> Request<'a> {
 fn respond(outcome: Outcome) -> Response {
     match outcome {
         Outcome::Respond(response) => response,
+        Outcome::Later(later) => later.answer().expect("an answer"),
         Outcome::Park { key, .. } => panic!("parked for {key}"),
     }
 }
@@ -347,6 +376,8 @@ fn an_answer_that_cannot_be_recorded_is_not_sent_again() {
     let response = fixture.poll("");
     assert_eq!(response.status(), 503, "{response:?}");
     fixture.outbox.set_broken(false);
+    assert!(fixture.fetch("", true).is_empty(), "first the old answer is recorded");
+    assert_eq!(fixture.outbox.sent(), [1]);
     assert_eq!(fixture.fetch("", true), [2]);
     assert_eq!(fixture.outbox.sent(), [1, 2]);
 }
@@ -439,20 +470,36 @@ fn a_query_is_checked() {
 }
 
 #[test]
-fn a_send_waits_without_a_thread_while_all_turns_are_taken_and_is_refused_when_it_waited_too_long() {
+fn a_send_is_answered_by_its_commit_and_not_before() {
     let fixture = fixture();
-    let body = json!({ "conversation_id": "home", "sender_id": "u", "content": "x" }).to_string();
-    let turn = fixture.mailbox.commits.begin().expect("free");
-    let mut waiting = request("", body.as_bytes());
-    assert!(matches!(fixture.mailbox.send(&waiting), Outcome::Park { key, .. } if key == commits::KEY));
-    waiting.expired = true;
-    assert_eq!(respond(fixture.mailbox.send(&waiting)).status(), 503);
-    assert!(lock(&fixture.intake.accepted).is_empty());
-    drop(turn);
-    assert_eq!(respond(fixture.mailbox.send(&request("", body.as_bytes()))).status(), 202);
-    assert_eq!(
-        respond(fixture.mailbox.send(&request("", body.as_bytes()))).status(),
-        202,
-        "the turn came back"
-    );
+    *lock(&fixture.intake.slow) = Some(Vec::new());
+    let body = json!({ "conversation_id": "home", "sender_id": "u", "content": "x", "message_id": "m" });
+    let send = || fixture.mailbox.send(&request("", body.to_string().as_bytes()));
+    let Outcome::Later(first) = send() else { panic!("answered before the commit") };
+    assert!(first.answer().is_none());
+    let Outcome::Later(second) = send() else { panic!("answered before the commit") };
+    let mut waiting = lock(&fixture.intake.slow).take().unwrap();
+    waiting.pop().unwrap()(Ok(Accepted::New(InboxId(2))));
+    assert_eq!(second.answer().unwrap().status(), 202);
+    // Nobody waits for the first any more; its commit is none of the mailbox's business.
+    waiting.pop().unwrap()(Ok(Accepted::New(InboxId(1))));
+}
+
+#[test]
+fn while_an_answer_is_being_recorded_no_other_poll_carries_it() {
+    let fixture = fixture();
+    fixture.outbox.say(1, "one");
+    *lock(&fixture.outbox.slow) = Some(Vec::new());
+    assert_eq!(fixture.fetch("", true), [1]);
+    assert!(fixture.fetch("", true).is_empty(), "it is still pending, and in our hand");
+    let waiting = lock(&fixture.outbox.slow).take().unwrap();
+    let [(ids, recorded)] = <[_; 1]>::try_from(waiting).ok().unwrap();
+    fixture
+        .outbox
+        .record(&ids, &ConversationId::new("webhook:home"), Delivery::Sent { platform_id: None })
+        .unwrap();
+    recorded(Ok(()));
+    fixture.outbox.say(2, "two");
+    assert_eq!(fixture.fetch("", true), [2]);
+    assert_eq!(fixture.outbox.sent(), [1, 2]);
 }

@@ -14,7 +14,6 @@ use crate::id::{ConversationId, InboxId, InstanceId, OutboxId};
 use crate::message::{
     Accepted, Content, Delivery, Inbound, Intake, IntakeError, Outbound, Outbox, OutboxError,
 };
-use crate::messaging::mailbox::Commits;
 use crate::thread::{Cancel, lock};
 
 /// An agent that answers in the moment in which it is asked: with the same text.
@@ -70,8 +69,7 @@ impl Outbox for Parrot {
 
 fn webhook(parrot: &Arc<Parrot>, token: Option<&str>) -> Webhook {
     let clock = SystemClock::shared();
-    let mailbox =
-        Mailbox::new(parrot.clone(), parrot.clone(), clock, InstanceId::new("webhook"), Commits::new(1));
+    let mailbox = Mailbox::new(parrot.clone(), parrot.clone(), clock, InstanceId::new("webhook"));
     Webhook::new(mailbox, token.map(Secret::new))
 }
 
@@ -82,6 +80,7 @@ fn ask(webhook: &Webhook, method: &str, path: &str, headers: &[(&str, &str)]) ->
     let request = Request { method, path, query: "", headers: &headers, body, attempt: 0, expired: false };
     match webhook.handle(&request) {
         Outcome::Respond(response) => (response.status(), response),
+        Outcome::Later(later) => later.answer().map(|response| (response.status(), response)).unwrap(),
         Outcome::Park { .. } => panic!("parked"),
     }
 }

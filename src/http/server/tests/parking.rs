@@ -185,7 +185,7 @@ fn a_response_can_wake_others_after_its_callback() {
         "/wait" => Outcome::Respond(Response::json(200, &request.expired)),
         _ => {
             let done = look.clone();
-            let response = Response::json(200, &1).after_sent(move |_| done.store(1, Ordering::SeqCst));
+            let response = Response::json(200, &1).after_sent(move |_, _| done.store(1, Ordering::SeqCst));
             Outcome::Respond(response.wake_after("a"))
         }
     });

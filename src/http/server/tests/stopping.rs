@@ -90,7 +90,7 @@ fn what_does_not_end_is_cut_off_after_its_time() {
     let mut server = TestServer::start(Limits { stop_time, ..Limits::default() }, move |_: &Request<'_>| {
         let told = told.clone();
         let response = Response::new(200, "text/plain", vec![b'x'; 8 << 20]);
-        Outcome::Respond(response.after_sent(move |sent| told.send(sent).unwrap()))
+        Outcome::Respond(response.after_sent(move |sent, _| told.send(sent).unwrap()))
     });
     let mut half = server.connect();
     half.send("GET /");

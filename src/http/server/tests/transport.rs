@@ -165,7 +165,7 @@ fn head_gets_the_length_and_no_body() {
     let server = TestServer::start(Limits::default(), move |_: &Request<'_>| {
         let told = told.clone();
         let response = Response::new(200, "text/plain", b"hello".to_vec());
-        Outcome::Respond(response.after_sent(move |sent| told.send(sent).unwrap()))
+        Outcome::Respond(response.after_sent(move |sent, _| told.send(sent).unwrap()))
     });
     let mut client = server.connect();
     client.send("HEAD / HTTP/1.1\r\nHost: pi\r\n\r\n");
@@ -184,7 +184,7 @@ fn a_panic_is_a_500_and_the_worker_goes_on() {
             .path
         {
             "/panic" => panic!("on purpose"),
-            "/late" => Outcome::Respond(Response::json(200, &1).after_sent(|_| panic!("on purpose"))),
+            "/late" => Outcome::Respond(Response::json(200, &1).after_sent(|_, _| panic!("on purpose"))),
             _ => echo(request),
         });
     let mut client = server.connect();
@@ -204,7 +204,7 @@ fn the_callback_says_whether_the_bytes_went_out() {
         let told = told.clone();
         let size = if request.path == "/large" { LARGE } else { 1 };
         let response = Response::new(200, "text/plain", vec![b'x'; size]);
-        Outcome::Respond(response.after_sent(move |sent| told.send(sent).unwrap()))
+        Outcome::Respond(response.after_sent(move |sent, _| told.send(sent).unwrap()))
     });
     let mut reader = server.connect();
     reader.get("/large");

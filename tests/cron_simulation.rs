@@ -172,13 +172,15 @@ struct Pending {
     reason: Arc<OnceLock<StopReason>>,
 }
 
+type Stop = (Cancel, Arc<OnceLock<StopReason>>);
+
 /// One life of the daemon.
 struct Life {
     parts: AgentParts,
     hub: RefCell<Hub>,
     jobs: RefCell<Vec<Pending>>,
     /// Stop requests for the job that runs right now.
-    running: RefCell<BTreeMap<ProcessId, (Cancel, Arc<OnceLock<StopReason>>)>>,
+    running: RefCell<BTreeMap<ProcessId, Stop>>,
     looks: RefCell<usize>,
 }
 
@@ -191,6 +193,8 @@ struct World {
     model_random: Arc<Mutex<Random>>,
     life: Life,
     crashes: usize,
+    /// As far ahead as the clock ever was: reminders may have been made then.
+    latest: Timestamp,
     /// Executions whose first turn has begun.
     begun: RefCell<BTreeSet<i64>>,
     reminders: u64,
@@ -275,6 +279,7 @@ impl World {
             model_random,
             life,
             crashes: 0,
+            latest: Timestamp(START),
             begun: RefCell::default(),
             reminders: 0,
         };
@@ -354,6 +359,7 @@ impl World {
     }
 
     fn step(&mut self) {
+        self.latest = self.latest.max(self.clock.now());
         match self.random.below(100) {
             0..=44 => {
                 // What has to write its end would wait, by the clock of this machine, for a disk with space.
@@ -419,7 +425,9 @@ impl World {
         self.calm.store(true, Ordering::SeqCst);
         self.disk.full.store(false, Ordering::SeqCst);
         self.disk.commits_to_crash.store(i64::MAX, Ordering::SeqCst);
-        for _ in 0..60 {
+        let mut minutes = 0;
+        while minutes < 60 || self.clock.now() < self.latest.plus(Duration::from_secs(1_800)) {
+            minutes += 1;
             self.clock.pass(61_000);
             self.handle(Event::Timer);
             self.look();

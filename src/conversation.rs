@@ -24,10 +24,10 @@ use crate::message::{Content, Delivery, Inbound, Outbound, Outbox, OutboxError, 
 use crate::{error::Fault, event::Received};
 
 pub use also::{Also, nothing_else};
-pub use history::{Active, History, Line, NewLine, Role};
+pub use history::{Active, History, Line, NewLine, Role, place};
 pub use journal::{Record, Step};
 pub use runs::{BranchEnd, CutOff, Outcome, RunSummary, WaitingResult, WorkerEnd};
-pub use visit::{SCHEDULED, begin_visit, end_visit, say};
+pub use visit::{SCHEDULED, begin_visit, end_visit, last_written, say};
 
 /// Everything that is stored about the conversations of one agent.
 #[derive(Clone)]
@@ -165,14 +165,6 @@ impl Conversations {
     /// The database cannot be read.
     pub fn channels(&self, limit: usize) -> Result<Vec<String>, DbError> {
         self.db.read(|connection| history::channels(connection, limit))
-    }
-
-    /// Where a conversation takes place; none when nothing was said in it yet.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub fn place(&self, conversation: &ConversationId) -> Result<Option<Place>, DbError> {
-        self.db.read(|connection| history::place(connection, conversation))
     }
 
     /// Other conversations than `here` that were active since `since`, the latest first.
@@ -409,15 +401,6 @@ impl Conversations {
             }
             Ok(())
         })
-    }
-
-    /// When the latest message, answer or step of a run was written: it is not earlier than that, if the
-    /// clock was right then.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub fn last_written(&self) -> Result<Timestamp, DbError> {
-        self.db.read(visit::last_written)
     }
 
     pub fn db(&self) -> &Db {

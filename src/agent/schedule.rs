@@ -58,7 +58,9 @@ pub fn look(parts: &AgentParts) -> Result<Look, DbError> {
     if jobs.is_empty() {
         return Ok(Look::default());
     }
-    let written = parts.conversations.last_written()?.max(cron.db().read(store::last_claim)?);
+    let written = cron
+        .db()
+        .read(|connection| Ok(conversation::last_written(connection)?.max(store::last_claim(connection)?)))?;
     if !cron::is_trusted(now, written) {
         log::warn!("no job runs: the clock says {now:?}, which is before the last thing that was written");
         return Ok(Look { runs: Vec::new(), next: Some(DISTRUST_WAIT) });

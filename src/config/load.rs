@@ -1,5 +1,6 @@
 //! From the file as written to the resolved values. One run reports every error.
 
+mod schedule;
 mod working_memory;
 
 use std::fs::File;
@@ -13,12 +14,12 @@ use toml::de::DeTable;
 use super::section::{Section, Source};
 use super::{
     AgentConfig, ApiConfig, ApiType, BindingConfig, Config, ConfigError, DAY, EmbeddingConfig, IrcConfig,
-    Language, LimitsConfig, LlmConfig, MemoryConfig, MissedSlots, OFFLINE_MODEL, ProviderConfig,
-    RoutingConfig, SandboxConfig, SandboxMode, ScheduleConfig, Secret, VectorIndexKind, WebhookConfig,
-    WorkingMemoryConfig,
+    Language, LimitsConfig, LlmConfig, MemoryConfig, OFFLINE_MODEL, ProviderConfig, RoutingConfig,
+    SandboxConfig, SandboxMode, ScheduleConfig, Secret, VectorIndexKind, WebhookConfig, WorkingMemoryConfig,
 };
 use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
+use schedule::schedule;
 use working_memory::{timezone, working_memory};
 
 /// Longest config file, in bytes.
@@ -318,16 +319,6 @@ fn limits(section: &Section<'_, '_>, base: &LimitsConfig) -> LimitsConfig {
             .number("keep_days", 1, 3650)
             .map_or(base.keep, |days| Duration::from_secs(days * DAY.as_secs())),
     }
-}
-
-fn schedule(section: &Section<'_, '_>, base: &ScheduleConfig) -> ScheduleConfig {
-    let policies = [("run_once", MissedSlots::RunOnce), ("skip", MissedSlots::Skip)];
-    let config = ScheduleConfig {
-        missed: section.choice("missed_slots", &policies).unwrap_or(base.missed),
-        timeout: seconds(section, "job_timeout_secs", 10, 86_400).unwrap_or(base.timeout),
-    };
-    section.finish();
-    config
 }
 
 fn routing(section: &Section<'_, '_>, base: &RoutingConfig, llm: &LlmConfig) -> RoutingConfig {

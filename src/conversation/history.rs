@@ -195,11 +195,11 @@ pub(super) fn active(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Where a conversation takes place, if it is known.
-pub(super) fn place(
-    connection: &Connection,
-    conversation: &ConversationId,
-) -> Result<Option<Place>, DbError> {
+/// Where a conversation takes place; none when nothing was said in it yet.
+///
+/// # Errors
+/// The database cannot be read.
+pub fn place(connection: &Connection, conversation: &ConversationId) -> Result<Option<Place>, DbError> {
     let sql = "SELECT instance, direct, coalesce(display_name, id) FROM channels WHERE id = ?1";
     let place = connection.prepare_cached(sql)?.query_row([conversation.as_str()], |row| {
         Ok(Place {

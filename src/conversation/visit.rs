@@ -61,8 +61,12 @@ pub fn say(connection: &Connection, place: &Place, text: &str, now: Timestamp) -
     outbox::insert(connection, place, &content, &[], now)
 }
 
-/// Of the newest row of each table that has a time.
-pub(super) fn last_written(connection: &Connection) -> Result<Timestamp, DbError> {
+/// When the latest message, answer or step of a run was written: it is not earlier than that, if the clock
+/// was right then.
+///
+/// # Errors
+/// The database cannot be read.
+pub fn last_written(connection: &Connection) -> Result<Timestamp, DbError> {
     let mut latest = 0;
     for (table, at) in [("inbox", "received_at"), ("outbox", "created_at"), ("run_journal", "at")] {
         let sql = format!("SELECT {at} FROM {table} ORDER BY id DESC LIMIT 1");

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Tool, ToolContext, ToolError, arguments_of, number, schema_of, switch};
-use crate::conversation::{Conversations, SCHEDULED};
+use crate::conversation::{self, Conversations, SCHEDULED};
 use crate::cron::schedule::{ActiveHours, Rhythm};
 use crate::cron::{Cron, CronError, Job, NewJob, Target};
 use crate::effect::Effect;
@@ -100,9 +100,11 @@ impl CronTool {
         let Some(wanted) = wanted.filter(|wanted| *wanted != self.here.conversation.as_str()) else {
             return Ok(self.here.clone());
         };
+        let wanted_id = ConversationId::new(wanted);
         let found = self
-            .conversations
-            .place(&ConversationId::new(wanted))
+            .cron
+            .db()
+            .read(|connection| conversation::place(connection, &wanted_id))
             .map_err(|error| ToolError::Failed(error.to_string()))?;
         let place = found.filter(|place| place.instance.as_str() != SCHEDULED);
         let place =

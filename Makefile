@@ -9,7 +9,7 @@ MODEL := all-MiniLM-L6-v2
 PYTHON_PACKAGES := numpy==2.4.6 onnx==1.23.2 safetensors==0.8.0 tokenizers==0.23.3
 ONNXRUNTIME := onnxruntime==1.31.1
 
-.PHONY: run test check install-test-needs simulate bench bench-memory measure model model-fixtures onnxruntime install trial clean
+.PHONY: run test check install-test-needs simulate bench bench-memory bench-embedding bench-vectors bench-lancedb measure model model-fixtures onnxruntime install trial clean
 
 run:
 	cargo build --release
@@ -38,6 +38,19 @@ bench:
 bench-memory:
 	[ -n "$(BINARY)" ] || cargo build --release
 	BINARY=$(or $(BINARY),$(TARGET)/release/spacebot) bash benches/memory.sh
+
+# Milliseconds of one sentence vector, with either runtime.
+bench-embedding:
+	[ -n "$(BINARY)" ] || cargo build --release
+	BINARY=$(or $(BINARY),$(TARGET)/release/spacebot) bash benches/embedding.sh
+
+# Size, speed and recall of the ways to search vectors.
+bench-vectors:
+	cargo bench --bench vectors
+
+# A store of memories beside LanceDB, which is fetched from PyPI; SIZES names how many.
+bench-lancedb:
+	TARGET=$(TARGET) SIZES="$(or $(SIZES),10000 100000)" bash benches/lancedb.sh
 
 # The public weights, in a Python environment of their own.
 $(TARGET)/weights/model.safetensors:

@@ -4,6 +4,7 @@ mod branch;
 mod channel;
 mod driver;
 mod happening;
+mod ingestion;
 mod job;
 mod journal;
 mod link;
@@ -75,6 +76,7 @@ pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
         Work::Worker { task, interactive, origin } => {
             worker::run(parts, job, task, *interactive, origin, link)
         }
+        Work::Chunk { file } => ingestion::run(parts, job, file, link),
         Work::RunEnd { execution, end } => schedule::finish(parts, job, *execution, end, link),
     }
 }
@@ -92,6 +94,7 @@ pub fn close_after_panic(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How 
         ProcessKind::Channel => How::Panicked(sentence.to_owned()),
         ProcessKind::Branch => branch::close(parts, job, sentence, link),
         ProcessKind::Worker => worker::close(parts, job, sentence, link),
+        ProcessKind::Ingestion => ingestion::close(parts, job, sentence, link),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Builds the daemon from its config, once, and takes it down in order. Concrete handles exist here
 //! and nowhere else; everybody below gets exactly what it uses.
 
+mod ingestion;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -12,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
+use ingestion::Ingest;
 use nix::fcntl::{Flock, FlockArg};
 use spacebot::agent::{self, AgentParts, AgentPrompts};
 use spacebot::api::{Api, Facts};
@@ -27,6 +30,7 @@ use spacebot::hub::state::{Event, Hub};
 use spacebot::hub::{self, AgentIntake, AgentOutbox, Bell, HubParts, Inputs};
 use spacebot::id::{AgentId, ConversationId, InstanceId, OutboxId};
 use spacebot::identity::Identity;
+use spacebot::ingest;
 use spacebot::llm::{LlmManager, offline};
 use spacebot::memory::{MemoryStore, SearchOptions};
 use spacebot::message::{Intake, Outbox};
@@ -85,6 +89,7 @@ pub(crate) struct Daemon {
     databases: Vec<JoinHandle<()>>,
     server: Option<(ServerHandle, Vec<JoinHandle<()>>)>,
     adapters: Vec<Adapter>,
+    ingest: Option<Ingest>,
     clock_watch: (Cancel, Option<JoinHandle<()>>),
     /// Held as long as the daemon lives, so that a second one refuses the same data folder.
     _lock: Flock<File>,
@@ -119,9 +124,12 @@ impl Daemon {
         let intake = intake(config, &ground, inbound.clone(), stopping.clone());
         let adapters = start_irc(config, &ground, &intake)?;
         let server = start_server(config, &ground, &intake, commands, &adapters)?;
+        let ingest = Ingest::start(&ground, inbound.clone())?;
+        let mut bells = bells(&adapters, server.as_ref());
+        bells.extend(ingest.as_ref().map(Ingest::bell));
         let parts = HubParts {
             agents: ground.agents.clone(),
-            bells: bells(&adapters, server.as_ref()),
+            bells,
             clock: ground.clock.clone(),
             inputs: Inputs { control: control_in, up: up_in, inbound: inbound_in, commands: commands_in },
             up,
@@ -138,11 +146,12 @@ impl Daemon {
             inbound.send(Event::Unfinished { agent, place, newest, results }).ok();
         }
         let Ground { agents, databases, .. } = ground;
-        Ok(Self { control, hub, agents, databases, server, adapters, clock_watch, _lock: lock })
+        Ok(Self { control, hub, agents, databases, server, adapters, ingest, clock_watch, _lock: lock })
     }
 
     /// Stops in the written order; true when everything ended in time.
     pub(crate) fn stop(self) -> bool {
+        let mut threads: Vec<_> = self.ingest.map(Ingest::stop).into_iter().collect();
         self.control.send(Event::Stop).ok(); // a hub that is gone has stopped
         let hub_ended = self.hub.join().is_ok();
         if !hub_ended {
@@ -150,7 +159,7 @@ impl Daemon {
         }
         let (watch, thread) = self.clock_watch;
         watch.cancel();
-        let mut threads: Vec<_> = thread.into_iter().collect();
+        threads.extend(thread);
         for adapter in self.adapters {
             flush(&adapter, &self.agents);
             adapter.cancel.cancel();
@@ -198,6 +207,12 @@ impl Ground {
         let (data, folder) = (home.join("data"), home.join("workspace"));
         make_folder(&data)?;
         make_folder(&folder)?;
+        if agent.ingestion.enabled
+            && let Err(error) = make_folder(&folder.join(ingest::FOLDER))
+        {
+            // Something that a worker made stands in its place: no reason not to start.
+            log::warn!("agent {}: no files can be taken: {error}", agent.id);
+        }
         let (db, handle) = Db::open(&data.join("spacebot.db"), agent.id.as_str())
             .map_err(|error| fault("database", &error))?;
         self.databases.push(handle);

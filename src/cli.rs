@@ -3,5 +3,6 @@
 pub mod arguments;
 pub mod chat;
 pub mod cron;
+pub mod ingest;
 pub mod logger;
 pub mod memory;

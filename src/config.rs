@@ -4,10 +4,12 @@
 //! that name file, line and key path. docs/CONFIG.md lists every key.
 
 mod describe;
+mod ingestion;
 mod load;
 mod section;
 
 pub use describe::describe;
+pub use ingestion::IngestionConfig;
 pub use load::{Environment, Loaded, ProcessEnvironment, load};
 
 use std::fmt;
@@ -226,6 +228,7 @@ pub struct AgentConfig {
     /// Where its days begin and end.
     pub timezone: Zone,
     pub working_memory: WorkingMemoryConfig,
+    pub ingestion: IngestionConfig,
     pub schedule: ScheduleConfig,
 }
 
@@ -248,7 +251,8 @@ impl RoutingConfig {
     pub fn model(&self, kind: ProcessKind) -> &str {
         match kind {
             ProcessKind::Channel => &self.channel,
-            ProcessKind::Branch => &self.branch,
+            // Both think with memory.
+            ProcessKind::Branch | ProcessKind::Ingestion => &self.branch,
             ProcessKind::Worker => &self.worker,
         }
     }

@@ -1,6 +1,7 @@
 //! What a running process tells the hub.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
@@ -66,12 +67,25 @@ pub enum How {
     },
     /// A branch or worker is in its terminal state in the database, its result waits to be relayed.
     Finished,
+    /// A chunk of a file is in, or one more try of it has failed; either stands in the database.
+    Ingested(Ingested),
     /// The run of a job has ended; what it had to say waits there.
     Delivered(Option<(InstanceId, ConversationId)>),
     Cancelled,
     /// Nothing was committed; the hub decides whether to try again.
     Failed(Kind, String),
     Panicked(String),
+}
+
+/// What is left of a file behind one of its chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ingested {
+    /// The next chunk.
+    More,
+    /// The same chunk, after this time.
+    Again(Duration),
+    /// Nothing: all of it is in, or it was given up.
+    Over,
 }
 
 /// Why a process is told to stop; part of what it writes as its end.

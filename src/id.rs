@@ -86,6 +86,8 @@ pub enum ProcessKind {
     Channel,
     Branch,
     Worker,
+    /// Reads one chunk of a file.
+    Ingestion,
 }
 
 impl ProcessKind {
@@ -94,6 +96,7 @@ impl ProcessKind {
             ProcessKind::Channel => "channel",
             ProcessKind::Branch => "branch",
             ProcessKind::Worker => "worker",
+            ProcessKind::Ingestion => "ingestion",
         }
     }
 }

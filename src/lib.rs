@@ -31,6 +31,7 @@ pub mod prompts;
 pub mod conversation;
 pub mod cron;
 pub mod identity;
+pub mod ingest;
 pub mod llm;
 pub mod memory;
 pub mod messaging;

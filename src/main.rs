@@ -12,9 +12,10 @@ use nix::unistd::Pid;
 use spacebot::allocator;
 use spacebot::cli::arguments::{Arguments, Command};
 use spacebot::cli::chat::Chat;
-use spacebot::cli::{cron, logger, memory};
+use spacebot::cli::{self, cron, logger, memory};
 use spacebot::config::{self, Config};
 use spacebot::error::{Fault, log_line};
+use spacebot::ingest::{self, Format};
 use spacebot::thread;
 
 use assembly::{Daemon, StartError};
@@ -28,6 +29,15 @@ fn main() -> ExitCode {
         Command::Run { config, no_chat } => {
             with_config(config.file.as_deref(), |config| run(config, no_chat))
         }
+        Command::Ingest { config, agent, files, status, json } => {
+            let options = cli::ingest::Options { agent, files, status, json };
+            with_config(config.file.as_deref(), |config| match cli::ingest::run(config, &options) {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::FAILURE,
+                Err(error) => failed(&error),
+            })
+        }
+        Command::Extract { format } => extract(&format),
         Command::Check { config } => with_config(config.file.as_deref(), |config| {
             print!("{}", config::describe(config));
             ExitCode::SUCCESS
@@ -50,6 +60,26 @@ fn main() -> ExitCode {
             });
             outcome.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
         }),
+    }
+}
+
+/// The process that reads one document; see `spacebot::ingest`.
+fn extract(format: &str) -> ExitCode {
+    let outcome = match Format::parse(format) {
+        Some(format) => ingest::extract(format),
+        None => Err(format!("{format:?} is no format")),
+    };
+    match outcome {
+        Ok(note) => {
+            if let Some(note) = note {
+                eprintln!("{note}");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(reason) => {
+            eprintln!("{reason}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! The table is the only truth; the text index beside it is derived, and a save does not touch it.
 
 mod analysis;
+mod draft;
 pub mod embed;
 mod error;
 mod fusion;
@@ -30,6 +31,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+pub use draft::{Draft, Drafted};
 pub use error::MemoryError;
 pub use options::{SearchOptions, Statistics};
 pub use proposals::{Decision, Proposal};

@@ -15,16 +15,18 @@ pub enum Template {
     Channel,
     Branch,
     Worker,
+    Ingestion,
     ConversationContext,
     Status,
     Recent,
 }
 
-const TEMPLATES: [(Template, &str, &str); 7] = [
+const TEMPLATES: [(Template, &str, &str); 8] = [
     (Template::Channel, "channel", include_str!("../prompts/en/channel.md.j2")),
     (Template::Branch, "branch", include_str!("../prompts/en/branch.md.j2")),
     (Template::Scheduled, "scheduled", include_str!("../prompts/en/scheduled.md.j2")),
     (Template::Worker, "worker", include_str!("../prompts/en/worker.md.j2")),
+    (Template::Ingestion, "ingestion", include_str!("../prompts/en/ingestion.md.j2")),
     (
         Template::ConversationContext,
         "conversation_context",
@@ -50,6 +52,7 @@ const TOOLS: &[(&str, &str)] = tool_descriptions![
     "file_read",
     "file_write",
     "memory_delete",
+    "memory_persistence_complete",
     "memory_recall",
     "memory_save",
     "react",

@@ -62,6 +62,7 @@ enum Asking {
     Job,
     Branch,
     Worker,
+    Ingestion,
     None,
 }
 
@@ -225,7 +226,8 @@ fn drive(
                     calls.iter().zip(&answers).map(|(call, answer)| answer_of(call, answer)).collect();
                 run.tool_results(results).unwrap();
                 let ends = |(call, answer): (&ToolCall, &ToolAnswer)| {
-                    matches!(call.function.name.as_str(), "reply" | "skip" | "set_outcome")
+                    let name = call.function.name.as_str();
+                    matches!(name, "reply" | "skip" | "set_outcome" | "memory_persistence_complete")
                         && !answer.words().1
                 };
                 if calls.iter().zip(&answers).any(ends) {
@@ -286,6 +288,8 @@ fn check_arguments(schema: &Value, arguments: &Map<String, Value>) {
             Some("string") => value.is_string(),
             Some("integer") => value.is_u64(),
             Some("boolean") => value.is_boolean(),
+            Some("number") => value.is_number(),
+            Some("array") => value.as_array().is_some_and(|items| !items.is_empty()),
             other => panic!("unknown argument {name} of type {other:?}"),
         };
         assert!(fits, "{name}: {value} does not fit {property}");
@@ -337,6 +341,17 @@ fn tools_of(process: Asking) -> Vec<ToolDefinition> {
             },
             "memory_delete": { "required": ["memory_id"], "properties": { "memory_id": text, "reason": text } },
             "channel_recall": { "properties": { "query": text } },
+        }),
+        Asking::Ingestion => json!({
+            "memory_save": {
+                "required": ["content"],
+                "properties": { "content": text, "memory_type": text, "importance": { "type": "number" } },
+            },
+            "memory_recall": { "properties": { "query": text } },
+            "memory_persistence_complete": {
+                "required": ["outcome", "reason"],
+                "properties": { "outcome": text, "saved_memory_ids": { "type": "array" }, "reason": text },
+            },
         }),
         Asking::Worker => json!({
             "shell": { "required": ["command"], "properties": { "command": text } },

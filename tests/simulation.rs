@@ -27,7 +27,8 @@ use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link};
 use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
 use spacebot::command::{Command, StatusReport};
 use spacebot::config::{
-    AgentConfig, LimitsConfig, LlmConfig, RoutingConfig, SandboxConfig, ScheduleConfig, WorkingMemoryConfig,
+    AgentConfig, IngestionConfig, LimitsConfig, LlmConfig, RoutingConfig, SandboxConfig, ScheduleConfig,
+    WorkingMemoryConfig,
 };
 use spacebot::conversation::{Conversations, Place};
 use spacebot::db::{CommitGate, Db, DbError};
@@ -280,6 +281,7 @@ fn begin(
         routing: RoutingConfig::default(),
         limits: limits(),
         sandbox: SandboxConfig::default(),
+        ingestion: IngestionConfig::default(),
         timezone: Zone::utc(),
         working_memory: WorkingMemoryConfig::default(),
         schedule: ScheduleConfig::default(),

@@ -45,6 +45,7 @@ const LOCKS: Exceptions = &[
     ("src/messaging/irc.rs", "one line of status, read by the API"),
     ("src/memory/text_index.rs", "one reader of the text index for all branches"),
     ("src/memory/embed.rs", "one model for all agents, and the vectors of recent queries"),
+    ("src/memory/draft.rs", "what one process drafts, shared by two of its tools"),
     ("src/memory/vectors.rs", "one thread that makes vectors"),
     ("src/memory/vectors/indexed.rs", "one vector index for all branches of an agent"),
     ("src/memory/vector_index.rs", "searches go on while it changes and is written"),

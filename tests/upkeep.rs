@@ -200,3 +200,20 @@ fn what_may_contradict_is_proposed_and_neither_merged_nor_guessed() {
     assert!(bench.store.proposals(10).unwrap().is_empty());
     assert_eq!(bench.find("when is the team meeting?")[0], newer.content, "the older one steps back");
 }
+
+#[test]
+fn what_came_from_a_file_does_not_take_the_place_of_somebodys_word() {
+    let bench = Bench::new(true);
+    let from = |who: Who, content: &str| NewMemory {
+        source: Some(Source::new(who, "x")),
+        ..NewMemory::new(MemoryType::Fact, content)
+    };
+    let said = bench.save(from(Who::User, "The cellar key hangs by the door."));
+    bench.save(from(Who::File, "the cellar key hangs by the door"));
+    let relation = "SELECT count(*) FROM associations WHERE relation_type = 'updates'";
+    assert_eq!(bench.count(relation), 0);
+    assert_eq!(bench.tend().merged, 0, "nor is it mixed with it");
+    bench.save(from(Who::User, "The cellar key hangs by the door!"));
+    assert_eq!(bench.count(relation), 2, "the newer word of a person takes the place of both");
+    assert!(!bench.store.get(&said.id).unwrap().unwrap().forgotten);
+}

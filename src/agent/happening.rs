@@ -82,14 +82,14 @@ impl Work {
     fn task(&self) -> &str {
         match self {
             Work::Branch { description: task, .. } | Work::Worker { task, .. } => task,
-            Work::Turn(_) | Work::Apology { .. } | Work::RunEnd { .. } => "",
+            Work::Turn(_) | Work::Apology { .. } | Work::RunEnd { .. } | Work::Chunk { .. } => "",
         }
     }
 
     fn answers(&self) -> &[String] {
         match self {
             Work::Branch { origin, .. } | Work::Worker { origin, .. } => &origin.answers,
-            Work::Turn(_) | Work::Apology { .. } | Work::RunEnd { .. } => &[],
+            Work::Turn(_) | Work::Apology { .. } | Work::RunEnd { .. } | Work::Chunk { .. } => &[],
         }
     }
 }

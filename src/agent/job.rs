@@ -31,6 +31,10 @@ pub enum Work {
         interactive: bool,
         origin: Origin,
     },
+    /// Reads the next chunk of the file with this hash.
+    Chunk {
+        file: String,
+    },
     /// The end of a job's run, when nothing of it is going on any more.
     RunEnd {
         execution: i64,

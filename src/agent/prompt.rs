@@ -17,6 +17,7 @@ pub struct AgentPrompts {
     channel: Arc<str>,
     branch: Arc<str>,
     worker: Arc<str>,
+    ingestion: Arc<str>,
     scheduled: Arc<str>,
 }
 
@@ -33,11 +34,13 @@ impl AgentPrompts {
             "sandboxed": config.sandbox.mode == SandboxMode::Enabled,
             "network": config.sandbox.network,
             "max_turns": config.limits.branch_max_turns,
+            "ingestion_turns": super::ingestion::TURNS,
         });
         Ok(Self {
             channel: prompts::render(Template::Channel, &context)?.into(),
             branch: prompts::render(Template::Branch, &context)?.into(),
             worker: prompts::render(Template::Worker, &context)?.into(),
+            ingestion: prompts::render(Template::Ingestion, &context)?.into(),
             scheduled: prompts::render(Template::Scheduled, &context)?.into(),
         })
     }
@@ -64,6 +67,10 @@ impl AgentPrompts {
 
     pub(super) fn worker(&self) -> String {
         self.worker.to_string()
+    }
+
+    pub(super) fn ingestion(&self) -> String {
+        self.ingestion.to_string()
     }
 }
 

@@ -37,6 +37,27 @@ pub enum Command {
         #[command(subcommand)]
         action: MemoryAction,
     },
+    /// Hand files to an agent's memory, or show how far they are; needs no daemon and may run beside one.
+    Ingest {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Whose memory; the default agent's without it.
+        #[arg(long)]
+        agent: Option<String>,
+        /// Copied into the folder of the agent: txt md markdown json jsonl csv tsv log xml yaml yml toml rst org html
+        /// htm pdf.
+        #[arg(required_unless_present = "status")]
+        files: Vec<PathBuf>,
+        /// Show every file with its parts.
+        #[arg(long)]
+        status: bool,
+        /// The same as lines of JSON.
+        #[arg(long, requires = "status")]
+        json: bool,
+    },
+    /// The daemon starts this for each document that it takes into memory.
+    #[command(hide = true)]
+    Extract { format: String },
     /// Look at the jobs that run at their time; needs no daemon and may run beside one.
     Cron {
         #[command(flatten)]

@@ -16,6 +16,7 @@ use crate::clock::SystemClock;
 use crate::config::{AgentConfig, Config};
 use crate::db::Db;
 use crate::error::{Fault, Kind};
+use crate::ingest::IngestError;
 use crate::memory::{MemoryError, MemoryStore, SearchOptions};
 use crate::working_memory::WorkingMemory;
 
@@ -28,6 +29,8 @@ pub enum CommandError {
     #[error("the output could not be written: {0}")]
     Output(io::Error),
     #[error("{0}")]
+    Ingest(#[from] IngestError),
+    #[error("{0}")]
     Invalid(String),
     #[error("agent {0} has no memories yet")]
     NoMemories(String),
@@ -37,6 +40,7 @@ impl Fault for CommandError {
     fn kind(&self) -> Kind {
         match self {
             CommandError::Memory(error) => error.kind(),
+            CommandError::Ingest(error) => error.kind(),
             CommandError::File { .. } | CommandError::Output(_) | CommandError::Invalid(_) => Kind::Invalid,
             CommandError::NoMemories(_) => Kind::NotFound,
         }
@@ -45,6 +49,7 @@ impl Fault for CommandError {
     fn hint(&self) -> Option<&str> {
         match self {
             CommandError::Memory(error) => error.hint(),
+            CommandError::Ingest(error) => error.hint(),
             CommandError::NoMemories(_) => Some("start the daemon once, or import some"),
             _ => None,
         }
@@ -101,7 +106,7 @@ pub fn run(config: &Config, agent: Option<&str>, action: MemoryAction) -> Result
 }
 
 /// The agent that is named, else the default one.
-fn owner<'a>(config: &'a Config, agent: Option<&str>) -> Result<&'a AgentConfig, CommandError> {
+pub(super) fn owner<'a>(config: &'a Config, agent: Option<&str>) -> Result<&'a AgentConfig, CommandError> {
     let mut agents = config.agents.iter();
     let found = match agent {
         Some(id) => agents.find(|known| known.id.as_str() == id),

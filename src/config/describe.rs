@@ -133,6 +133,10 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
     let paths: Vec<_> = sandbox.writable_paths.iter().map(|path| path.to_string_lossy()).collect();
     writeln!(out, "writable_paths = {}\npassthrough_env = {}", list(&paths), list(&sandbox.passthrough_env))?;
     write_working_memory(out, &agent.working_memory)?;
+    let ingestion = &agent.ingestion;
+    writeln!(out, "[agents.ingestion]\nenabled = {}", ingestion.enabled)?;
+    writeln!(out, "poll_interval_secs = {}", ingestion.poll_interval.as_secs())?;
+    writeln!(out, "chunk_size = {}", ingestion.chunk_size)?;
     let missed = if agent.schedule.missed == MissedSlots::RunOnce { "run_once" } else { "skip" };
     writeln!(out, "[agents.schedule]\nmissed_slots = {}", text(missed))?;
     writeln!(out, "job_timeout_secs = {}", agent.schedule.timeout.as_secs())

@@ -13,9 +13,10 @@ use toml::de::DeTable;
 
 use super::section::{Section, Source};
 use super::{
-    AgentConfig, ApiConfig, ApiType, BindingConfig, Config, ConfigError, DAY, EmbeddingConfig, IrcConfig,
-    Language, LimitsConfig, LlmConfig, MemoryConfig, OFFLINE_MODEL, ProviderConfig, RoutingConfig,
-    SandboxConfig, SandboxMode, ScheduleConfig, Secret, VectorIndexKind, WebhookConfig, WorkingMemoryConfig,
+    AgentConfig, ApiConfig, ApiType, BindingConfig, Config, ConfigError, DAY, EmbeddingConfig,
+    IngestionConfig, IrcConfig, Language, LimitsConfig, LlmConfig, MemoryConfig, OFFLINE_MODEL,
+    ProviderConfig, RoutingConfig, SandboxConfig, SandboxMode, ScheduleConfig, Secret, VectorIndexKind,
+    WebhookConfig, WorkingMemoryConfig,
 };
 use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
@@ -249,6 +250,7 @@ fn agents(root: &Section<'_, '_>, llm: &LlmConfig, zone: Zone) -> Vec<AgentConfi
         sandbox: sandbox(&defaults.table("sandbox"), &SandboxConfig::default()),
         timezone: timezone(&defaults, &zone),
         working_memory: working_memory(&defaults.table("working_memory"), &WorkingMemoryConfig::default()),
+        ingestion: IngestionConfig::read(&defaults.table("ingestion"), &IngestionConfig::default()),
         schedule: schedule(&defaults.table("schedule"), &ScheduleConfig::default()),
     };
     defaults.finish();
@@ -292,6 +294,7 @@ fn agent(section: &Section<'_, '_>, base: &AgentConfig, llm: &LlmConfig) -> Agen
         sandbox: sandbox(&section.table("sandbox"), &base.sandbox),
         timezone: timezone(section, &base.timezone),
         working_memory: working_memory(&section.table("working_memory"), &base.working_memory),
+        ingestion: IngestionConfig::read(&section.table("ingestion"), &base.ingestion),
         schedule: schedule(&section.table("schedule"), &base.schedule),
     };
     section.finish();

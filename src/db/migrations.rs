@@ -17,6 +17,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "memory_proposals",
         include_str!("../../migrations/20261121000600_memory_proposals.sql"),
     ),
+    (20261121001000, "ingestion", include_str!("../../migrations/20261121001000_ingestion.sql")),
     (20261121002000, "working_memory", include_str!("../../migrations/20261121002000_working_memory.sql")),
     (20261121003000, "cron", include_str!("../../migrations/20261121003000_cron.sql")),
 ];

@@ -124,6 +124,7 @@ fn kind_of(event: &Event) -> &'static str {
     match event {
         Event::Arrived { .. } => "a message",
         Event::Unfinished { .. } => "an unfinished conversation",
+        Event::FileWaits { .. } => "a file to remember",
         Event::Process(_) => "a process event",
         Event::Command(_) => "a command",
         Event::ClockChanged => "a change of the clock",
@@ -205,6 +206,7 @@ impl Performer {
             ProcessKind::Channel => format!("chan:{}", process.number),
             ProcessKind::Branch => format!("branch:{}", process.number),
             ProcessKind::Worker => format!("worker:{}", process.number),
+            ProcessKind::Ingestion => format!("ingest:{}", process.number),
         };
         match thread::spawn(name, move || thread.run()) {
             Ok(handle) => drop(

@@ -1,7 +1,10 @@
 //! The hub as a pure function: `handle(event, now) -> actions`. No clock, no thread, no I/O, no
 //! randomness; the same events give the same actions, which is what makes the simulation possible.
 
+mod ingestion;
 mod runs;
+
+pub use ingestion::{CHUNK_TIMEOUT, INGEST};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -17,6 +20,7 @@ use crate::effect::{Answer, Ask, Refusal};
 use crate::error::Kind;
 use crate::event::{How, Origin, ProcessEvent, StopReason, What};
 use crate::id::{AgentId, ConversationId, InboxId, InstanceId, ProcessId, ProcessKind};
+use ingestion::Reading;
 use runs::{JobRun, MAX_RUN_RETRIGGERS, Watch};
 
 /// Results that come within this time of each other share one turn.
@@ -53,6 +57,12 @@ pub enum Event {
         place: Place,
         newest: Option<InboxId>,
         results: bool,
+    },
+    /// A file has chunks that are not in memory yet. Offered again and again while that is so.
+    FileWaits {
+        agent: AgentId,
+        place: Place,
+        file: String,
     },
     Process(ProcessEvent),
     Command(Command),
@@ -127,6 +137,8 @@ enum TimerKey {
     Schedule(AgentId),
     /// When the run of a job has to be over.
     Run(Key),
+    /// The next try of a chunk.
+    Reading(AgentId),
     Stop,
 }
 
@@ -180,6 +192,7 @@ struct Agent {
     /// The conversation table was full when this agent had more to do.
     overflowed: bool,
     watch: Watch,
+    reading: Option<Reading>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,17 +219,9 @@ impl Hub {
         let agents = agents
             .into_iter()
             .map(|(id, limits, next_number)| {
-                (
-                    id,
-                    Agent {
-                        limits,
-                        next_number,
-                        turns: 0,
-                        ready: VecDeque::new(),
-                        overflowed: false,
-                        watch: Watch::default(),
-                    },
-                )
+                let (ready, overflowed, reading) = (VecDeque::new(), false, None);
+                let watch = Watch::default();
+                (id, Agent { limits, next_number, turns: 0, ready, overflowed, reading, watch })
             })
             .collect();
         Self {
@@ -241,6 +246,7 @@ impl Hub {
             Event::Unfinished { agent, place, newest, results } => {
                 self.found(agent, place, newest, results, now)
             }
+            Event::FileWaits { agent, place, file } => self.file_waits(agent, place, file, now),
             Event::Process(event) => self.on_process(event, now),
             Event::Command(command) => self.on_command(command, now),
             Event::ClockChanged => self.look_everywhere(),
@@ -260,6 +266,7 @@ impl Hub {
                 TimerKey::Process(key) => self.cancel(&key, StopReason::Timeout),
                 TimerKey::Schedule(agent) => self.look(&agent),
                 TimerKey::Run(key) => self.run_timed_out(&key, now),
+                TimerKey::Reading(agent) => self.read_on(&agent, now),
                 TimerKey::Stop => self.stop_harder(now),
             }
         }
@@ -461,13 +468,15 @@ impl Hub {
         let Some(process) = self.processes.remove(key) else { return };
         self.timers.set(&TimerKey::Process(key.clone()), None);
         let conversation = (key.0.clone(), process.conversation);
-        if key.1.kind == ProcessKind::Channel {
-            if let Some(agent) = self.agents.get_mut(&key.0) {
-                agent.turns -= 1;
+        match key.1.kind {
+            ProcessKind::Channel => {
+                if let Some(agent) = self.agents.get_mut(&key.0) {
+                    agent.turns -= 1;
+                }
+                self.turn_ended(&conversation, how, now);
             }
-            self.turn_ended(&conversation, how, now);
-        } else {
-            self.results_came(&conversation, now);
+            ProcessKind::Branch | ProcessKind::Worker => self.results_came(&conversation, now),
+            ProcessKind::Ingestion => self.chunk_ended(key, how, now),
         }
         self.start_ready(&key.0, now);
     }

@@ -10,6 +10,7 @@
 mod answer;
 mod branch;
 mod channel;
+mod ingestion;
 mod job;
 mod memories;
 mod pattern;
@@ -45,6 +46,7 @@ fn answer(request: &CompletionRequest, clock: &dyn Clock) -> Result<Answer, Stri
         Asking::Job => job::answer(table, &request),
         Asking::Branch => branch::answer(table, &request),
         Asking::Worker => worker::answer(table, &request),
+        Asking::Ingestion => ingestion::answer(table, &request),
         Asking::Other => Answer::Text(table.other.no_tools.clone()),
     })
 }

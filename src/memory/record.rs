@@ -170,7 +170,9 @@ impl Source {
     /// not the numbers of runs and messages.
     pub(super) fn searchable(&self) -> impl Iterator<Item = &str> {
         let reference = match self.who {
-            Who::File | Who::Web => self.reference.as_deref(),
+            // Behind the name of a file: which content, which part of it.
+            Who::File => self.reference.as_deref().and_then(|reference| reference.split('#').next()),
+            Who::Web => self.reference.as_deref(),
             _ => None,
         };
         [self.label.as_deref(), reference].into_iter().flatten()
@@ -214,6 +216,14 @@ pub struct Memory {
     pub forgotten: bool,
     /// Rises with every change of what is stored; being read is no change.
     pub change_seq: i64,
+}
+
+impl Memory {
+    /// The word of a person or of the agent itself, not read from a file, a page or a command's output. An
+    /// import keeps the sources that it was given; what names none was the operator's act.
+    pub fn is_trusted(&self) -> bool {
+        self.source.as_ref().is_none_or(|source| matches!(source.who, Who::User | Who::Agent | Who::Other))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]

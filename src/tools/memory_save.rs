@@ -9,23 +9,35 @@ use super::{Tool, ToolContext, ToolError, arguments_of, schema_of};
 use crate::db::rusqlite::Connection;
 use crate::error::Fault;
 use crate::memory::{
-    Memory, MemoryError, MemoryStore, MemoryType, NewAssociation, NewMemory, Origin, RelationType, Source,
-    WEIGHT_DEFAULT,
+    Draft, Memory, MemoryError, MemoryStore, MemoryType, NewAssociation, NewMemory, Origin, RelationType,
+    Source, WEIGHT_DEFAULT,
 };
 use crate::working_memory::NewEvent;
 
 pub struct MemorySave {
-    store: MemoryStore,
     origin: Origin,
+    to: To,
     event: Option<NewEvent>,
+}
+
+/// Where a memory goes.
+enum To {
+    Store(MemoryStore),
+    /// To be stored with all others of the draft.
+    Draft(Draft),
 }
 
 impl MemorySave {
     pub fn new(store: MemoryStore, origin: Origin) -> Self {
-        Self { store, origin, event: None }
+        Self { origin, to: To::Store(store), event: None }
+    }
+
+    pub fn drafting(draft: Draft, origin: Origin) -> Self {
+        Self { origin, to: To::Draft(draft), event: None }
     }
 
     /// Every save is an event of the working memory too: this one, with the memory's text and importance.
+    /// (Not of a draft, whose memories are not stored yet.)
     #[must_use]
     pub fn with_event(mut self, event: Option<NewEvent>) -> Self {
         self.event = event;
@@ -89,12 +101,13 @@ impl Tool for MemorySave {
             relation_type: one.relation_type.unwrap_or(RelationType::RelatedTo),
             weight: one.weight.unwrap_or(WEIGHT_DEFAULT),
         });
+        let memory_type = arguments.memory_type.unwrap_or(MemoryType::Fact);
         let memory = NewMemory {
             importance: arguments.importance,
             source: Some(Source::claimed(self.origin.process, arguments.source.as_deref(), context.outside)),
             channel_id: Some(self.origin.conversation.to_string()),
             associations: associations.collect(),
-            ..NewMemory::new(arguments.memory_type.unwrap_or(MemoryType::Fact), arguments.content)
+            ..NewMemory::new(memory_type, arguments.content)
         };
         let event = self.event.clone();
         let also = move |connection: &Connection, memory: &Memory| match event {
@@ -104,8 +117,12 @@ impl Tool for MemorySave {
             }
             None => Ok(()),
         };
-        let saved = self.store.save_and(memory, also).map_err(|error| tool_error(&error))?;
-        Ok(json!({ "saved": saved.id, "type": saved.memory_type }).to_string())
+        let saved = match &self.to {
+            To::Store(store) => store.save_and(memory, also).map(|saved| saved.id),
+            To::Draft(draft) => draft.save(memory),
+        };
+        let saved = saved.map_err(|error| tool_error(&error))?;
+        Ok(json!({ "saved": saved, "type": memory_type }).to_string())
     }
 }
 

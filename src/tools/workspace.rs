@@ -61,6 +61,10 @@ impl Workspace {
         Ok(workspace)
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn resolve(&self, relative: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
         let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
         let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);

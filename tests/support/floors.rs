@@ -18,6 +18,7 @@ pub const FLOORS: [&[&str]; 9] = [
         "tasks",
         "cron",
         "identity",
+        "ingest",
         "skills",
         "wiki",
         "settings",

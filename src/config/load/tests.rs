@@ -25,13 +25,14 @@ const EVERY_TABLE: &str = r#"
 "#;
 
 /// Keys that stand in the document as tables of their own, not as rows.
-const TABLES: [&str; 16] = [
+const TABLES: [&str; 17] = [
     "schedule",
     "llm",
     "provider",
     "defaults",
     "routing",
     "sandbox",
+    "ingestion",
     "agents",
     "bindings",
     "messaging",

@@ -3,6 +3,7 @@
 mod runs;
 
 use super::*;
+use crate::event::Ingested;
 use crossbeam_channel::{Receiver, bounded};
 
 const MAIN: &str = "main";
@@ -345,4 +346,75 @@ fn the_same_events_give_the_same_actions() {
         format!("{:?}", bench.actions)
     };
     assert_eq!(play(), play());
+}
+
+// ---- files ---------------------------------------------------------------------------------------
+
+fn file_waits(bench: &mut Bench, file: &str) {
+    let place = place(&format!("ingest:{file}"), false);
+    bench.event(Event::FileWaits { agent: AgentId::new(MAIN), place, file: file.to_owned() });
+}
+
+fn file_of(job: &Job) -> &str {
+    match &job.work {
+        Work::Chunk { file } => file,
+        other => panic!("no chunk: {other:?}"),
+    }
+}
+
+#[test]
+fn one_chunk_at_a_time_is_read_beside_the_turns_and_then_the_next_file_is_asked_for() {
+    let mut bench = bench(LimitsConfig { max_concurrent_turns: 1, ..LimitsConfig::default() });
+    file_waits(&mut bench, "a");
+    let first = bench.one();
+    assert_eq!((file_of(&first), first.process.kind), ("a", ProcessKind::Ingestion));
+    // Offered again, or another: there is one already.
+    file_waits(&mut bench, "a");
+    file_waits(&mut bench, "b");
+    assert!(bench.started().is_empty());
+    let turn = bench.message("c", 1).one();
+    bench.exit(first.process, How::Ingested(Ingested::More));
+    let second = bench.one();
+    assert_eq!(file_of(&second), "a");
+    bench.turned(turn.process, 1);
+    bench.actions.clear();
+    bench.exit(second.process, How::Ingested(Ingested::Over));
+    assert!(
+        matches!(&bench.actions[..], [Action::Ring { instance, .. }] if instance.as_str() == INGEST),
+        "{:?}",
+        bench.actions
+    );
+    assert_eq!(bench.hub.next_deadline(), None, "idle means idle");
+    file_waits(&mut bench, "b");
+    assert_eq!(file_of(&bench.one()), "b");
+}
+
+#[test]
+fn a_failed_chunk_waits_and_one_that_could_not_say_so_is_offered_again() {
+    let mut bench = bench(LimitsConfig::default());
+    file_waits(&mut bench, "a");
+    let first = bench.one();
+    bench.exit(first.process, How::Ingested(Ingested::Again(Duration::from_secs(4))));
+    assert!(bench.wait(3_900).started().is_empty());
+    file_waits(&mut bench, "a");
+    assert!(bench.started().is_empty(), "an offer is no way around the wait");
+    let second = bench.wait(200).one();
+    bench.exit(second.process, How::Failed(Kind::Full, "disk".to_owned()));
+    assert!(bench.wait(600_000).started().is_empty());
+    file_waits(&mut bench, "a");
+    let third = bench.one();
+    bench.wait(u64::try_from(CHUNK_TIMEOUT.as_millis()).expect("small") + 1);
+    assert_eq!(bench.cancelled(), [(third.process, StopReason::Timeout)]);
+}
+
+#[test]
+fn a_stop_starts_no_further_chunk() {
+    let mut bench = bench(LimitsConfig::default());
+    file_waits(&mut bench, "a");
+    let first = bench.one();
+    bench.event(Event::Stop);
+    bench.exit(first.process, How::Ingested(Ingested::More));
+    file_waits(&mut bench, "a");
+    assert!(bench.started().is_empty());
+    assert!(bench.actions.iter().any(|action| matches!(action, Action::Exit)));
 }

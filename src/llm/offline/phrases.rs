@@ -40,6 +40,7 @@ pub(super) struct Table {
     pub(super) channel: ChannelSentences,
     pub(super) branch: BranchSentences,
     pub(super) worker: WorkerSentences,
+    pub(super) ingestion: IngestionSentences,
     pub(super) job: JobSentences,
     pub(super) other: OtherSentences,
 }
@@ -232,6 +233,14 @@ pub(super) struct WorkerSentences {
     pub(super) cannot: String,
     pub(super) no_shell: String,
     pub(super) nothing: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct IngestionSentences {
+    pub(super) saved: String,
+    pub(super) nothing: String,
+    pub(super) cannot: String,
 }
 
 #[derive(Debug, Deserialize)]

@@ -27,6 +27,7 @@ pub(super) enum Asking {
     Job,
     Branch,
     Worker,
+    Ingestion,
     /// No tools, or none that we know.
     Other,
 }
@@ -79,6 +80,8 @@ impl<'a> Request<'a> {
     pub(super) fn asking(&self) -> Asking {
         if self.offers("reply") {
             Asking::Channel
+        } else if self.offers("memory_persistence_complete") {
+            Asking::Ingestion
         } else if self.offers("set_outcome") {
             Asking::Job
         } else if self.offers("memory_save") {

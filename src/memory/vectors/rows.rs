@@ -53,7 +53,9 @@ pub(super) fn tie(
     if disagree {
         proposals::propose(connection, &newer, &older, f64::from(*cosine))?;
     }
-    let same = *cosine >= SAME && newer.memory_type == older.memory_type && !disagree;
+    // What came from outside does not take the place of somebody's word.
+    let may = newer.is_trusted() || !older.is_trusted();
+    let same = *cosine >= SAME && newer.memory_type == older.memory_type && !disagree && may;
     let relation = if same { "updates" } else { "related_to" };
     let weight = 0.5 + 0.5 * f64::from((cosine - ALIKE) / (1.0 - ALIKE)).clamp(0.0, 1.0);
     store::tie(connection, &newer.id, &older.id, relation, weight, newer.updated_at)

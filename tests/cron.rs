@@ -115,6 +115,8 @@ fn the_offline_responder_reminds() {
     // Jobs of this conversation are nobody else's.
     let mut other = daemon.client("other");
     assert!(other.ask("1", "list reminders").contains("No reminders"));
+    assert!(other.ask("2", "cancel the reminder job-2").contains("has no job"));
+    assert!(client.ask("5", "cancel the reminder job-9").contains("has no job"));
     let jobs = cron(&home, "list");
     let of = |field: &str| jobs.iter().map(|job| job[field].clone()).collect::<Vec<_>>();
     assert_eq!(of("state"), ["over", "on"]);
@@ -125,6 +127,8 @@ fn the_offline_responder_reminds() {
     assert_eq!((&runs[0]["state"], &runs[0]["outcome"]), (&json!("succeeded"), &json!("Reminder: call Ann")));
     let told = home.command(&["cron", "list"]).output().unwrap();
     assert!(String::from_utf8(told.stdout).unwrap().contains("stretch"));
+    assert!(client.ask("6", "cancel the reminder job-2").contains("is gone"));
+    assert!(client.ask("7", "list reminders").contains("No reminders"));
     drop(daemon);
 }
 

@@ -210,9 +210,15 @@ fn last_words(ended: &Ended, state: State, reason: Option<&str>) -> Option<Strin
     (!words.is_empty()).then(|| words.join("\n\n"))
 }
 
+/// Told of as happening where the job reports to, with the discretion of that place.
 fn event(channel: &ConversationId, ended: &Ended, reason: Option<&str>) -> NewEvent {
     let kind = if reason.is_some() { EventKind::Error } else { EventKind::CronExecuted };
     let task = ended.job.as_ref().map_or(channel.as_str(), |job| job.prompt.as_str());
     let words = reason.or(ended.outcome.as_deref()).unwrap_or(prompts::notice("job_silent"));
-    NewEvent { conversation: Some(channel.clone()), ..NewEvent::of_task(kind, task, words) }
+    let target = ended.job.as_ref().map(|job| &job.target);
+    NewEvent {
+        conversation: Some(target.map_or(channel, |target| &target.conversation).clone()),
+        direct: target.is_none_or(|target| target.direct),
+        ..NewEvent::of_task(kind, task, words)
+    }
 }

@@ -1,7 +1,9 @@
 //! The LLM processes: one file per kind, one [`run`] for the thread that the hub starts.
 
+mod bound_task;
 mod branch;
 mod channel;
+mod commands;
 mod driver;
 mod happening;
 mod ingestion;
@@ -19,15 +21,14 @@ mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use happening::cut_off;
 pub use job::{Job, RunEnd, Running, Turn, Work};
 pub use link::Link;
 pub use prompt::AgentPrompts;
-pub use schedule::{Look, Run, look, recover};
+pub use schedule::{Look, Run, end_cut_off_runs, look};
 pub use worker::WorkerState;
 
-use crate::config::AgentConfig;
-use crate::conversation::Conversations;
+use crate::config::{AgentConfig, LimitsConfig, WorkingMemoryConfig};
+use crate::conversation::{Conversations, Recovered};
 use crate::db::DbError;
 use crate::error::Fault;
 use crate::event::How;
@@ -36,6 +37,7 @@ use crate::id::ProcessKind;
 use crate::llm::LlmManager;
 use crate::memory::MemoryStore;
 use crate::prompts;
+use crate::tasks::{self, Tasks};
 use crate::thread::Cancel;
 use crate::tools::workspace::Workspace;
 
@@ -58,6 +60,31 @@ pub struct AgentParts {
     pub sandbox: Arc<Sandbox>,
 }
 
+impl AgentParts {
+    /// The board, which lies in the agent's database too.
+    pub fn tasks(&self) -> Tasks {
+        Tasks::new(self.conversations.db().clone(), self.conversations.clock().clone())
+    }
+}
+
+/// After a start: sets right what a crash or a stop cut off, and tells what there is to do.
+///
+/// # Errors
+/// The database cannot be read or written.
+pub fn recover(
+    conversations: &Conversations,
+    limits: &LimitsConfig,
+    working_memory: &WorkingMemoryConfig,
+) -> Result<Recovered, DbError> {
+    let (recorded, attempts) = (working_memory.enabled, limits.task_max_attempts);
+    conversations.recover_and(prompts::notice("interrupted"), move |connection, cut_off, now| {
+        for run in cut_off.iter().filter(|_| recorded) {
+            happening::cut_off(run).insert(connection, now)?;
+        }
+        tasks::interrupt(connection, attempts, now)
+    })
+}
+
 /// Runs one process to its end. The terminal state is in the database when this returns, except
 /// for [`How::Failed`] and [`How::Cancelled`] of a channel turn, which change nothing.
 pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
@@ -72,10 +99,12 @@ pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
             how
         }
         Work::Apology { kind, single } => channel::apologise(parts, job, *kind, *single),
+        Work::Commands { running, apology } => commands::run(parts, job, running, *apology, link),
         Work::Branch { description, origin } => branch::run(parts, job, description, origin, link),
         Work::Worker { task, interactive, origin } => {
             worker::run(parts, job, task, *interactive, origin, link)
         }
+        Work::Task { number, revision, what } => worker::run_task(parts, job, *number, *revision, what, link),
         Work::Chunk { file } => ingestion::run(parts, job, file, link),
         Work::RunEnd { execution, end } => schedule::finish(parts, job, *execution, end, link),
     }

@@ -1,4 +1,6 @@
-//! The local API: health, status, cancel, and the conversation surface of `spacebot chat`.
+//! The local API: health, status, cancel, the task board, and the conversation surface of `spacebot chat`.
+
+mod board;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,6 +8,8 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, bounded};
 use serde::Deserialize;
 use serde_json::json;
+
+pub use board::Boards;
 
 use crate::command::{Command, StatusReport};
 use crate::config::Secret;
@@ -32,6 +36,7 @@ pub struct Api {
     pub hub: Sender<Command>,
     pub token: Option<Secret>,
     pub facts: Facts,
+    pub boards: Boards,
     /// State of the adapters for `status`: name and a line.
     pub adapters: Arc<dyn Fn() -> Vec<(String, String)> + Send + Sync>,
 }
@@ -61,6 +66,8 @@ impl Handler for Api {
             "channels/cancel-process" => Outcome::Respond(post_only(request, || self.cancel(request))),
             "portal/send" if request.method == "POST" => self.mailbox.send(request),
             "portal/send" => Outcome::Respond(method_not_allowed()),
+            "tasks" => self.tasks(request),
+            _ if path.starts_with("tasks/") => self.task(request, &path["tasks/".len()..]),
             _ => match path.strip_prefix("portal/poll/") {
                 Some(conversation) if request.method == "GET" => match percent_decode(conversation) {
                     Some(conversation) => self.mailbox.poll(&conversation, request),

@@ -17,10 +17,10 @@ use crossbeam_channel::{Sender, bounded};
 use ingestion::Ingest;
 use nix::fcntl::{Flock, FlockArg};
 use spacebot::agent::{self, AgentParts, AgentPrompts};
-use spacebot::api::{Api, Facts};
+use spacebot::api::{Api, Boards, Facts};
 use spacebot::clock::{SharedClock, SystemClock};
 use spacebot::config::{AgentConfig, Config};
-use spacebot::conversation::{Conversations, Recovered, Unfinished};
+use spacebot::conversation::{Conversations, Recovered};
 use spacebot::db::{Db, Ticket};
 use spacebot::error::{Fault, Kind};
 use spacebot::exec::{self, Sandbox};
@@ -37,7 +37,6 @@ use spacebot::message::{Intake, Outbox};
 use spacebot::messaging::irc;
 use spacebot::messaging::mailbox::Mailbox;
 use spacebot::messaging::webhook::Webhook;
-use spacebot::prompts;
 use spacebot::thread::{self, Cancel};
 use spacebot::tools::workspace::Workspace;
 
@@ -107,7 +106,8 @@ struct Ground {
     clock: SharedClock,
     agents: BTreeMap<AgentId, Arc<AgentParts>>,
     databases: Vec<JoinHandle<()>>,
-    unfinished: Vec<(AgentId, Unfinished)>,
+    /// What the databases hold for the hub.
+    found: Vec<Event>,
     search: SearchOptions,
 }
 
@@ -140,10 +140,9 @@ impl Daemon {
         // Both ends of this exist, and the hub is the receiver: what is due is looked for now.
         inbound.send(Event::ClockChanged).ok();
         let clock_watch = watch_clock(&inbound);
-        for (agent, found) in ground.unfinished {
-            let Unfinished { place, newest, results } = found;
+        for event in ground.found {
             // The hub is the receiver and has just been started.
-            inbound.send(Event::Unfinished { agent, place, newest, results }).ok();
+            inbound.send(event).ok();
         }
         let Ground { agents, databases, .. } = ground;
         Ok(Self { control, hub, agents, databases, server, adapters, ingest, clock_watch, _lock: lock })
@@ -188,7 +187,7 @@ impl Ground {
         // Of all agents: one model is loaded once.
         let search = SearchOptions::new(&config.memory, &config.data_folder);
         let mut ground =
-            Self { clock, agents: BTreeMap::new(), databases: Vec::new(), unfinished: Vec::new(), search };
+            Self { clock, agents: BTreeMap::new(), databases: Vec::new(), found: Vec::new(), search };
         for agent in &config.agents {
             ground.add_agent(config, agent, &llm)?;
         }
@@ -218,14 +217,10 @@ impl Ground {
         self.databases.push(handle);
         let conversations = Conversations::new(db.clone(), self.clock.clone());
         let sandbox = Sandbox::new(&agent.sandbox, &folder, &config.data_folder);
-        let recorded = agent.working_memory.enabled;
-        let recovered = conversations
-            .recover_and(prompts::notice("interrupted"), move |connection, run, now| {
-                if recorded { agent::cut_off(run).insert(connection, now) } else { Ok(()) }
-            })
+        let recovered = agent::recover(&conversations, &agent.limits, &agent.working_memory)
             .map_err(|error| fault("recovery", &error))?;
         tell_recovered(&agent.id, &recovered, &sandbox);
-        self.unfinished.extend(recovered.unfinished.into_iter().map(|found| (agent.id.clone(), found)));
+        self.found.extend(hub::events_of(&agent.id, recovered.unfinished));
         let memory = MemoryStore::open_with(db, data.join("index"), self.clock.clone(), self.search.clone())
             .map_err(|error| fault("memory", &error))?;
         let identity = Identity::load_or_seed(&home).map_err(|error| fault("identity", &error))?;
@@ -242,13 +237,14 @@ impl Ground {
             workspace: Arc::new(workspace),
             sandbox: Arc::new(sandbox),
         };
-        let cut_off = agent::recover(&parts).map_err(|error| fault("jobs", &error))?;
+        let cut_off = agent::end_cut_off_runs(&parts).map_err(|error| fault("jobs", &error))?;
         if cut_off > 0 {
             log::warn!(
                 "agent {}: {cut_off} jobs were running when the daemon stopped; they are not run again",
                 agent.id
             );
         }
+        self.found.extend(hub::ready_tasks(&agent.id, &parts).map_err(|error| fault("tasks", &error))?);
         self.agents.insert(agent.id.clone(), Arc::new(parts));
         Ok(())
     }
@@ -296,9 +292,8 @@ fn intake(
     hub: Sender<Event>,
     stopping: Arc<AtomicBool>,
 ) -> Arc<dyn Intake> {
-    let default = config.agents.iter().find(|agent| agent.is_default).or(config.agents.first());
-    let default = default.map_or_else(|| AgentId::new("main"), |agent| agent.id.clone());
-    let bindings = Bindings::new(config.bindings.clone(), ground.agents.keys().cloned(), default);
+    let agents = ground.agents.keys().cloned();
+    let bindings = Bindings::new(config.bindings.clone(), agents, default_agent(config));
     let conversations =
         ground.agents.iter().map(|(id, agent)| (id.clone(), agent.conversations.clone())).collect();
     Arc::new(AgentIntake::new(bindings, conversations, hub, stopping))
@@ -349,6 +344,7 @@ fn start_server(
             hub: commands,
             token: config.api.auth_token.clone(),
             facts: facts(config),
+            boards: boards(config, ground),
             adapters: Arc::new(move || {
                 states.iter().map(|(name, state)| (name.clone(), state.describe())).collect()
             }),
@@ -361,6 +357,16 @@ fn start_server(
     let options =
         ServerOptions { clock: ground.clock.clone(), cancel: Cancel::new(), limits: Limits::default() };
     Server::start(listeners, options).map(Some).map_err(|error| StartError::of("http server", &error))
+}
+
+fn boards(config: &Config, ground: &Ground) -> Boards {
+    let boards = ground.agents.iter().map(|(id, agent)| (id.clone(), agent.tasks()));
+    Boards { default: default_agent(config), boards: boards.collect() }
+}
+
+fn default_agent(config: &Config) -> AgentId {
+    let default = config.agents.iter().find(|agent| agent.is_default).or(config.agents.first());
+    default.map_or_else(|| AgentId::new("main"), |agent| agent.id.clone())
 }
 
 fn facts(config: &Config) -> Facts {

@@ -1,4 +1,4 @@
-//! The terminal: the command line, the log lines, the chat.
+//! The terminal: the command line, the log lines, the chat, memories, files and tasks.
 
 pub mod arguments;
 pub mod chat;
@@ -6,3 +6,5 @@ pub mod cron;
 pub mod ingest;
 pub mod logger;
 pub mod memory;
+pub mod task;
+pub mod why;

@@ -2,12 +2,25 @@
 
 use crossbeam_channel::Sender;
 
+use crate::effect::TaskNews;
 use crate::id::{AgentId, ProcessId};
 
 #[derive(Debug, Clone)]
 pub enum Command {
-    Status { answer: Sender<StatusReport> },
-    CancelProcess { agent: AgentId, process: ProcessId, reason: String, answer: Sender<bool> },
+    Status {
+        answer: Sender<StatusReport>,
+    },
+    CancelProcess {
+        agent: AgentId,
+        process: ProcessId,
+        reason: String,
+        answer: Sender<bool>,
+    },
+    /// The operator has changed the board.
+    Tasks {
+        agent: AgentId,
+        news: Vec<TaskNews>,
+    },
 }
 
 /// The hub's own view of what runs now; what is stored is read from the database instead.

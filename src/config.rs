@@ -292,6 +292,8 @@ pub struct LimitsConfig {
     pub branch_timeout: Duration,
     /// How long an interactive worker waits for the next `route` (`worker_idle_timeout_secs`).
     pub worker_idle_timeout: Duration,
+    /// Workers that a task gets before it has failed (1 to 10).
+    pub task_max_attempts: usize,
     /// How long messages, answers, runs and journals are kept after they are over (`keep_days`, 1 to 3,650).
     pub keep: Duration,
 }
@@ -313,6 +315,7 @@ impl Default for LimitsConfig {
             worker_timeout: Duration::from_secs(1800),
             branch_timeout: Duration::from_secs(60),
             worker_idle_timeout: Duration::from_secs(600),
+            task_max_attempts: 3,
             keep: 90 * DAY,
         }
     }

@@ -5,12 +5,16 @@
 //! nothing of that happened.
 
 mod also;
+mod day;
+mod explain;
 mod history;
 mod inbox;
 mod journal;
 mod outbox;
+mod processes;
 mod retention;
 mod runs;
+mod settings;
 mod visit;
 
 use std::sync::Arc;
@@ -20,13 +24,17 @@ use crate::clock::{SharedClock, Timestamp};
 use crate::db::rusqlite::Connection;
 use crate::db::{Db, DbError};
 use crate::id::{ConversationId, InboxId, InstanceId, OutboxId, ProcessId};
-use crate::message::{Content, Delivery, Inbound, Outbound, Outbox, OutboxError, Recorded};
+use crate::message::{Content, Delivery, Inbound, Lane, Outbound, Outbox, OutboxError, Recorded};
 use crate::{error::Fault, event::Received};
 
+pub use crate::message::Place;
 pub use also::{Also, nothing_else};
+pub use day::{Day, DayRun, DayTalk};
+pub use explain::{Answer, Explanation, Run};
 pub use history::{Active, History, Line, NewLine, Role, place};
 pub use journal::{Record, Step};
 pub use runs::{BranchEnd, CutOff, Outcome, RunSummary, WaitingResult, WorkerEnd};
+pub use settings::ResponseMode;
 pub use visit::{SCHEDULED, begin_visit, end_visit, last_written, say};
 
 /// Everything that is stored about the conversations of one agent.
@@ -52,20 +60,11 @@ pub struct TurnCommit {
     pub journal: Vec<Record>,
 }
 
-/// Where a turn takes place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    pub conversation: ConversationId,
-    pub instance: InstanceId,
-    pub direct: bool,
-    /// For the prompt, such as `libera / #pi`.
-    pub name: String,
-}
-
 /// A conversation that has something to do after a start.
 #[derive(Debug, Clone)]
 pub struct Unfinished {
     pub place: Place,
+    pub lane: Lane,
     /// The newest unanswered message, if any.
     pub newest: Option<InboxId>,
     /// Results wait to be relayed.
@@ -110,12 +109,58 @@ impl Conversations {
         self.db.submit_then(move |connection| inbox::insert(connection, &message, now), done);
     }
 
-    /// Unanswered messages of one conversation, oldest first.
+    /// Unanswered messages of one conversation that are no commands, oldest first.
     ///
     /// # Errors
     /// The database cannot be read.
     pub fn unanswered(&self, conversation: &ConversationId, limit: usize) -> Result<Vec<Received>, DbError> {
-        self.db.read(|connection| inbox::unanswered(connection, conversation, limit))
+        self.db.read(|connection| inbox::unanswered(connection, conversation, Lane::Talk, limit))
+    }
+
+    /// Unanswered commands of one conversation, oldest first.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn commands(&self, conversation: &ConversationId, limit: usize) -> Result<Vec<Received>, DbError> {
+        self.db.read(|connection| inbox::unanswered(connection, conversation, Lane::Commands, limit))
+    }
+
+    /// Answers a command in one transaction with what it changes: `work` runs in it and returns the
+    /// words to say. A command is no part of the history.
+    ///
+    /// # Errors
+    /// Nothing is stored, neither the change nor the answer.
+    pub fn commit_command<T: Send + 'static>(
+        &self,
+        place: &Place,
+        command: &Received,
+        work: impl FnOnce(&Connection) -> Result<(String, T), DbError> + Send + 'static,
+    ) -> Result<T, DbError> {
+        let (place, now, id) = (place.clone(), self.now(), command.id);
+        let answers = vec![command.message.platform_id.clone()];
+        self.db.write(move |connection| {
+            let (text, done) = work(connection)?;
+            let say = vec![Content::Text { text }];
+            let commit = TurnCommit { answered: vec![id], say, answers, ..TurnCommit::default() };
+            apply_turn(connection, &place, &commit, now)?;
+            Ok(done)
+        })
+    }
+
+    /// What a conversation in company wants to hear.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn response_mode(&self, conversation: &ConversationId) -> Result<ResponseMode, DbError> {
+        self.db.read(|connection| settings::response_mode(connection, conversation))
+    }
+
+    /// What happened since `since`, in one conversation or in all.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn day(&self, since: Timestamp, conversation: Option<&ConversationId>) -> Result<Day, DbError> {
+        self.db.read(|connection| day::since(connection, since, conversation))
     }
 
     /// Results of branches and workers that the model has not seen yet, oldest first.
@@ -218,120 +263,21 @@ impl Conversations {
         self.db.write(move |connection| journal::append(connection, &records, now))
     }
 
+    /// What became of the message with this platform id (its end is enough), or of the last one. None when
+    /// there is no such message (any more).
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn explain(&self, id: Option<&str>) -> Result<Option<Explanation>, DbError> {
+        self.db.read(|connection| explain::explain(connection, id))
+    }
+
     /// The records of one run in order.
     ///
     /// # Errors
     /// The database cannot be read.
     pub fn records(&self, run: u64) -> Result<Vec<Record>, DbError> {
         self.db.read(|connection| journal::of(connection, run))
-    }
-
-    /// # Errors
-    /// Nothing is stored.
-    pub fn begin_branch(
-        &self,
-        number: u64,
-        conversation: &ConversationId,
-        description: &str,
-        answers: &[String],
-    ) -> Result<(), DbError> {
-        let now = self.now();
-        let (conversation, description, answers) =
-            (conversation.clone(), description.to_owned(), answers.to_vec());
-        self.db.write(move |connection| {
-            runs::begin_branch(connection, number, &conversation, &description, &answers, now)
-        })
-    }
-
-    /// Writes the terminal state of a branch; the second end of the same branch is refused. What `also`
-    /// writes is part of it.
-    ///
-    /// # Errors
-    /// Nothing is stored.
-    pub fn end_branch(
-        &self,
-        number: u64,
-        end: BranchEnd,
-        records: Vec<Record>,
-        also: impl Also,
-    ) -> Result<(), DbError> {
-        let now = self.now();
-        self.db.write(move |connection| {
-            journal::append(connection, &records, now)?;
-            runs::end_branch(connection, number, &end, now)?;
-            also(connection, now)
-        })
-    }
-
-    /// Writes a new worker; what `also` writes is part of it.
-    ///
-    /// # Errors
-    /// Nothing is stored.
-    pub fn begin_worker(
-        &self,
-        number: u64,
-        conversation: &ConversationId,
-        task: &str,
-        interactive: bool,
-        answers: &[String],
-        also: impl Also,
-    ) -> Result<(), DbError> {
-        let now = self.now();
-        let (conversation, task, answers) = (conversation.clone(), task.to_owned(), answers.to_vec());
-        self.db.write(move |connection| {
-            runs::begin_worker(connection, number, &conversation, &task, interactive, &answers, now)?;
-            also(connection, now)
-        })
-    }
-
-    /// An interactive worker has a result and waits, or works again.
-    ///
-    /// # Errors
-    /// Nothing is stored, also when the state does not allow it.
-    pub fn move_worker(
-        &self,
-        number: u64,
-        from: &'static str,
-        to: &'static str,
-        result: Option<String>,
-    ) -> Result<(), DbError> {
-        self.db.write(move |connection| runs::move_worker(connection, number, from, to, result.as_deref()))
-    }
-
-    /// Writes the terminal state of a worker; the second end of the same worker is refused. What `also`
-    /// writes is part of it.
-    ///
-    /// # Errors
-    /// Nothing is stored.
-    pub fn end_worker(
-        &self,
-        number: u64,
-        end: WorkerEnd,
-        records: Vec<Record>,
-        also: impl Also,
-    ) -> Result<(), DbError> {
-        let now = self.now();
-        self.db.write(move |connection| {
-            journal::append(connection, &records, now)?;
-            runs::end_worker(connection, number, &end, now)?;
-            also(connection, now)
-        })
-    }
-
-    /// The latest workers of a conversation, newest first.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub fn workers(&self, conversation: &ConversationId, limit: usize) -> Result<Vec<RunSummary>, DbError> {
-        self.db.read(|connection| runs::workers(connection, conversation, limit))
-    }
-
-    /// One worker of a conversation with its transcript.
-    ///
-    /// # Errors
-    /// [`DbError::NotFound`] when there is none, or the database cannot be read.
-    pub fn worker(&self, conversation: &ConversationId, number: u64) -> Result<RunSummary, DbError> {
-        self.db.read(|connection| runs::worker(connection, conversation, number))
     }
 
     /// The first process number that this database has not seen.
@@ -343,22 +289,24 @@ impl Conversations {
     }
 
     /// After a start: runs that a crash cut off are marked as interrupted, sends that were under way
-    /// as unknown (P2); then every conversation with work to do is listed.
+    /// as unknown (P2); then every conversation with work to do is listed. `work` sets right, in the same
+    /// transaction, what depended on those runs, and returns the workers whose end is no news.
     ///
     /// # Errors
     /// The database cannot be read or written.
     pub fn recover(&self, interrupted: &str) -> Result<Recovered, DbError> {
-        self.recover_and(interrupted, |_, _, _| Ok(()))
+        self.recover_and(interrupted, |_, _, _| Ok(Vec::new()))
     }
 
-    /// As [`Conversations::recover`]; what `also` writes for each run that was cut off is part of it.
+    /// As [`Conversations::recover`]; `also` gets the runs that were cut off, writes in the same
+    /// transaction what depends on them, and returns the workers whose end is no news.
     ///
     /// # Errors
     /// As there.
     pub fn recover_and(
         &self,
         interrupted: &str,
-        also: impl Fn(&Connection, &CutOff, Timestamp) -> Result<(), DbError> + Send + 'static,
+        also: impl FnOnce(&Connection, &[CutOff], Timestamp) -> Result<Vec<u64>, DbError> + Send + 'static,
     ) -> Result<Recovered, DbError> {
         let now = self.now();
         let text = interrupted.to_owned();
@@ -367,10 +315,9 @@ impl Conversations {
             .read(|connection| Ok((runs::any_running(connection)?, outbox::any_sending(connection)?)))?;
         let unknown_sends = if runs_cut_off || sends_cut_off {
             self.db.write(move |connection| {
-                for cut_off in runs::running(connection)? {
-                    also(connection, &cut_off, now)?;
-                }
+                let quiet = also(connection, &runs::running(connection)?, now)?;
                 runs::interrupt(connection, &text, now)?;
+                quiet.into_iter().try_for_each(|worker| runs::hush(connection, worker))?;
                 outbox::forget_sending(connection, now)
             })?
         } else {
@@ -401,6 +348,10 @@ impl Conversations {
             }
             Ok(())
         })
+    }
+
+    pub fn clock(&self) -> &SharedClock {
+        &self.clock
     }
 
     pub fn db(&self) -> &Db {

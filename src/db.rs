@@ -172,7 +172,8 @@ impl Db {
         }
     }
 
-    /// Runs `work` on a read-only connection, which sees everything committed before the call.
+    /// Runs `work` on a read-only connection, which sees everything committed before the call and nothing
+    /// that comes while it runs: all of its statements are one transaction.
     ///
     /// # Errors
     /// What `work` returned, or why no connection could be opened.
@@ -181,7 +182,11 @@ impl Db {
             Ok(connection) => connection,
             Err(_) => self.open_reader()?,
         };
-        let result = work(&connection);
+        // Of its own, each statement would take and give back the locks of the file.
+        let result = match connection.unchecked_transaction() {
+            Ok(transaction) => work(&transaction),
+            Err(error) => Err(error.into()),
+        };
         // A full pool closes the connection: that is its bound.
         self.0.idle_readers.0.try_send(connection).ok();
         result

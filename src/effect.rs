@@ -2,6 +2,7 @@
 //! answer) or asks an [`Ask`] and waits for the [`Answer`].
 
 use crate::id::ProcessId;
+use crate::message::Place;
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -15,11 +16,36 @@ pub enum Effect {
     /// What a worker is doing now.
     Status { text: String },
     /// What a worker's work came to; opens the outcome gate.
-    Outcome { text: String },
+    Outcome { text: String, success: bool },
     /// What a job has to say to the conversation that it was made for; the last one counts.
     Deliver { content: String },
     /// The schedule has changed: look what is due.
     Scheduled,
+    /// The task board has changed; told after the commit.
+    #[serde(skip)]
+    Task(TaskNews),
+}
+
+/// What changed on an agent's task board, as far as it matters to who runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TaskNews {
+    /// A worker may take it now.
+    Ready(ReadyTask),
+    /// No worker may take it, and who works on it since before this revision stops.
+    Withdrawn { number: u64, revision: u64 },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadyTask {
+    pub number: u64,
+    pub revision: u64,
+    /// 0 comes first.
+    pub urgency: u8,
+    pub title: String,
+    /// Where it was born and its result is told; none: nowhere.
+    pub place: Option<Place>,
+    /// A person made it ready, not a process: its result may start turns again.
+    pub by_person: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

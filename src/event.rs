@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
-use crate::effect::{Answer, Ask};
+use crate::effect::{Answer, Ask, TaskNews};
 use crate::error::Kind;
 use crate::id::{AgentId, ConversationId, InboxId, InstanceId, ProcessId};
 use crate::message::Inbound;
@@ -50,6 +50,8 @@ pub enum What {
     Status(String),
     /// The agent's jobs have changed.
     Scheduled,
+    /// The task board has changed.
+    Task(TaskNews),
     /// An interactive worker has a first result in the database and waits for `route`.
     Waiting,
     /// The last word of a process; exactly one comes, whatever happened. By then the terminal state
@@ -72,6 +74,8 @@ pub enum How {
     /// The run of a job has ended; what it had to say waits there.
     Delivered(Option<(InstanceId, ConversationId)>),
     Cancelled,
+    /// Its work was gone before it began; nothing was written.
+    Idle,
     /// Nothing was committed; the hub decides whether to try again.
     Failed(Kind, String),
     Panicked(String),

@@ -13,4 +13,7 @@ mod timers;
 pub use clock_watch::watch_clock;
 pub use intake::AgentIntake;
 pub use outbox::{AgentOutbox, MAX_AGENTS};
-pub use performer::{Bell, HubParts, Inputs, QUEUE_COMMANDS, QUEUE_CONTROL, QUEUE_INBOUND, QUEUE_UP, run};
+pub use performer::{
+    Bell, HubParts, Inputs, QUEUE_COMMANDS, QUEUE_CONTROL, QUEUE_INBOUND, QUEUE_UP, events_of, ready_tasks,
+    run,
+};

@@ -35,6 +35,7 @@ pub mod ingest;
 pub mod llm;
 pub mod memory;
 pub mod messaging;
+pub mod tasks;
 pub mod working_memory;
 
 // Floor 5: work.

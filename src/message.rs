@@ -1,5 +1,7 @@
 //! What comes in from people and what goes out to them, in words that no platform owns.
 
+pub mod slash;
+
 use crate::clock::Timestamp;
 use crate::error::{Fault, Kind};
 use crate::id::{AgentId, ConversationId, InboxId, InstanceId, OutboxId};
@@ -24,6 +26,29 @@ pub struct Inbound {
     pub addressed: bool,
     /// Where this is, for the prompt: `libera / #pi`.
     pub place: String,
+}
+
+impl Inbound {
+    pub fn lane(&self) -> Lane {
+        if slash::parse(&self.content).is_some() { Lane::Commands } else { Lane::Talk }
+    }
+}
+
+/// Where a conversation takes place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub conversation: ConversationId,
+    pub instance: InstanceId,
+    pub direct: bool,
+    /// For the prompt, such as `libera / #pi`.
+    pub name: String,
+}
+
+/// Commands of a conversation are answered beside its turns: `/status` does not wait for a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    Talk,
+    Commands,
 }
 
 /// What became of an inbound message.

@@ -19,9 +19,26 @@ pub enum Template {
     ConversationContext,
     Status,
     Recent,
+    /// What a worker reads of its task.
+    Task,
+    /// What a command says, by the command's name.
+    Command(&'static str),
 }
 
-const TEMPLATES: [(Template, &str, &str); 8] = [
+macro_rules! commands {
+    ($($name:literal),* $(,)?) => {
+        [$((
+            Template::Command($name),
+            concat!("commands/", $name),
+            include_str!(concat!("../prompts/en/commands/", $name, ".md.j2")),
+        )),*]
+    };
+}
+
+const COMMANDS: [(Template, &str, &str); 9] =
+    commands!["help", "status", "tasks", "approve", "today", "digest", "whoami", "agent_id", "mode"];
+
+const TEMPLATES: [(Template, &str, &str); 9] = [
     (Template::Channel, "channel", include_str!("../prompts/en/channel.md.j2")),
     (Template::Branch, "branch", include_str!("../prompts/en/branch.md.j2")),
     (Template::Scheduled, "scheduled", include_str!("../prompts/en/scheduled.md.j2")),
@@ -34,7 +51,12 @@ const TEMPLATES: [(Template, &str, &str); 8] = [
     ),
     (Template::Status, "status", include_str!("../prompts/en/fragments/status.md.j2")),
     (Template::Recent, "recent", include_str!("../prompts/en/fragments/recent.md.j2")),
+    (Template::Task, "task", include_str!("../prompts/en/task.md.j2")),
 ];
+
+fn templates() -> impl Iterator<Item = (Template, &'static str, &'static str)> {
+    TEMPLATES.into_iter().chain(COMMANDS)
+}
 
 macro_rules! tool_descriptions {
     ($($name:literal),* $(,)?) => {
@@ -63,6 +85,9 @@ const TOOLS: &[(&str, &str)] = tool_descriptions![
     "shell",
     "skip",
     "spawn_worker",
+    "task_create",
+    "task_list",
+    "task_update",
     "worker_inspect",
 ];
 
@@ -81,7 +106,7 @@ impl Fault for PromptError {
 /// # Errors
 /// The template and the context do not fit.
 pub fn render(template: Template, context: &impl Serialize) -> Result<String, PromptError> {
-    let name = TEMPLATES.iter().find(|(known, _, _)| *known == template).map_or("", |(_, name, _)| name);
+    let name = templates().find(|(known, _, _)| *known == template).map_or("", |(_, name, _)| name);
     let rendered = environment().get_template(name)?.render(minijinja::value::Serde(context))?;
     Ok(rendered.trim().to_owned())
 }
@@ -91,7 +116,7 @@ fn environment() -> &'static Environment<'static> {
     ENVIRONMENT.get_or_init(|| {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        for (_, name, text) in TEMPLATES {
+        for (_, name, text) in templates() {
             if let Err(error) = environment.add_template(name, text) {
                 log::error!("template {name}: {error}");
             }
@@ -163,7 +188,7 @@ mod tests {
 
     #[test]
     fn templates_parse_and_tools_are_described() {
-        for (_, name, _) in TEMPLATES {
+        for (_, name, _) in templates() {
             environment().get_template(name).expect("parses");
         }
         for (name, text) in TOOLS {

@@ -23,6 +23,9 @@ pub mod set_status;
 pub mod shell;
 pub mod skip;
 pub mod spawn_worker;
+pub mod task_create;
+pub mod task_list;
+pub mod task_update;
 pub mod worker_inspect;
 pub mod workspace;
 

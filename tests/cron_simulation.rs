@@ -256,7 +256,7 @@ fn begin(
         config,
         conversations,
     };
-    agent::recover(&parts).expect("recovery of jobs");
+    agent::end_cut_off_runs(&parts).expect("recovery of jobs");
     Life {
         parts,
         hub: RefCell::new(Hub::new([(agent_id(), limits, next)])),

@@ -15,6 +15,7 @@ use llm_double::{Answer, Body, Double, Request, Say, ToolCall, WireFormat};
 use serde_json::{Value, json};
 use spacebot::agent;
 use spacebot::clock::{Clock, SimulatedClock, SystemClock, Timestamp};
+use spacebot::config::{LimitsConfig, WorkingMemoryConfig};
 use spacebot::conversation::{BranchEnd, Conversations, Outcome, WorkerEnd};
 use spacebot::db::rusqlite::Connection;
 use spacebot::db::{Db, DbError};
@@ -309,10 +310,7 @@ fn what_a_crash_cut_off_is_an_event_once() {
     let conversations = &bench.conversations;
     conversations.begin_branch(1, &here(), "think", &["m1".to_owned()]).unwrap();
     conversations.begin_worker(2, &here(), "do", false, &[], event(EventKind::WorkerSpawned, "do")).unwrap();
-    let recover = || {
-        conversations
-            .recover_and("cut off", |connection, run, now| agent::cut_off(run).insert(connection, now))
-    };
+    let recover = || agent::recover(conversations, &LimitsConfig::default(), &WorkingMemoryConfig::default());
     assert_eq!(recover().unwrap().unfinished.len(), 0, "nobody has written in this conversation");
     assert!(!recover().unwrap().runs_cut_off);
     let events = bench.memory.newest(10).unwrap();

@@ -23,7 +23,7 @@ use local_model::{Say, local_model};
 use rig_core::completion::{CompletionRequest, Message};
 use rig_core::message::UserContent;
 use serde_json::json;
-use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link};
+use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Work};
 use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
 use spacebot::command::{Command, StatusReport};
 use spacebot::config::{
@@ -36,6 +36,7 @@ use spacebot::effect::Answer;
 use spacebot::error::Kind;
 use spacebot::event::{How, ProcessEvent, StopReason, What};
 use spacebot::exec::Sandbox;
+use spacebot::hub;
 use spacebot::hub::state::{Action, Event, Hub};
 use spacebot::id::{AgentId, ConversationId, InstanceId, OutboxId, ProcessId, ProcessKind};
 use spacebot::identity::Identity;
@@ -43,6 +44,7 @@ use spacebot::llm::{LlmManager, Tuning};
 use spacebot::memory::MemoryStore;
 use spacebot::message::{Content, Delivery, Inbound, Outbox};
 use spacebot::prompts;
+use spacebot::tasks::{self, NewTask};
 use spacebot::thread::{Cancel, contained};
 use spacebot::tools::workspace::Workspace;
 use spacebot::turn::{self, Part};
@@ -50,6 +52,8 @@ use spacebot::turn::{self, Part};
 const SEEDS: u64 = 200;
 const STEPS: usize = 60;
 const CONVERSATIONS: u64 = 3;
+/// Tasks that wait for approval at the beginning.
+const TASKS: usize = 3;
 const INSTANCE: &str = "sim";
 
 // ---- randomness -----------------------------------------------------------------------------------
@@ -154,6 +158,9 @@ fn decide(request: &CompletionRequest, random: &mut Random, calm: bool) -> Resul
             _ => vec![echo],
         });
     }
+    if has("task_create") && !after_tools && random.chance(40) {
+        return Ok(vec![call("task_create", json!({ "title": "a chore" }))]);
+    }
     if has("memory_save") && !after_tools && random.chance(40) {
         return Ok(vec![call("memory_save", json!({ "content": format!("note {text}") }))]);
     }
@@ -245,6 +252,15 @@ fn agent_id() -> AgentId {
     AgentId::new("main")
 }
 
+fn place_of(conversation: u64) -> Place {
+    Place {
+        conversation: ConversationId::new(format!("{INSTANCE}:{conversation}")),
+        instance: InstanceId::new(INSTANCE),
+        direct: conversation != 0,
+        name: "sim".to_owned(),
+    }
+}
+
 fn limits() -> LimitsConfig {
     LimitsConfig {
         max_concurrent_turns: 2,
@@ -265,15 +281,6 @@ fn begin(
     let db = Db::open_inline(&folder.join("spacebot.db"), Some(disk.clone()))
         .expect("the database opens after every crash");
     let conversations = Conversations::new(db.clone(), shared.clone());
-    let recovered = conversations
-        .recover_and("interrupted", |connection, run, now| agent::cut_off(run).insert(connection, now));
-    let unfinished = recovered.expect("recovery").unfinished;
-    let (calm, random) = (calm.clone(), random.clone());
-    let model = local_model(move |request| {
-        let mut random = random.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        decide(request, &mut random, calm.load(Ordering::SeqCst))
-    });
-    let tuning = Tuning { retry_delay: Duration::ZERO, ..Tuning::default() };
     let config = AgentConfig {
         id: agent_id(),
         is_default: true,
@@ -286,6 +293,14 @@ fn begin(
         working_memory: WorkingMemoryConfig::default(),
         schedule: ScheduleConfig::default(),
     };
+    let unfinished =
+        agent::recover(&conversations, &config.limits, &config.working_memory).expect("recovery").unfinished;
+    let (calm, random) = (calm.clone(), random.clone());
+    let model = local_model(move |request| {
+        let mut random = random.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        decide(request, &mut random, calm.load(Ordering::SeqCst))
+    });
+    let tuning = Tuning { retry_delay: Duration::ZERO, ..Tuning::default() };
     let identity = Identity::load_or_seed(folder).expect("identity");
     let next = conversations.next_process_number().expect("number");
     let parts = AgentParts {
@@ -305,13 +320,8 @@ fn begin(
         rescan: RefCell::default(),
         unrecorded: RefCell::default(),
     };
-    for found in unfinished {
-        let event = Event::Unfinished {
-            agent: agent_id(),
-            place: found.place,
-            newest: found.newest,
-            results: found.results,
-        };
+    let ready = hub::ready_tasks(&agent_id(), &life.parts).expect("tasks");
+    for event in hub::events_of(&agent_id(), unfinished).chain(ready) {
         life.handle(event, clock.monotonic());
     }
     life
@@ -379,6 +389,10 @@ impl World {
         let (disk, calm) = (Disk::new(), Arc::new(AtomicBool::new(false)));
         let model_random = Arc::new(Mutex::new(Random(seed ^ 0x5555)));
         let life = begin(&folder, &clock, &disk, &calm, &model_random);
+        for number in 0..TASKS {
+            let new = NewTask::new(format!("chore {number}"), tasks::Actor::Operator);
+            life.parts.tasks().create(NewTask { place: Some(place_of(1)), ..new }).expect("a task");
+        }
         let platform = Platform::default();
         Self {
             random: Random(seed),
@@ -400,7 +414,8 @@ impl World {
 
     fn step(&mut self) {
         match self.random.below(100) {
-            0..=24 => self.send_new(),
+            0..=18 => self.send_new(None),
+            19..=24 => self.send_command(),
             25..=34 => self.send_again(),
             35..=64 => self.run_one(),
             65..=79 => self.deliver(),
@@ -432,9 +447,20 @@ impl World {
         self.life = begin(&self.folder, &self.clock, &self.disk, &self.calm, &self.model_random);
     }
 
-    fn send_new(&mut self) {
+    /// `/status`, or the approval of some task, which may be any number of times approved before.
+    fn send_command(&mut self) {
+        let counts = self.life.parts.tasks().counts().expect("read");
+        let tasks: usize = counts.iter().map(|(_, count)| count).sum();
+        let which = self.random.below(tasks as u64 + 1);
+        self.send_new(Some(if which == 0 { "/status".to_owned() } else { format!("/approve {which}") }));
+    }
+
+    fn send_new(&mut self, command: Option<String>) {
         let number = self.platform.sent.len();
-        let conversation = self.random.below(CONVERSATIONS);
+        let conversation = match command {
+            None => self.random.below(CONVERSATIONS),
+            Some(_) => 1,
+        };
         let message = Inbound {
             instance: InstanceId::new(INSTANCE),
             platform_id: format!("m{number}"),
@@ -442,7 +468,7 @@ impl World {
             agent: None,
             sender_id: "u".to_owned(),
             sender_name: "Una".to_owned(),
-            content: format!("m{number}"),
+            content: command.unwrap_or_else(|| format!("m{number}")),
             sent_at: self.clock.now(),
             direct: conversation != 0,
             addressed: true,
@@ -475,11 +501,12 @@ impl World {
         if self.order == Order::TellThenCommit {
             self.platform.told.insert(id.clone());
         }
+        let lane = message.lane();
         match self.life.parts.conversations.receive(message) {
             Ok(inbox) => {
                 self.platform.told.insert(id);
                 if let Some(inbox) = inbox {
-                    self.life.handle(Event::Arrived { agent: agent_id(), place, inbox }, self.now());
+                    self.life.handle(Event::Arrived { agent: agent_id(), place, lane, inbox }, self.now());
                 }
             }
             Err(DbError::Full | DbError::Corrupt(_)) => {}
@@ -581,12 +608,13 @@ impl World {
         if let Some((id, count)) = self.platform.arrived.iter().find(|(_, count)| **count > 1) {
             return Err(format!("P2: answer {id} arrived {count} times"));
         }
-        let mut running: BTreeMap<(String, ProcessKind), usize> = BTreeMap::new();
+        let mut running: BTreeMap<(String, ProcessKind, bool), usize> = BTreeMap::new();
         for pending in self.life.jobs.borrow().iter() {
-            let key = (pending.job.place.conversation.to_string(), pending.job.process.kind);
+            let commands = matches!(pending.job.work, Work::Commands { .. });
+            let key = (pending.job.place.conversation.to_string(), pending.job.process.kind, commands);
             *running.entry(key).or_default() += 1;
         }
-        for ((conversation, kind), count) in running {
+        for ((conversation, kind, _), count) in running {
             let most = if kind == ProcessKind::Channel { 1 } else { 2 };
             if count > most {
                 return Err(format!("P5: {count} of {kind:?} in {conversation}"));
@@ -685,6 +713,28 @@ impl World {
             return Err(format!("P1: results that nobody heard of: {runs:?}"));
         }
         self.check_events(&read)?;
+        let begun =
+            read("SELECT number || ' is ' || status FROM tasks WHERE status IN ('ready', 'in_progress')");
+        if !begun.is_empty() {
+            return Err(format!("tasks that nobody takes: {begun:?}"));
+        }
+        // What is final is told once: a success, a stop, and the failure after which nothing is tried.
+        let told = read(
+            "SELECT t.number || ': ' || final || ' ends, told ' || told FROM
+                 (SELECT number, (SELECT count(*) FROM task_attempts a WHERE a.task = number AND (outcome IN
+                     ('success', 'partial', 'cancelled') OR attempt >= 3)) AS final,
+                 (SELECT count(*) FROM conversation_messages WHERE role = 'event'
+                     AND instr(content, 'task=\"task #' || number || ': ') > 0) AS told FROM tasks) t
+             WHERE final <> told",
+        );
+        if !told.is_empty() {
+            return Err(format!("results of tasks: {told:?}"));
+        }
+        let attempts =
+            read("SELECT 'task ' || task FROM task_attempts WHERE attempt > 3 OR ended_at IS NULL");
+        if !attempts.is_empty() {
+            return Err(format!("attempts over the limit or never ended: {attempts:?}"));
+        }
         if !self.life.status(self.now()).busy.is_empty() {
             return Err("P4: the hub still holds conversations".to_owned());
         }
@@ -697,6 +747,8 @@ impl World {
 struct Told {
     messages: usize,
     crashes: usize,
+    /// Attempts at tasks.
+    attempts: usize,
 }
 
 fn play(seed: u64, order: Order) -> Result<Told, String> {
@@ -712,7 +764,11 @@ fn play(seed: u64, order: Order) -> Result<Told, String> {
     world.settle()?;
     world.check_step()?;
     world.check_end()?;
-    Ok(Told { messages: world.platform.sent.len(), crashes: world.crashes })
+    let board = world.life.parts.tasks();
+    let tasks = board.list(&tasks::Filter { limit: tasks::LISTED_MAX, ..tasks::Filter::default() });
+    let attempts = |task: &tasks::Task| board.attempts(task.number).expect("read").len();
+    let attempts = tasks.expect("read").iter().map(attempts).sum();
+    Ok(Told { messages: world.platform.sent.len(), crashes: world.crashes, attempts })
 }
 
 fn wanted(name: &str) -> Option<u64> {
@@ -738,13 +794,16 @@ fn the_promises_hold_for_every_seed() {
             Ok(told) => {
                 sum.messages += told.messages;
                 sum.crashes += told.crashes;
+                sum.attempts += told.attempts;
             }
             Err(error) => panic!(
                 "seed {seed}: {error}\nreplay with SPACEBOT_SIM_SEED={seed} cargo test --test simulation"
             ),
         }
     }
-    println!("{} seeds, {} messages, {} crashes", seeds.len(), sum.messages, sum.crashes);
+    let Told { messages, crashes, attempts } = sum;
+    println!("{} seeds, {messages} messages, {crashes} crashes, {attempts} attempts at tasks", seeds.len());
+    assert!(seeds.len() == 1 || attempts > seeds.len() / 4, "hardly any task was begun");
     assert!(seeds.len() == 1 || sum.crashes > seeds.len() / 4, "the disk hardly ever crashed");
 }
 

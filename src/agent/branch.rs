@@ -143,6 +143,7 @@ static DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
 fn branch_tools(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
     let origin = MemoryOrigin { conversation: job.place.conversation.clone(), process: job.process };
     let conversations = &parts.conversations;
+    let (board, place) = (parts.tasks(), job.place.clone());
     vec![
         Box::new(
             tools::memory_save::MemorySave::new(parts.memory.clone(), origin.clone())
@@ -158,5 +159,8 @@ fn branch_tools(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
             conversations.clone(),
             job.place.conversation.clone(),
         )),
+        Box::new(tools::task_create::TaskCreate::new(board.clone(), job.process, place)),
+        Box::new(tools::task_list::TaskList::new(board.clone())),
+        Box::new(tools::task_update::TaskUpdate::new(board, job.process)),
     ]
 }

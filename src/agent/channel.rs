@@ -21,7 +21,7 @@ use crate::db::rusqlite::Connection;
 use crate::effect::Effect;
 use crate::error::{Fault, Kind};
 use crate::event::{Fork, How, Origin, Received};
-use crate::id::ProcessKind;
+use crate::id::{InboxId, ProcessKind};
 use crate::message::Content;
 use crate::prompts;
 use crate::tools::{self, Tool};
@@ -34,12 +34,22 @@ const MAX_MESSAGES: usize = 32;
 const MAX_RESULTS: usize = 16;
 
 pub(super) fn turn(parts: &AgentParts, job: &Job, turn: &Turn, link: &Link<'_>) -> How {
-    let input = match Input::read(parts, job, turn.single) {
+    let mut input = match Input::read(parts, job, turn.single) {
         Ok(input) => input,
         Err(error) => return failed(&error),
     };
     if input.is_empty() {
         return How::Turned { covered: None, more: false, outbox: Vec::new() };
+    }
+    match parts.conversations.response_mode(&job.place.conversation) {
+        Ok(mode) if mode.answers(input.messages.iter().map(|received| &received.message)) => {}
+        Ok(_) => {
+            let kept = keep_unanswered(parts, job, &mut input);
+            if input.is_empty() || !matches!(kept, How::Turned { .. }) {
+                return kept;
+            }
+        }
+        Err(error) => return failed(&error),
     }
     if turn.absorb && input.messages.is_empty() {
         return commit(parts, job, &input, Vec::new(), TurnCommit::default(), None);
@@ -48,6 +58,19 @@ pub(super) fn turn(parts: &AgentParts, job: &Job, turn: &Turn, link: &Link<'_>) 
         Ok(answered) => answered,
         Err(error) => failed(error.as_ref()),
     }
+}
+
+/// What nobody wants an answer to goes into the history; results that wait are told all the same.
+fn keep_unanswered(parts: &AgentParts, job: &Job, input: &mut Input) -> How {
+    if input.messages.is_empty() {
+        return How::Turned { covered: None, more: false, outbox: Vec::new() };
+    }
+    let results = std::mem::take(&mut input.results);
+    let kept = commit(parts, job, input, Vec::new(), TurnCommit::default(), None);
+    input.covered = input.messages.last().map(|received| received.id);
+    input.messages.clear();
+    input.results = results;
+    kept
 }
 
 /// Answers with a plain sentence what a turn could not answer.
@@ -84,6 +107,8 @@ struct Input {
     messages: Vec<Received>,
     results: Vec<WaitingResult>,
     more: bool,
+    /// The newest message that this turn has dealt with before.
+    covered: Option<InboxId>,
 }
 
 impl Input {
@@ -94,7 +119,7 @@ impl Input {
         let more = messages.len() > limit;
         messages.truncate(limit);
         let results = parts.conversations.waiting_results(conversation, MAX_RESULTS)?;
-        Ok(Self { messages, results, more })
+        Ok(Self { messages, results, more, covered: None })
     }
 
     fn is_empty(&self) -> bool {
@@ -164,7 +189,14 @@ fn answer(
     let words = turn::write(&words);
     journal.add(
         Step::Start,
-        json!({ "kind": "channel", "conversation": conversation.as_str(), "history_from": first, "prompt": words }),
+        json!({
+            "kind": "channel",
+            "conversation": conversation.as_str(),
+            "messages": input.messages.iter().map(|received| &received.message.platform_id).collect::<Vec<_>>(),
+            "results": input.results.iter().map(|result| result.process.to_string()).collect::<Vec<_>>(),
+            "history_from": first,
+            "prompt": words,
+        }),
     );
     let mut driver = Driver {
         link,
@@ -321,7 +353,11 @@ fn said(ended: Ended, desk: &ProcessDesk<'_>, input: &Input, direct: bool) -> Re
                 say.extend(target.clone().map(|target| Content::Reaction { emoji: emoji.clone(), target }));
             }
             Effect::Skip { .. } => silent = true,
-            Effect::Status { .. } | Effect::Outcome { .. } | Effect::Deliver { .. } | Effect::Scheduled => {}
+            Effect::Status { .. }
+            | Effect::Outcome { .. }
+            | Effect::Deliver { .. }
+            | Effect::Scheduled
+            | Effect::Task(_) => {}
         }
     }
     let notice = match ended {
@@ -407,7 +443,7 @@ fn commit(
         None => Ok(()),
     }) {
         Ok(()) => How::Turned {
-            covered: input.messages.last().map(|received| received.id),
+            covered: input.messages.last().map(|received| received.id).or(input.covered),
             more: input.more,
             outbox,
         },
@@ -452,10 +488,11 @@ mod tests {
     #[test]
     fn a_turn_with_results_and_messages_answers_both_and_asks_for_the_messages() {
         let results = || vec![result(&["m1", "m2"]), result(&["m2"])];
-        let mixed = Input { messages: vec![said(2), said(3)], results: results(), more: false };
+        let mixed =
+            Input { messages: vec![said(2), said(3)], results: results(), more: false, covered: None };
         assert_eq!(mixed.answers(), ["m1", "m2", "m3"]);
         assert_eq!(mixed.askers(), ["m2", "m3"]);
-        let relayed = Input { messages: Vec::new(), results: results(), more: false };
+        let relayed = Input { messages: Vec::new(), results: results(), more: false, covered: None };
         assert_eq!(relayed.answers(), ["m1", "m2"]);
         assert_eq!(relayed.askers(), ["m1", "m2"]);
     }

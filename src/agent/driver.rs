@@ -2,6 +2,8 @@
 //! machine, this drives it on the process's own thread. Cancel, nudges, routed messages, limits and
 //! the journal are plain code between two steps.
 
+use std::time::Instant;
+
 use rig_agent::run::{
     AgentRun, AgentRunStep, ModelTurn, PendingToolCall, PromptError, RetryRequest, RunSpec, prepare_request,
 };
@@ -129,6 +131,7 @@ impl Driver<'_> {
             (prepared.executable_tool_names.clone(), prepared.allowed_tool_names.clone());
         let request = prepared.apply(CompletionRequest::new(prompt));
         self.counts.model_calls += 1;
+        let started = Instant::now();
         let reply = match self.model.call(&request, self.link.cancel, &mut |_| {}) {
             Ok(reply) => reply,
             Err(error) => return Ok(Some(Ended::Failed(error.kind(), error.to_string()))),
@@ -137,7 +140,12 @@ impl Driver<'_> {
         response.raw = Value::Null;
         self.journal.add(
             Step::Model,
-            json!({ "model": reply.model, "attempts": reply.attempts, "response": response }),
+            json!({
+                "model": reply.model,
+                "attempts": reply.attempts,
+                "milliseconds": milliseconds(started),
+                "response": response,
+            }),
         );
         // Unknown tools are answered by us, so that the valid calls beside them still run.
         allowed.extend(called_names(&response));
@@ -180,8 +188,9 @@ impl Driver<'_> {
                 results.push(resolved.clone());
                 continue;
             }
+            let started = Instant::now();
             let outcome = self.call_tool(&call.tool_call);
-            self.journal.add(Step::Tool, tool_record(&call.tool_call, &outcome));
+            self.journal.add(Step::Tool, tool_record(&call.tool_call, &outcome, started));
             results.push(UserContent::ToolResult(match outcome {
                 Ok(text) => call.tool_call.result(vec![ToolResultContent::text(text)]),
                 Err(error) => call.tool_call.error_result(vec![ToolResultContent::text(error.to_result())]),
@@ -208,12 +217,17 @@ impl Driver<'_> {
     }
 }
 
-fn tool_record(call: &ToolCall, outcome: &Result<String, ToolError>) -> Value {
+fn milliseconds(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+fn tool_record(call: &ToolCall, outcome: &Result<String, ToolError>, started: Instant) -> Value {
     let (result, error) = match outcome {
         Ok(text) => (text.clone(), false),
         Err(error) => (error.to_result(), true),
     };
-    json!({ "tool": call.function.name.as_str(), "result": result, "error": error })
+    let tool = call.function.name.as_str();
+    json!({ "tool": tool, "milliseconds": milliseconds(started), "result": result, "error": error })
 }
 
 fn called_names(response: &CompletionResponse) -> Vec<String> {

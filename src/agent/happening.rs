@@ -58,7 +58,7 @@ pub(super) fn memory_saved(parts: &AgentParts, job: &Job) -> Option<NewEvent> {
 }
 
 /// A run that had no end when the daemon stopped.
-pub fn cut_off(run: &CutOff) -> NewEvent {
+pub(super) fn cut_off(run: &CutOff) -> NewEvent {
     NewEvent {
         conversation: Some(run.conversation.clone()),
         direct: run.direct,
@@ -82,14 +82,24 @@ impl Work {
     fn task(&self) -> &str {
         match self {
             Work::Branch { description: task, .. } | Work::Worker { task, .. } => task,
-            Work::Turn(_) | Work::Apology { .. } | Work::RunEnd { .. } | Work::Chunk { .. } => "",
+            Work::Task { what, .. } => what,
+            Work::Turn(_)
+            | Work::Apology { .. }
+            | Work::Commands { .. }
+            | Work::RunEnd { .. }
+            | Work::Chunk { .. } => "",
         }
     }
 
     fn answers(&self) -> &[String] {
         match self {
             Work::Branch { origin, .. } | Work::Worker { origin, .. } => &origin.answers,
-            Work::Turn(_) | Work::Apology { .. } | Work::RunEnd { .. } | Work::Chunk { .. } => &[],
+            Work::Turn(_)
+            | Work::Apology { .. }
+            | Work::Commands { .. }
+            | Work::Task { .. }
+            | Work::RunEnd { .. }
+            | Work::Chunk { .. } => &[],
         }
     }
 }

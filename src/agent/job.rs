@@ -3,7 +3,7 @@
 use crate::conversation::Place;
 use crate::error::Kind;
 use crate::event::Origin;
-use crate::id::ProcessId;
+use crate::id::{ConversationId, ProcessId};
 
 /// One process to run.
 #[derive(Debug, Clone)]
@@ -22,6 +22,12 @@ pub enum Work {
         kind: Kind,
         single: bool,
     },
+    /// Answers the commands that wait, without a model; with an apology, the first of them with that.
+    Commands {
+        /// What runs in the whole agent.
+        running: Vec<(ConversationId, Running)>,
+        apology: Option<Kind>,
+    },
     Branch {
         description: String,
         origin: Origin,
@@ -30,6 +36,13 @@ pub enum Work {
         task: String,
         interactive: bool,
         origin: Origin,
+    },
+    /// A worker for a task of the board, if it still is ready at this revision.
+    Task {
+        number: u64,
+        revision: u64,
+        /// Its number and title.
+        what: String,
     },
     /// Reads the next chunk of the file with this hash.
     Chunk {

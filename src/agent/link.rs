@@ -47,11 +47,15 @@ impl<'a> ProcessDesk<'a> {
 
 impl Desk for ProcessDesk<'_> {
     fn tell(&mut self, effect: Effect) {
-        if let Effect::Status { text } | Effect::Outcome { text } = &effect {
+        if let Effect::Status { text } | Effect::Outcome { text, .. } = &effect {
             (self.link.up)(What::Status(text.clone()));
         }
         if effect == Effect::Scheduled {
             (self.link.up)(What::Scheduled);
+        }
+        if let Effect::Task(news) = effect {
+            (self.link.up)(What::Task(news));
+            return;
         }
         self.effects.push(effect);
     }

@@ -148,7 +148,7 @@ pub(super) fn finish(parts: &AgentParts, job: &Job, execution: i64, end: &RunEnd
 ///
 /// # Errors
 /// The database cannot be read or written.
-pub fn recover(parts: &AgentParts) -> Result<usize, DbError> {
+pub fn end_cut_off_runs(parts: &AgentParts) -> Result<usize, DbError> {
     let running = parts.cron().db().read(store::running)?;
     for (execution, job) in &running {
         let channel = ConversationId::new(format!("{}:{job}", cron::PLATFORM));

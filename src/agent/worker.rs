@@ -9,17 +9,19 @@ use rig_core::completion::{Message, ToolDefinition};
 use serde_json::json;
 
 use super::driver::{Conduct, Counts, Driver, Ended};
-use super::job::Job;
+use super::job::{Job, Work};
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
 use super::toolbox::Toolbox;
-use super::{AgentParts, happening, persist, transcript};
+use super::{AgentParts, bound_task, happening, persist, transcript};
 use crate::conversation::{Outcome, Record, Step, WorkerEnd};
+use crate::db::rusqlite::Connection;
 use crate::effect::Effect;
 use crate::error::Kind;
 use crate::event::{How, Origin, StopReason, What};
 use crate::id::ProcessKind;
 use crate::prompts;
+use crate::tasks;
 use crate::tools::{self, Tool};
 
 /// Model calls between two looks at the length of the run.
@@ -73,13 +75,65 @@ pub(super) fn run(
     if begun != How::Finished {
         return begun;
     }
+    work(parts, job, link, None, task.to_owned(), interactive)
+}
+
+/// A worker for a task of the board: it begins only if the task still is as the hub knew it.
+pub(super) fn run_task(
+    parts: &AgentParts,
+    job: &Job,
+    task: u64,
+    revision: u64,
+    what: &str,
+    link: &Link<'_>,
+) -> How {
+    let number = job.process.number;
+    let mut claimed = None;
+    let begun = persist(link.cancel, || {
+        let note = happening::note(happening::worker_spawned(parts, job));
+        let claim = move |connection: &Connection, now| {
+            let claimed = tasks::claim(connection, task, revision, number, now)?;
+            if claimed.is_some() {
+                note(connection, now)?;
+            }
+            Ok(claimed)
+        };
+        claimed = parts.conversations.begin_claimed_worker(number, &job.place.conversation, what, claim)?;
+        Ok(())
+    });
+    match claimed {
+        _ if begun != How::Finished => begun,
+        None => How::Idle,
+        Some(task) => match bound_task::prompt(&task, parts.config.limits.task_max_attempts) {
+            Ok(prompt) => work(parts, job, link, Some(task.number), prompt, false),
+            Err(error) => {
+                log::error!("{} has no prompt: {error}", job.process);
+                close(parts, job, prompts::notice("process_broke"), link)
+            }
+        },
+    }
+}
+
+fn work(
+    parts: &AgentParts,
+    job: &Job,
+    link: &Link<'_>,
+    bound: Option<u64>,
+    prompt: String,
+    interactive: bool,
+) -> How {
+    let number = job.process.number;
     let mut journal = RunJournal::new(&parts.conversations, number);
-    journal.add(Step::Start, json!({ "kind": "worker", "task": task, "interactive": interactive }));
+    journal.add(Step::Start, json!({ "kind": "worker", "task": prompt, "interactive": interactive }));
+    let toolbox = match bound {
+        Some(task) => Toolbox::new(bound_task::tools(parts, job, task), &bound_task::DEFINITIONS),
+        None => Toolbox::new(worker_tools(parts), &DEFINITIONS),
+    };
     let limits = &parts.config.limits;
     let driver = Driver {
         link,
         model: parts.llm.model_for(&parts.config.routing, ProcessKind::Worker),
-        toolbox: Toolbox::new(worker_tools(parts), &DEFINITIONS),
+        toolbox,
         desk: ProcessDesk::new(link, Origin::default()),
         journal,
         spec: RunSpec {
@@ -89,8 +143,7 @@ pub(super) fn run(
         },
         counts: Counts::default(),
     };
-    Worker { parts, job, driver, state: WorkerState::Running, history: Vec::new() }
-        .work(task.to_owned(), interactive)
+    Worker { parts, job, driver, state: WorkerState::Running, history: Vec::new() }.work(prompt, interactive)
 }
 
 pub(super) fn close(parts: &AgentParts, job: &Job, sentence: &str, link: &Link<'_>) -> How {
@@ -105,11 +158,29 @@ pub(super) fn close(parts: &AgentParts, job: &Job, sentence: &str, link: &Link<'
     write_end(parts, job, &end, &[], link)
 }
 
+/// The end of the run, and in the same transaction of its attempt at a task.
 fn write_end(parts: &AgentParts, job: &Job, end: &WorkerEnd, records: &[Record], link: &Link<'_>) -> How {
-    persist(link.cancel, || {
-        let event = happening::note(happening::worker_ended(parts, job, end));
-        parts.conversations.end_worker(job.process.number, end.clone(), records.to_vec(), event)
-    })
+    let number = job.process.number;
+    let event = || happening::note(happening::worker_ended(parts, job, end));
+    let Work::Task { number: task, .. } = job.work else {
+        let write = || parts.conversations.end_worker(number, end.clone(), records.to_vec(), event());
+        return persist(link.cancel, write);
+    };
+    let shutdown = matches!(link.reason.get(), Some(StopReason::Shutdown));
+    let mut news = Vec::new();
+    let written = persist(link.cancel, || {
+        let (note, conclude) = (event(), bound_task::conclude(parts, task, number, end, shutdown));
+        let work = move |connection: &Connection, end: &mut WorkerEnd, now| {
+            note(connection, now)?;
+            conclude(connection, end)
+        };
+        news = parts.conversations.end_worker_with(number, end.clone(), records.to_vec(), work)?;
+        Ok(())
+    });
+    if written == How::Finished {
+        news.into_iter().for_each(|news| (link.up)(What::Task(news)));
+    }
+    written
 }
 
 struct Worker<'a> {
@@ -128,7 +199,8 @@ impl Worker<'_> {
             let ended = self.segments(prompt, &mut gate);
             let (outcome, result) = self.judge(ended, &gate);
             if !interactive || outcome != Outcome::Success {
-                return self.end(outcome, result, true);
+                let given_up = outcome == Outcome::Success && self.has_given_up();
+                return self.end(if given_up { Outcome::Failed } else { outcome }, result, true);
             }
             match self.wait_for_input(&result) {
                 Ok(Some(message)) => prompt = message,
@@ -160,6 +232,15 @@ impl Worker<'_> {
             self.driver.journal.add(Step::Nudge, json!({ "text": words }));
             prompt = Message::user(words);
         }
+    }
+
+    /// It says itself that the work could not be done.
+    fn has_given_up(&self) -> bool {
+        let outcome = self.driver.desk.effects.iter().rev().find_map(|effect| match effect {
+            Effect::Outcome { success, .. } => Some(*success),
+            _ => None,
+        });
+        outcome == Some(false)
     }
 
     fn judge(&self, ended: Ended, gate: &OutcomeGate<'_>) -> (Outcome, String) {
@@ -250,13 +331,13 @@ impl Worker<'_> {
     }
 }
 
-fn with_notice(notice: &str, words: &str) -> String {
+pub(super) fn with_notice(notice: &str, words: &str) -> String {
     format!("{}\n{words}", prompts::notice(notice)).trim().to_owned()
 }
 
 fn outcome_of(desk: &ProcessDesk<'_>) -> Option<String> {
     desk.effects.iter().rev().find_map(|effect| match effect {
-        Effect::Outcome { text } => Some(text.clone()),
+        Effect::Outcome { text, .. } => Some(text.clone()),
         _ => None,
     })
 }
@@ -295,7 +376,7 @@ impl Conduct for OutcomeGate<'_> {
 /// See [`Toolbox::new`].
 static DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
 
-fn worker_tools(parts: &AgentParts) -> Vec<Box<dyn Tool>> {
+pub(super) fn worker_tools(parts: &AgentParts) -> Vec<Box<dyn Tool>> {
     let workspace = &parts.workspace;
     vec![
         Box::new(tools::shell::Shell::new(parts.sandbox.clone())),

@@ -37,6 +37,32 @@ pub enum Command {
         #[command(subcommand)]
         action: MemoryAction,
     },
+    /// Say what became of a message: processes, model calls, tokens, memories, tools, answers.
+    Why {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Whose message; the default agent's without it.
+        #[arg(long)]
+        agent: Option<String>,
+        /// Its id on the platform, or the end of it; the last message without it.
+        message: Option<String>,
+        /// As one line of JSON, with every record.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look at and change the task board; needs no daemon, and tells a running one what it changes.
+    Task {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Whose board; the default agent's without it.
+        #[arg(long, global = true)]
+        agent: Option<String>,
+        /// Print JSON.
+        #[arg(long, global = true)]
+        json: bool,
+        #[command(subcommand)]
+        action: TaskAction,
+    },
     /// Hand files to an agent's memory, or show how far they are; needs no daemon and may run beside one.
     Ingest {
         #[command(flatten)]
@@ -164,6 +190,46 @@ pub enum CronAction {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TaskAction {
+    /// Tasks, the most urgent first; without those that are done or failed.
+    List {
+        /// pending_approval, backlog, ready, in_progress, done or failed.
+        #[arg(long)]
+        status: Option<String>,
+        /// critical, high, medium or low.
+        #[arg(long)]
+        priority: Option<String>,
+        /// Those that are over too.
+        #[arg(long)]
+        all: bool,
+        /// 1 to 200.
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+    /// One task with its attempts.
+    Show { number: u64 },
+    /// Let a worker begin it.
+    Approve { number: u64 },
+    /// Put a new task into the backlog.
+    Create {
+        title: String,
+        #[arg(long)]
+        description: Option<String>,
+        /// critical, high, medium or low.
+        #[arg(long, default_value = "medium")]
+        priority: String,
+        /// One part of it; may be given again.
+        #[arg(long = "subtask", value_name = "TITLE")]
+        subtasks: Vec<String>,
+        /// Let a worker begin at once.
+        #[arg(long)]
+        ready: bool,
+    },
+    /// Put it aside into the backlog; its worker stops.
+    Cancel { number: u64 },
 }
 
 #[derive(Debug, Args)]

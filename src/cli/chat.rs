@@ -194,7 +194,7 @@ fn print(out: &mut impl Write, text: &str) -> Result<(), ChatError> {
 }
 
 /// Text for a terminal: what would move the cursor or change colours is dropped.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars().filter(|character| !character.is_control() || matches!(character, '\n' | '\t')).collect()
 }
 

@@ -318,6 +318,7 @@ fn limits(section: &Section<'_, '_>, base: &LimitsConfig) -> LimitsConfig {
         branch_timeout: seconds(section, "branch_timeout_secs", 5, 3600).unwrap_or(base.branch_timeout),
         worker_idle_timeout: seconds(section, "worker_idle_timeout_secs", 10, 86_400)
             .unwrap_or(base.worker_idle_timeout),
+        task_max_attempts: count("task_max_attempts", 1, 10, base.task_max_attempts),
         keep: section
             .number("keep_days", 1, 3650)
             .map_or(base.keep, |days| Duration::from_secs(days * DAY.as_secs())),

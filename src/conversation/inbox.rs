@@ -5,7 +5,7 @@ use crate::db::DbError;
 use crate::db::rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::event::Received;
 use crate::id::{ConversationId, InboxId, InstanceId};
-use crate::message::Inbound;
+use crate::message::{Inbound, Lane};
 
 use super::visit::SCHEDULED;
 use super::{Place, Unfinished};
@@ -21,8 +21,8 @@ pub(super) fn insert(
 ) -> Result<Option<InboxId>, DbError> {
     let sql =
         "INSERT INTO inbox (instance, platform_id, conversation_id, sender_id, sender_name, content, place,
-                   direct, addressed, sent_at, received_at)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+                   direct, addressed, sent_at, received_at, command)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
                ON CONFLICT (instance, platform_id) DO NOTHING RETURNING id";
     let values = params![
         message.instance.as_str(),
@@ -36,6 +36,7 @@ pub(super) fn insert(
         message.addressed,
         message.sent_at.0,
         now.0,
+        message.lane() == Lane::Commands,
     ];
     let id = connection.prepare_cached(sql)?.query_row(values, |row| row.get(0)).optional()?;
     Ok(id.map(InboxId))
@@ -44,13 +45,15 @@ pub(super) fn insert(
 pub(super) fn unanswered(
     connection: &Connection,
     conversation: &ConversationId,
+    lane: Lane,
     limit: usize,
 ) -> Result<Vec<Received>, DbError> {
     let sql = "SELECT id, instance, platform_id, conversation_id, sender_id, sender_name, content, place,
                       direct, addressed, sent_at
-               FROM inbox WHERE conversation_id = ?1 AND answered_at IS NULL ORDER BY id LIMIT ?2";
+               FROM inbox WHERE conversation_id = ?1 AND answered_at IS NULL AND command = ?3 ORDER BY id LIMIT ?2";
     let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map(params![conversation.as_str(), limit], received)?;
+    let rows =
+        statement.query_map(params![conversation.as_str(), limit, lane == Lane::Commands], received)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
@@ -82,10 +85,10 @@ pub(super) fn answer(connection: &Connection, id: InboxId, now: Timestamp) -> Re
 /// Conversations with unanswered messages or results that wait; visits are not among them, whoever
 /// began one ends it.
 pub(super) fn unfinished(connection: &Connection) -> Result<Vec<Unfinished>, DbError> {
-    let sql = "SELECT conversation_id, instance, direct, place, max(id), 0 FROM inbox
-               WHERE answered_at IS NULL AND instance <> ?2 GROUP BY conversation_id
+    let sql = "SELECT conversation_id, instance, direct, place, max(id), 0, command FROM inbox
+               WHERE answered_at IS NULL AND instance <> ?2 GROUP BY conversation_id, command
                UNION ALL
-               SELECT id, instance, direct, coalesce(display_name, id), NULL, 1 FROM channels WHERE instance <> ?2 AND id IN
+               SELECT id, instance, direct, coalesce(display_name, id), NULL, 1, 0 FROM channels WHERE instance <> ?2 AND id IN
                    (SELECT channel_id FROM branch_runs WHERE relayed = 0
                     UNION SELECT channel_id FROM worker_runs WHERE relayed = 0)
                LIMIT ?1";
@@ -97,7 +100,9 @@ pub(super) fn unfinished(connection: &Connection) -> Result<Vec<Unfinished>, DbE
             direct: row.get(2)?,
             name: row.get(3)?,
         };
-        Ok(Unfinished { place, newest: row.get::<_, Option<i64>>(4)?.map(InboxId), results: row.get(5)? })
+        let lane = if row.get(6)? { Lane::Commands } else { Lane::Talk };
+        let newest = row.get::<_, Option<i64>>(4)?.map(InboxId);
+        Ok(Unfinished { place, lane, newest, results: row.get(5)? })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

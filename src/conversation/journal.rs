@@ -29,7 +29,8 @@ pub enum Step {
 }
 
 impl Step {
-    fn as_str(self) -> &'static str {
+    /// As it stands in the database.
+    pub fn as_str(self) -> &'static str {
         match self {
             Step::Start => "start",
             Step::Model => "model",
@@ -95,6 +96,23 @@ pub(super) fn of(connection: &Connection, run: u64) -> Result<Vec<Record>, DbErr
         });
     }
     Ok(records)
+}
+
+/// Runs that began at `since` or later, in order, at most `limit`, with what they were started with.
+pub(super) fn begun(
+    connection: &Connection,
+    since: Timestamp,
+    limit: usize,
+) -> Result<Vec<(u64, serde_json::Value)>, DbError> {
+    let sql = "SELECT id, payload FROM run_journal WHERE kind = 'start' AND at >= ?1 ORDER BY id LIMIT ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params![since.0, i64::try_from(limit).unwrap_or(i64::MAX)])?;
+    let mut begun = Vec::new();
+    while let Some(row) = rows.next()? {
+        let run = u64::try_from(row.get::<_, i64>(0)? / i64::from(STEPS_MAX)).unwrap_or(0);
+        begun.push((run, serde_json::from_str(row.get_ref(1)?.as_str()?).unwrap_or_default()));
+    }
+    Ok(begun)
 }
 
 /// The row of a record: all steps of a run stand together, and a new record is appended at the end.

@@ -272,6 +272,13 @@ pub(super) fn interrupt(connection: &Connection, text: &str, now: Timestamp) -> 
     Ok(())
 }
 
+/// Takes the end of a run off the news.
+pub(super) fn hush(connection: &Connection, worker: u64) -> Result<(), DbError> {
+    let sql = "UPDATE worker_runs SET relayed = 1 WHERE id = ?1";
+    connection.prepare_cached(sql)?.execute([number(worker)?])?;
+    Ok(())
+}
+
 const SUMMARY: &str = "SELECT id, task, status, outcome_kind, result, tool_calls, transcript FROM worker_runs WHERE channel_id = ?1";
 
 fn summary(row: &Row<'_>) -> Result<RunSummary, crate::db::rusqlite::Error> {

@@ -12,7 +12,7 @@ use crate::conversation::{Conversations, Place};
 use crate::db::DbError;
 use crate::error::Fault;
 use crate::id::{AgentId, InboxId};
-use crate::message::{Accepted, Inbound, Intake, IntakeError, Taken};
+use crate::message::{Accepted, Inbound, Intake, IntakeError, Lane, Taken};
 
 /// Messages that wait for their commit without a thread; one more is refused. Half of the database's
 /// queue, so that the processes that answer have the other half.
@@ -57,7 +57,8 @@ impl AgentIntake {
             direct: message.direct,
             name: message.place.clone(),
         };
-        Ok((conversations, Arrival { hub: self.hub.clone(), agent, place }))
+        let lane = message.lane();
+        Ok((conversations, Arrival { hub: self.hub.clone(), agent, place, lane }))
     }
 
     /// A place among those who wait, if there is one.
@@ -103,17 +104,18 @@ struct Arrival {
     hub: Sender<Event>,
     agent: AgentId,
     place: Place,
+    lane: Lane,
 }
 
 impl Arrival {
     /// May run on the thread of the database: the hub, which it waits for when the queue is full,
     /// never waits for that one.
     fn tell(self, received: Result<Option<InboxId>, DbError>) -> Result<Accepted, IntakeError> {
-        let Self { hub, agent, place } = self;
+        let Self { hub, agent, place, lane } = self;
         let received = received.map_err(|error| IntakeError::Storage(error.to_string(), error.kind()))?;
         let Some(inbox) = received else { return Ok(Accepted::Duplicate) };
         // A hub that is gone reads the inbox at its next start.
-        hub.send(Event::Arrived { agent, place, inbox }).ok();
+        hub.send(Event::Arrived { agent, place, lane, inbox }).ok();
         Ok(Accepted::New(inbox))
     }
 }

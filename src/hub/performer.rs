@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, at, bounded, never, select};
 
-use super::state::{Action, Event, Hub};
+use super::state::{Action, Event, Hub, MAX_READY_TASKS};
 use crate::agent::{self, AgentParts, Job, Link};
 use crate::allocator;
 use crate::clock::SharedClock;
 use crate::command::Command;
-use crate::effect::{Answer, Refusal};
+use crate::conversation::Unfinished;
+use crate::db::DbError;
+use crate::effect::{Answer, Refusal, TaskNews};
 use crate::error::Kind;
 use crate::event::{How, ProcessEvent, StopReason, What};
 use crate::id::{AgentId, ConversationId, InstanceId, ProcessId, ProcessKind};
@@ -124,6 +126,7 @@ fn kind_of(event: &Event) -> &'static str {
     match event {
         Event::Arrived { .. } => "a message",
         Event::Unfinished { .. } => "an unfinished conversation",
+        Event::Task { .. } => "news of a task",
         Event::FileWaits { .. } => "a file to remember",
         Event::Process(_) => "a process event",
         Event::Command(_) => "a command",
@@ -231,25 +234,16 @@ impl Performer {
         }
     }
 
-    /// Reads the unfinished conversations again, on a thread of its own.
+    /// Reads what there is to do again, on a thread of its own.
     fn rescan(&mut self, agent: AgentId) {
         let Some(parts) = self.parts.agents.get(&agent).cloned() else { return };
         let inbound = self.parts.inbound.clone();
-        let body = move || match parts.conversations.unfinished() {
-            Ok(unfinished) => {
-                for found in unfinished {
-                    let event = Event::Unfinished {
-                        agent: agent.clone(),
-                        place: found.place,
-                        newest: found.newest,
-                        results: found.results,
-                    };
-                    if inbound.send(event).is_err() {
-                        return;
-                    }
-                }
+        let body = move || match work_found(&agent, &parts) {
+            Ok(found) => {
+                // A hub that is gone reads it at its next start.
+                found.into_iter().try_for_each(|event| inbound.send(event)).ok();
             }
-            Err(error) => log::error!("waiting conversations of {agent} could not be read: {error}"),
+            Err(error) => log::error!("what waits for {agent} could not be read: {error}"),
         };
         match thread::spawn("rescan", body) {
             Ok(handle) => self.ended.push(handle),
@@ -307,6 +301,37 @@ impl Performer {
             }
         }
     }
+}
+
+/// What the database of an agent holds for the hub.
+fn work_found(agent: &AgentId, parts: &AgentParts) -> Result<Vec<Event>, DbError> {
+    let unfinished = parts.conversations.unfinished()?;
+    Ok(events_of(agent, unfinished).chain(ready_tasks(agent, parts)?).collect())
+}
+
+/// What a start found, as events.
+pub fn events_of(agent: &AgentId, unfinished: Vec<Unfinished>) -> impl Iterator<Item = Event> {
+    let agent = agent.clone();
+    unfinished.into_iter().map(move |Unfinished { place, lane, newest, results }| Event::Unfinished {
+        agent: agent.clone(),
+        place,
+        lane,
+        newest,
+        results,
+    })
+}
+
+/// Tasks that are ready, as events.
+///
+/// # Errors
+/// The database cannot be read.
+pub fn ready_tasks(agent: &AgentId, parts: &AgentParts) -> Result<Vec<Event>, DbError> {
+    // One more than the hub keeps: then it knows that there are more.
+    let ready = parts.tasks().ready(MAX_READY_TASKS + 1)?;
+    Ok(ready
+        .into_iter()
+        .map(|task| Event::Task { agent: agent.clone(), news: TaskNews::Ready(task) })
+        .collect())
 }
 
 /// What runs on the thread of one process.

@@ -1,25 +1,29 @@
 //! The hub as a pure function: `handle(event, now) -> actions`. No clock, no thread, no I/O, no
 //! randomness; the same events give the same actions, which is what makes the simulation possible.
 
+mod board;
 mod ingestion;
 mod runs;
 
+pub use board::MAX_READY_TASKS;
 pub use ingestion::{CHUNK_TIMEOUT, INGEST};
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
+use self::board::Board;
 use super::timers::Timers;
 use crate::agent::{Job, Look, Running, Turn, Work};
 use crate::command::{Command, ProcessReport, StatusReport};
 use crate::config::LimitsConfig;
 use crate::conversation::Place;
-use crate::effect::{Answer, Ask, Refusal};
+use crate::effect::{Answer, Ask, ReadyTask, Refusal, TaskNews};
 use crate::error::Kind;
 use crate::event::{How, Origin, ProcessEvent, StopReason, What};
 use crate::id::{AgentId, ConversationId, InboxId, InstanceId, ProcessId, ProcessKind};
+use crate::message::Lane;
 use ingestion::Reading;
 use runs::{JobRun, MAX_RUN_RETRIGGERS, Watch};
 
@@ -33,6 +37,8 @@ pub const MAX_RETRIGGERS: u32 = 3;
 /// A channel turn that takes longer is cancelled and answered with a sentence. Model calls have
 /// their own, shorter limits.
 pub const TURN_TIMEOUT: Duration = Duration::from_secs(900);
+/// Command turns that may run beside all the turns that the agent may run.
+const EXTRA_COMMAND_TURNS: usize = 2;
 /// First wait after a turn that could not be stored; doubles with every further failure.
 const RETRY_BASE: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
@@ -49,14 +55,21 @@ pub enum Event {
     Arrived {
         agent: AgentId,
         place: Place,
+        lane: Lane,
         inbox: InboxId,
     },
     /// Found in the database: unanswered messages up to `newest`, or results to relay.
     Unfinished {
         agent: AgentId,
         place: Place,
+        lane: Lane,
         newest: Option<InboxId>,
         results: bool,
+    },
+    /// The board has changed, or a start found this on it.
+    Task {
+        agent: AgentId,
+        news: TaskNews,
     },
     /// A file has chunks that are not in memory yet. Offered again and again while that is so.
     FileWaits {
@@ -113,7 +126,7 @@ pub enum Action {
         instance: InstanceId,
         conversation: ConversationId,
     },
-    /// Read the unfinished conversations of this agent again.
+    /// Read the unfinished conversations and the ready tasks of this agent again.
     Rescan {
         agent: AgentId,
     },
@@ -126,7 +139,7 @@ pub enum Action {
     Exit,
 }
 
-type Key = (AgentId, ConversationId);
+type Key = (AgentId, ConversationId, Lane);
 type ProcessKey = (AgentId, ProcessId);
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -137,6 +150,7 @@ enum TimerKey {
     Schedule(AgentId),
     /// When the run of a job has to be over.
     Run(Key),
+    Tasks(AgentId),
     /// The next try of a chunk.
     Reading(AgentId),
     Stop,
@@ -172,6 +186,10 @@ struct RunningTurn {
 #[derive(Debug)]
 struct Process {
     conversation: ConversationId,
+    /// Of a turn.
+    lane: Lane,
+    /// What the worker was given.
+    task: Option<ReadyTask>,
     what: String,
     status: String,
     started: Duration,
@@ -188,11 +206,27 @@ struct Agent {
     /// Channel turns that run now.
     turns: usize,
     /// Conversations that wait for a free turn; bounded by the conversation table.
-    ready: VecDeque<ConversationId>,
+    ready: VecDeque<(ConversationId, Lane)>,
     /// The conversation table was full when this agent had more to do.
     overflowed: bool,
     watch: Watch,
+    board: Board,
     reading: Option<Reading>,
+}
+
+/// What is known of a process when it starts.
+struct Begin {
+    kind: ProcessKind,
+    lane: Lane,
+    what: String,
+    timeout: Duration,
+    task: Option<ReadyTask>,
+}
+
+impl Begin {
+    fn new(kind: ProcessKind, what: String, timeout: Duration) -> Self {
+        Self { kind, lane: Lane::Talk, what, timeout, task: None }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -219,9 +253,9 @@ impl Hub {
         let agents = agents
             .into_iter()
             .map(|(id, limits, next_number)| {
-                let (ready, overflowed, reading) = (VecDeque::new(), false, None);
+                let (ready, board, reading) = (VecDeque::new(), Board::default(), None);
                 let watch = Watch::default();
-                (id, Agent { limits, next_number, turns: 0, ready, overflowed, reading, watch })
+                (id, Agent { limits, next_number, turns: 0, ready, overflowed: false, board, reading, watch })
             })
             .collect();
         Self {
@@ -242,10 +276,13 @@ impl Hub {
     /// `now` is monotonic and never goes back.
     pub fn handle(&mut self, event: Event, now: Duration) -> Vec<Action> {
         match event {
-            Event::Arrived { agent, place, inbox } => self.found(agent, place, Some(inbox), false, now),
-            Event::Unfinished { agent, place, newest, results } => {
-                self.found(agent, place, newest, results, now)
+            Event::Arrived { agent, place, lane, inbox } => {
+                self.found((agent, place.conversation.clone(), lane), place, Some(inbox), false, now);
             }
+            Event::Unfinished { agent, place, lane, newest, results } => {
+                self.found((agent, place.conversation.clone(), lane), place, newest, results, now);
+            }
+            Event::Task { agent, news } => self.on_news(&agent, news, now),
             Event::FileWaits { agent, place, file } => self.file_waits(agent, place, file, now),
             Event::Process(event) => self.on_process(event, now),
             Event::Command(command) => self.on_command(command, now),
@@ -266,6 +303,7 @@ impl Hub {
                 TimerKey::Process(key) => self.cancel(&key, StopReason::Timeout),
                 TimerKey::Schedule(agent) => self.look(&agent),
                 TimerKey::Run(key) => self.run_timed_out(&key, now),
+                TimerKey::Tasks(agent) => self.start_tasks(&agent, now),
                 TimerKey::Reading(agent) => self.read_on(&agent, now),
                 TimerKey::Stop => self.stop_harder(now),
             }
@@ -274,16 +312,9 @@ impl Hub {
 
     // ---- what there is to do -------------------------------------------------------------------
 
-    fn found(&mut self, agent: AgentId, place: Place, newest: Option<InboxId>, results: bool, now: Duration) {
-        let key = (agent, place.conversation.clone());
-        if !self.conversations.contains_key(&key) {
-            if self.conversations.len() >= MAX_CONVERSATIONS {
-                if let Some(agent) = self.agents.get_mut(&key.0) {
-                    agent.overflowed = true;
-                }
-                return;
-            }
-            self.conversations.insert(key.clone(), Conversation::new(place));
+    fn found(&mut self, key: Key, place: Place, newest: Option<InboxId>, results: bool, now: Duration) {
+        if !self.know(&key, place) {
+            return;
         }
         if let Some(conversation) = self.conversations.get_mut(&key) {
             if let Some(newest) = newest
@@ -297,6 +328,21 @@ impl Hub {
             }
         }
         self.consider(&key, now);
+    }
+
+    /// Puts the conversation into the table; false when that is full, and it is read again later.
+    fn know(&mut self, key: &Key, place: Place) -> bool {
+        if self.conversations.contains_key(key) {
+            return true;
+        }
+        if self.conversations.len() >= MAX_CONVERSATIONS {
+            if let Some(agent) = self.agents.get_mut(&key.0) {
+                agent.overflowed = true;
+            }
+            return false;
+        }
+        self.conversations.insert(key.clone(), Conversation::new(place));
+        true
     }
 
     /// Starts a turn if the conversation has work and may work now.
@@ -328,14 +374,21 @@ impl Hub {
             conversation.queued = true;
         }
         if let Some(agent) = self.agents.get_mut(&key.0) {
-            agent.ready.push_back(key.1.clone());
+            let turn = (key.1.clone(), key.2);
+            match key.2 {
+                Lane::Talk => agent.ready.push_back(turn),
+                Lane::Commands => agent.ready.push_front(turn),
+            }
         }
         self.start_ready(&key.0, now);
     }
 
     /// An idle conversation costs nothing: the database knows it.
     fn forget_idle(&mut self, key: &Key) {
-        if !self.processes.iter().any(|(id, process)| id.0 == key.0 && process.conversation == key.1) {
+        let here = |(id, process): (&ProcessKey, &Process)| {
+            id.0 == key.0 && process.conversation == key.1 && process.lane == key.2
+        };
+        if !self.processes.iter().any(here) {
             self.conversations.remove(key);
             self.rescan_if_overflowed();
         }
@@ -355,16 +408,18 @@ impl Hub {
     fn start_ready(&mut self, agent_id: &AgentId, now: Duration) {
         while self.stage == Stage::Running
             && let Some(agent) = self.agents.get_mut(agent_id)
-            && agent.turns < agent.limits.max_concurrent_turns
-            && let Some(conversation) = agent.ready.pop_front()
+            && let Some((_, lane)) = agent.ready.front()
+            && agent.turns < agent.limits.max_concurrent_turns + extra_turns(*lane)
+            && let Some((conversation, lane)) = agent.ready.pop_front()
         {
             agent.turns += 1;
-            self.start_turn(&(agent_id.clone(), conversation), now);
+            self.start_turn(&(agent_id.clone(), conversation, lane), now);
         }
     }
 
     fn start_turn(&mut self, key: &Key, now: Duration) {
         let running = self.running_in(key, now);
+        let all = if key.2 == Lane::Commands { self.running_of(&key.0, now) } else { Vec::new() };
         let Some(conversation) = self.conversations.get_mut(key) else { return };
         conversation.queued = false;
         if conversation.run.as_ref().is_some_and(JobRun::is_over) {
@@ -382,6 +437,7 @@ impl Hub {
         let single = conversation.place.direct;
         let apology = conversation.apology.take();
         let work = match apology {
+            apology if key.2 == Lane::Commands => Work::Commands { running: all, apology },
             Some(kind) => Work::Apology { kind, single },
             None => {
                 let most = if conversation.run.is_some() { MAX_RUN_RETRIGGERS } else { MAX_RETRIGGERS };
@@ -393,43 +449,46 @@ impl Hub {
         let timeout = left.map_or(TURN_TIMEOUT, |left| left.min(TURN_TIMEOUT));
         conversation.turn = Some(RunningTurn { newest: conversation.newest, results, apology });
         let place = conversation.place.clone();
-        self.start(&key.0, place, ProcessKind::Channel, String::new(), timeout, now, |_| work);
+        let begin = Begin { lane: key.2, ..Begin::new(ProcessKind::Channel, String::new(), timeout) };
+        self.start(&key.0, place, begin, now, work);
     }
 
     /// What a turn's status block shows.
     fn running_in(&self, key: &Key, now: Duration) -> Vec<Running> {
-        let of_conversation = |(process, _): &(&ProcessKey, &Process)| process.0 == key.0;
         self.processes
             .iter()
-            .filter(of_conversation)
-            .filter(|(id, process)| process.conversation == key.1 && id.1.kind != ProcessKind::Channel)
-            .map(|(id, process)| Running {
-                process: id.1,
-                what: process.what.clone(),
-                status: process.status.clone(),
-                seconds: now.saturating_sub(process.started).as_secs(),
-                waiting: process.waiting,
-            })
+            .filter(|(id, process)| id.0 == key.0 && process.conversation == key.1)
+            .filter(|(id, _)| id.1.kind != ProcessKind::Channel)
+            .map(|(id, process)| process.running(id.1, now))
             .collect()
     }
 
-    #[allow(clippy::too_many_arguments)] // one call site per kind of process; a struct would only rename them
+    /// What runs in the whole agent, but for the turns that answer commands.
+    fn running_of(&self, agent: &AgentId, now: Duration) -> Vec<(ConversationId, Running)> {
+        self.processes
+            .iter()
+            .filter(|(id, process)| id.0 == *agent && process.lane == Lane::Talk)
+            .map(|(id, process)| (process.conversation.clone(), process.running(id.1, now)))
+            .collect()
+    }
+
     fn start(
         &mut self,
         agent_id: &AgentId,
         place: Place,
-        kind: ProcessKind,
-        what: String,
-        timeout: Duration,
+        begin: Begin,
         now: Duration,
-        work: impl FnOnce(ProcessId) -> Work,
+        work: Work,
     ) -> Option<ProcessId> {
         let agent = self.agents.get_mut(agent_id)?;
+        let Begin { kind, lane, what, timeout, task } = begin;
         let process = ProcessId::new(kind, agent.next_number);
         agent.next_number += 1;
         let key = (agent_id.clone(), process);
         let entry = Process {
             conversation: place.conversation.clone(),
+            lane,
+            task,
             what,
             status: String::new(),
             started: now,
@@ -439,7 +498,7 @@ impl Hub {
         };
         self.timers.set(&TimerKey::Process(key.clone()), Some(entry.deadline));
         self.processes.insert(key, entry);
-        let job = Job { process, place, work: work(process) };
+        let job = Job { process, place, work };
         self.actions.push(Action::Start { agent: agent_id.clone(), job });
         Some(process)
     }
@@ -452,9 +511,10 @@ impl Hub {
         match event.what {
             What::Status(status) => process.status = status,
             What::Scheduled => self.look(&key.0),
+            What::Task(news) => self.on_news(&key.0, news, now),
             What::Waiting => {
                 process.waiting = true;
-                let conversation = (key.0.clone(), process.conversation.clone());
+                let conversation = (key.0.clone(), process.conversation.clone(), Lane::Talk);
                 let idle = self.agents.get(&key.0).map(|agent| now + agent.limits.worker_idle_timeout);
                 self.timers.set(&TimerKey::Process(key), idle);
                 self.results_came(&conversation, now);
@@ -467,7 +527,7 @@ impl Hub {
     fn on_exit(&mut self, key: &ProcessKey, how: How, now: Duration) {
         let Some(process) = self.processes.remove(key) else { return };
         self.timers.set(&TimerKey::Process(key.clone()), None);
-        let conversation = (key.0.clone(), process.conversation);
+        let conversation = (key.0.clone(), process.conversation, process.lane);
         match key.1.kind {
             ProcessKind::Channel => {
                 if let Some(agent) = self.agents.get_mut(&key.0) {
@@ -475,10 +535,17 @@ impl Hub {
                 }
                 self.turn_ended(&conversation, how, now);
             }
-            ProcessKind::Branch | ProcessKind::Worker => self.results_came(&conversation, now),
+            ProcessKind::Worker if how == How::Idle => self.consider(&conversation, now),
+            ProcessKind::Branch | ProcessKind::Worker => {
+                if let Some(task) = process.task {
+                    self.task_ended(&conversation, task, &how, now);
+                }
+                self.results_came(&conversation, now);
+            }
             ProcessKind::Ingestion => self.chunk_ended(key, how, now),
         }
         self.start_ready(&key.0, now);
+        self.start_tasks(&key.0, now);
     }
 
     fn turn_ended(&mut self, key: &Key, how: How, now: Duration) {
@@ -568,8 +635,8 @@ impl Hub {
             });
         }
         let what = description.clone();
-        let work = |_| Work::Branch { description, origin };
-        match self.start(&key.0, place, ProcessKind::Branch, what, limits.branch_timeout, now, work) {
+        let begin = Begin::new(ProcessKind::Branch, what, limits.branch_timeout);
+        match self.start(&key.0, place, begin, now, Work::Branch { description, origin }) {
             Some(process) => Answer::Started(process),
             None => Answer::Refused(Refusal::Stopping),
         }
@@ -593,8 +660,8 @@ impl Hub {
             return Answer::Refused(Refusal::Limit { what: "workers", limit: limits.max_concurrent_workers });
         }
         let what = task.clone();
-        let work = |_| Work::Worker { task, interactive, origin };
-        match self.start(&key.0, place, ProcessKind::Worker, what, limits.worker_timeout, now, work) {
+        let begin = Begin::new(ProcessKind::Worker, what, limits.worker_timeout);
+        match self.start(&key.0, place, begin, now, Work::Worker { task, interactive, origin }) {
             Some(process) => Answer::Started(process),
             None => Answer::Refused(Refusal::Stopping),
         }
@@ -602,7 +669,8 @@ impl Hub {
 
     fn surroundings(&self, key: &ProcessKey) -> Option<(LimitsConfig, Place)> {
         let process = self.processes.get(key)?;
-        let conversation = self.conversations.get(&(key.0.clone(), process.conversation.clone()))?;
+        let conversation =
+            self.conversations.get(&(key.0.clone(), process.conversation.clone(), process.lane))?;
         Some((self.agents.get(&key.0)?.limits.clone(), conversation.place.clone()))
     }
 
@@ -665,6 +733,9 @@ impl Hub {
                 self.cancel(&key, StopReason::Asked(reason));
                 self.actions.push(Action::Told { to: answer, done: known });
             }
+            Command::Tasks { agent, news } => {
+                news.into_iter().for_each(|news| self.on_news(&agent, news, now));
+            }
         }
     }
 
@@ -682,8 +753,14 @@ impl Hub {
             waiting_turns: self.agents.values().map(|agent| agent.ready.len()).sum(),
             processes: self.processes.iter().map(process).collect(),
             stopping: self.stage != Stage::Running,
-            // An idle conversation is not in the table.
-            busy: self.conversations.keys().map(|key| key.1.to_string()).collect(),
+            // An idle conversation is not in the table; a busy one may be there with both lanes.
+            busy: self
+                .conversations
+                .keys()
+                .map(|key| key.1.to_string())
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect(),
         }
     }
 
@@ -692,7 +769,10 @@ impl Hub {
             return;
         }
         self.stage = Stage::Draining;
-        self.agents.values_mut().for_each(|agent| agent.ready.clear());
+        for agent in self.agents.values_mut() {
+            agent.ready.clear();
+            agent.board = Board::default();
+        }
         self.actions.push(Action::StopIntake);
         self.timers.set(&TimerKey::Stop, Some(now + STOP_GRACE));
         let idle: Vec<_> = self
@@ -730,6 +810,25 @@ impl Hub {
     fn exit(&mut self) {
         self.stage = Stage::Done;
         self.actions.push(Action::Exit);
+    }
+}
+
+fn extra_turns(lane: Lane) -> usize {
+    match lane {
+        Lane::Talk => 0,
+        Lane::Commands => EXTRA_COMMAND_TURNS,
+    }
+}
+
+impl Process {
+    fn running(&self, process: ProcessId, now: Duration) -> Running {
+        Running {
+            process,
+            what: self.what.clone(),
+            status: self.status.clone(),
+            seconds: now.saturating_sub(self.started).as_secs(),
+            waiting: self.waiting,
+        }
     }
 }
 

@@ -51,7 +51,8 @@ use segment::{Query, Search};
 use state::{Prepared, State};
 use store::Files;
 
-/// Candidates whose numbers the database is asked for; more when more is wanted.
+/// The best, whose exact numbers the database is asked for; those behind them keep what their codes give,
+/// which is at most some thousandths away.
 const EXACT_ROWS: usize = 40;
 /// Most rows that one search returns.
 pub const LIMIT_MAX: usize = 10_000;
@@ -327,7 +328,8 @@ impl VectorIndex {
         write(&self.state).distrust(id);
     }
 
-    /// The `limit` (at most [`LIMIT_MAX`]) nearest keys with their exact cosine, best first. `filter` says
+    /// The `limit` (at most [`LIMIT_MAX`]) nearest keys with their cosine, which is exact for the best forty, best
+    /// first. `filter` says
     /// which keys count, and is asked before anything is ranked; it may be asked often and must be quick.
     /// While not everything is there ([`VectorIndex::health`]), the answer is from what is.
     ///
@@ -345,13 +347,20 @@ impl VectorIndex {
         if limit == 0 {
             return Ok(vec![]);
         }
-        let wanted = EXACT_ROWS.max(limit.saturating_add(limit / 2));
+        let wanted = EXACT_ROWS.max(limit);
         let search = Search { query: &query, filter, limit: wanted, tuning: &self.tuning, cancel };
         let candidates = match self.by_graph(&search, wanted) {
             Some(candidates) => candidates,
             None => self.by_sketches(&search, wanted)?,
         };
-        self.rescored(&query, &candidates, limit)
+        let (nearest, others) = candidates.split_at(candidates.len().min(EXACT_ROWS));
+        let mut found = self.rescored(&query, nearest)?;
+        if limit > EXACT_ROWS {
+            found.extend_from_slice(others);
+            found.sort_unstable_by(best_first);
+        }
+        found.truncate(limit);
+        Ok(found)
     }
 
     fn by_sketches(&self, search: &Search<'_>, wanted: usize) -> Result<Vec<(u64, f32)>, VectorError> {
@@ -368,12 +377,7 @@ impl VectorIndex {
     }
 
     /// The exact cosines. What the source does not know any more is no hit.
-    fn rescored(
-        &self,
-        query: &Query,
-        candidates: &[(u64, f32)],
-        limit: usize,
-    ) -> Result<Vec<(u64, f32)>, VectorError> {
+    fn rescored(&self, query: &Query, candidates: &[(u64, f32)]) -> Result<Vec<(u64, f32)>, VectorError> {
         let keys: Vec<u64> = candidates.iter().map(|(key, _)| *key).collect();
         let mut found = Vec::with_capacity(keys.len());
         if !keys.is_empty() {
@@ -383,7 +387,6 @@ impl VectorIndex {
             self.source.vectors(&keys, &mut take)?;
         }
         found.sort_unstable_by(best_first);
-        found.truncate(limit);
         Ok(found)
     }
 }

@@ -28,6 +28,8 @@ enum StatusKind {
     Progress,
     /// The work is over and this came of it.
     Outcome,
+    /// The work is over and could not be done.
+    Failure,
 }
 
 pub struct SetStatus;
@@ -49,7 +51,8 @@ impl Tool for SetStatus {
         }
         context.desk.tell(match kind {
             StatusKind::Progress => Effect::Status { text },
-            StatusKind::Outcome => Effect::Outcome { text },
+            StatusKind::Outcome => Effect::Outcome { text, success: true },
+            StatusKind::Failure => Effect::Outcome { text, success: false },
         });
         Ok("noted".to_owned())
     }

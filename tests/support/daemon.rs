@@ -188,6 +188,8 @@ pub struct Client {
     pub answers: BTreeMap<String, Vec<String>>,
     /// What was said without being asked.
     pub unasked: Vec<String>,
+    /// Everything that was said, in order.
+    pub said: Vec<String>,
 }
 
 impl Client {
@@ -200,6 +202,7 @@ impl Client {
             after: 0,
             answers: BTreeMap::new(),
             unasked: Vec::new(),
+            said: Vec::new(),
         }
     }
 
@@ -231,6 +234,7 @@ impl Client {
             if asked.is_empty() {
                 self.unasked.push(said.clone());
             }
+            self.said.push(said.clone());
             for id in &asked {
                 let said = said.clone();
                 self.answers.entry(id.as_str().unwrap().to_owned()).or_default().push(said);
@@ -249,6 +253,18 @@ impl Client {
             self.poll(5);
         }
         panic!("{id} was not answered; there is {:?}", self.answers);
+    }
+
+    /// Waits until something is said that holds `text`.
+    pub fn hear(&mut self, text: &str) -> String {
+        let started = Instant::now();
+        while started.elapsed() < DEADLINE {
+            if let Some(said) = self.said.iter().find(|said| said.contains(text)) {
+                return said.clone();
+            }
+            self.poll(5);
+        }
+        panic!("nobody said {text:?}, but {:?}", self.said);
     }
 
     pub fn ask(&mut self, id: &str, text: &str) -> String {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Hub, ProcessKey, Stage, TimerKey};
+use super::{Action, Begin, Hub, ProcessKey, Stage, TimerKey};
 use crate::agent::Work;
 use crate::conversation::Place;
 use crate::event::{How, Ingested};
@@ -43,8 +43,8 @@ impl Hub {
             return;
         }
         let what = place.name.clone();
-        let work = |_| Work::Chunk { file };
-        self.start(agent_id, place, ProcessKind::Ingestion, what, CHUNK_TIMEOUT, now, work);
+        let begin = Begin::new(ProcessKind::Ingestion, what, CHUNK_TIMEOUT);
+        self.start(agent_id, place, begin, now, Work::Chunk { file });
     }
 
     pub(super) fn chunk_ended(&mut self, key: &ProcessKey, how: How, now: Duration) {

@@ -84,7 +84,7 @@ impl Hub {
     }
 
     fn begin_run(&mut self, agent: &AgentId, run: Run, now: Duration) {
-        let key = (agent.clone(), run.place.conversation.clone());
+        let key = (agent.clone(), run.place.conversation.clone(), Lane::Talk);
         if let Some(before) = self.conversations.get_mut(&key).and_then(|found| found.run.as_mut()) {
             before.next = Some(run);
             return;
@@ -142,7 +142,8 @@ impl Hub {
         if let Some(agent) = self.agents.get_mut(&key.0) {
             agent.turns += 1;
         }
-        self.start(&key.0, place, ProcessKind::Channel, String::new(), END_TIMEOUT, now, |_| work);
+        let begin = Begin::new(ProcessKind::Channel, String::new(), END_TIMEOUT);
+        self.start(&key.0, place, begin, now, work);
     }
 
     /// The run's time is up.

@@ -37,7 +37,18 @@ impl Bench {
 
     fn message(&mut self, conversation: &str, inbox: i64) -> &mut Self {
         let place = place(conversation, true);
-        self.event(Event::Arrived { agent: AgentId::new(MAIN), place, inbox: InboxId(inbox) })
+        let (agent, inbox) = (AgentId::new(MAIN), InboxId(inbox));
+        self.event(Event::Arrived { agent, place, lane: Lane::Talk, inbox })
+    }
+
+    fn command(&mut self, conversation: &str, inbox: i64) -> &mut Self {
+        let place = place(conversation, true);
+        let (agent, inbox) = (AgentId::new(MAIN), InboxId(inbox));
+        self.event(Event::Arrived { agent, place, lane: Lane::Commands, inbox })
+    }
+
+    fn news(&mut self, news: TaskNews) -> &mut Self {
+        self.event(Event::Task { agent: AgentId::new(MAIN), news })
     }
 
     fn process(&mut self, process: ProcessId, what: What) -> &mut Self {
@@ -346,6 +357,159 @@ fn the_same_events_give_the_same_actions() {
         format!("{:?}", bench.actions)
     };
     assert_eq!(play(), play());
+}
+
+fn ready(number: u64, urgency: u8, conversation: Option<&str>) -> ReadyTask {
+    ReadyTask {
+        number,
+        revision: 1,
+        urgency,
+        title: format!("chore {number}"),
+        place: conversation.map(|name| place(name, true)),
+        by_person: true,
+    }
+}
+
+fn task_of(job: &Job) -> u64 {
+    match &job.work {
+        Work::Task { number, .. } => *number,
+        other => panic!("no task: {other:?}"),
+    }
+}
+
+#[test]
+fn ready_tasks_start_by_urgency_within_the_limits_and_their_results_are_told() {
+    let mut bench = bench(LimitsConfig { max_concurrent_workers: 2, ..LimitsConfig::default() });
+    let first = bench.news(TaskNews::Ready(ready(1, 3, Some("c")))).one();
+    let second = bench.news(TaskNews::Ready(ready(2, 3, None))).one();
+    assert_eq!((task_of(&first), task_of(&second)), (1, 2));
+    for (number, urgency) in [(3, 2), (4, 0), (5, 2), (6, 3)] {
+        bench.news(TaskNews::Ready(ready(number, urgency, Some("c"))));
+    }
+    assert!(bench.started().is_empty(), "two at once");
+    let mut order = Vec::new();
+    let mut running = first.process;
+    while bench.hub.processes.keys().any(|key| key.1 == running) {
+        bench.exit(running, How::Finished);
+        let next = bench.started();
+        let Some(job) = next.iter().find(|job| job.process.kind == ProcessKind::Worker) else { break };
+        order.push(task_of(job));
+        running = job.process;
+    }
+    assert_eq!(order, [4, 3, 5, 6], "the most urgent first, then the oldest");
+    let turns = bench.wait(2_000).started();
+    assert_eq!(turns.len(), 1, "the results are told where the tasks were born");
+    bench.exit(turns[0].process, How::Turned { covered: None, more: false, outbox: vec![] });
+    assert!(bench.exit(second.process, How::Finished).wait(2_000).started().is_empty(), "born nowhere");
+    assert!(bench.hub.conversations.is_empty());
+    assert_eq!(bench.hub.next_deadline(), None, "idle means idle");
+}
+
+#[test]
+fn one_conversation_at_its_limit_does_not_hold_up_the_others() {
+    let mut bench = bench(LimitsConfig { max_concurrent_workers: 1, ..LimitsConfig::default() });
+    let turn = bench.message("busy", 1).one();
+    let spawn = Ask::SpawnWorker { task: "ls".to_owned(), interactive: false };
+    bench.ask(turn.process, spawn).recv().expect("answer");
+    let worker = bench.one().process;
+    assert!(bench.news(TaskNews::Ready(ready(1, 0, Some("busy")))).started().is_empty());
+    let other = bench.news(TaskNews::Ready(ready(2, 3, Some("free")))).one();
+    assert_eq!(task_of(&other), 2);
+    bench.exit(worker, How::Finished);
+    assert!(bench.started().is_empty(), "one task of the agent at a time");
+    assert_eq!(task_of(&bench.exit(other.process, How::Finished).one()), 1);
+}
+
+#[test]
+fn what_is_taken_back_does_not_start_or_stops() {
+    let mut bench = bench(LimitsConfig { max_concurrent_workers: 1, ..LimitsConfig::default() });
+    let running = bench.news(TaskNews::Ready(ready(1, 2, Some("c")))).one();
+    bench.news(TaskNews::Ready(ready(2, 2, Some("c"))));
+    bench.news(TaskNews::Withdrawn { number: 2, revision: 2 });
+    // News may overtake each other: what is older than what is known changes nothing.
+    bench.news(TaskNews::Withdrawn { number: 1, revision: 1 });
+    assert!(bench.cancelled().is_empty());
+    bench.news(TaskNews::Withdrawn { number: 1, revision: 3 });
+    assert!(
+        matches!(&bench.cancelled()[..], [(process, StopReason::Asked(_))] if *process == running.process)
+    );
+    assert!(bench.exit(running.process, How::Finished).started().is_empty(), "task 2 is gone");
+    let newer = ReadyTask { revision: 5, ..ready(3, 2, None) };
+    bench.news(TaskNews::Ready(ready(4, 0, None))).started();
+    bench.news(TaskNews::Ready(newer.clone())).news(TaskNews::Ready(ready(3, 2, None)));
+    let four = *bench.hub.processes.keys().next().map(|key| &key.1).expect("a worker");
+    let job = bench.exit(four, How::Idle).one();
+    assert!(matches!(job.work, Work::Task { number: 3, revision: 5, .. }), "{job:?}");
+}
+
+#[test]
+fn a_task_whose_worker_could_not_begin_is_tried_again_later() {
+    let mut bench = bench(LimitsConfig::default());
+    let job = bench.news(TaskNews::Ready(ready(1, 2, Some("c")))).one();
+    bench.exit(job.process, How::Failed(Kind::Transient, "no thread".to_owned()));
+    let turn = bench.wait(59_999).one();
+    assert!(matches!(turn.work, Work::Turn(_)), "only the look for results");
+    bench.exit(turn.process, How::Turned { covered: None, more: false, outbox: vec![] });
+    assert_eq!(task_of(&bench.wait(1).one()), 1);
+}
+
+#[test]
+fn a_full_board_leaves_tasks_in_the_database_and_reads_them_later() {
+    let mut bench = bench(LimitsConfig { max_concurrent_workers: 1, ..LimitsConfig::default() });
+    let more = MAX_READY_TASKS as u64 + 5;
+    for number in 1..=more {
+        bench.news(TaskNews::Ready(ready(number, if number == more { 0 } else { 2 }, None)));
+    }
+    let mut started = 0;
+    while let Some(job) = bench.started().first().cloned() {
+        started += 1;
+        assert!(started != 2 || task_of(&job) == more, "the most urgent stays on a full board");
+        bench.exit(job.process, How::Finished);
+    }
+    assert_eq!(started, MAX_READY_TASKS + 1);
+    let rescans = bench.actions.iter().filter(|action| matches!(action, Action::Rescan { .. })).count();
+    assert_eq!(rescans, 1);
+}
+
+#[test]
+fn results_of_what_a_person_approved_are_told_however_many_they_are() {
+    for by_person in [true, false] {
+        let mut bench = bench(LimitsConfig::default());
+        let mut absorbed = Vec::new();
+        // One goes on all the time, so that the conversation never rests.
+        bench.news(TaskNews::Ready(ready(99, 2, Some("c")))).one();
+        for number in 1..=6 {
+            let task = ReadyTask { by_person, ..ready(number, 2, Some("c")) };
+            let job = bench.news(TaskNews::Ready(task)).one();
+            bench.exit(job.process, How::Finished);
+            let turn = bench.wait(500).one();
+            absorbed.push(turn_of(&turn).absorb);
+            bench.exit(turn.process, How::Turned { covered: None, more: false, outbox: vec![] });
+        }
+        let wanted = if by_person { [false; 6] } else { [false, false, false, true, true, true] };
+        assert_eq!(absorbed, wanted, "what processes begin among themselves has an end");
+    }
+}
+
+#[test]
+fn commands_are_answered_while_a_turn_runs_and_when_all_turns_are_taken() {
+    let mut bench = bench(LimitsConfig { max_concurrent_turns: 1, ..LimitsConfig::default() });
+    let turn = bench.message("c", 1).one();
+    let job = bench.message("d", 2).command("c", 3).one();
+    let Work::Commands { running, apology: None } = &job.work else { panic!("{job:?}") };
+    assert!(matches!(&running[..], [(_, running)] if running.process == turn.process));
+    assert!(bench.command("c", 4).started().is_empty(), "one at a time in a conversation");
+    let next = bench.turned(job.process, 3).one();
+    assert!(matches!(next.work, Work::Commands { .. }), "command 4 came meanwhile");
+    bench.exit(next.process, How::Failed(Kind::Invalid, "damaged".to_owned()));
+    let apology = bench.one();
+    assert!(matches!(apology.work, Work::Commands { apology: Some(Kind::Invalid), .. }), "{apology:?}");
+    bench.turned(apology.process, 4);
+    assert!(bench.started().is_empty());
+    let waiting = bench.turned(turn.process, 1).one();
+    assert_eq!(waiting.place.conversation.as_str(), "d");
+    bench.turned(waiting.process, 2);
+    assert!(bench.hub.conversations.is_empty());
 }
 
 // ---- files ---------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::answer::{Answer, Call};
+use super::answer::{Answer, Call, lists};
 use super::order;
 use super::phrases::{Does, Table, fill};
 use super::request::{Episode, Request, Step};
@@ -24,22 +24,36 @@ pub(super) fn answer(table: &Table, request: &Request<'_>) -> Answer {
     let mut ran = job.steps.iter().filter(|step| step.name == "shell");
     let mut outcomes = Vec::new();
     let mut texts = Vec::new();
+    let mut given_up = false;
     for order in &job.orders {
         let (outcome, text) = match order.as_deref() {
-            None => (words.cannot.clone(), words.cannot.clone()),
+            None => {
+                given_up = true;
+                (words.cannot.clone(), words.cannot.clone())
+            }
             Some("") => (words.nothing.clone(), words.nothing.clone()),
             Some(command) => match ran.next() {
                 Some(step) => told(table, command, step),
                 None => match Call::of(request, "shell", json!({ "command": command })) {
                     Some(call) => return Answer::Calls(vec![call]),
-                    None => (words.no_shell.clone(), words.no_shell.clone()),
+                    None => {
+                        given_up = true;
+                        (words.no_shell.clone(), words.no_shell.clone())
+                    }
                 },
             },
         };
         outcomes.push(outcome);
         texts.push(text);
     }
-    conclude(request, &job, &outcomes.join(" "), texts.join("\n\n"))
+    let outcome = Outcome { given_up, text: outcomes.join(" ") };
+    conclude(request, &job, &outcome, texts.join("\n\n"))
+}
+
+/// What is reported when the work is over.
+struct Outcome {
+    given_up: bool,
+    text: String,
 }
 
 /// The outcome of a command, and the same with its output.
@@ -63,14 +77,17 @@ fn told(table: &Table, command: &str, step: &Step<'_>) -> (String, String) {
 }
 
 /// Reports the outcome once the work is done, then says the final text.
-fn conclude(request: &Request<'_>, job: &Job<'_>, outcome: &str, text: String) -> Answer {
+fn conclude(request: &Request<'_>, job: &Job<'_>, outcome: &Outcome, text: String) -> Answer {
     let is_report = |step: &&&Step<'_>| step.name == "set_status";
     let mut since_work = job.steps.iter().rev().take_while(|step| step.name != "shell").filter(is_report);
     // Counted anew behind each reminder; who reminds also counts.
     let attempts = request.newest().own_calls("set_status").count();
     if !since_work.any(|step| step.failure(&[]).is_none()) && attempts < MAX_OUTCOMES {
-        let status = one_line(outcome, MAX_STATUS_BYTES);
-        if let Some(call) = Call::of(request, "set_status", json!({ "status": status, "kind": "outcome" })) {
+        let status = one_line(&outcome.text, MAX_STATUS_BYTES);
+        let knows = |tool| lists(tool, "kind", "failure") == Some(true);
+        let failed = outcome.given_up && request.tool("set_status").is_some_and(knows);
+        let kind = if failed { "failure" } else { "outcome" };
+        if let Some(call) = Call::of(request, "set_status", json!({ "status": status, "kind": kind })) {
             return Answer::Calls(vec![call]);
         }
     }

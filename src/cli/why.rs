@@ -1,0 +1,244 @@
+//! `spacebot why`: what became of a message: the processes that it led to, what they cost, which memories
+//! and tools they used, and how they ended.
+
+use std::io::{self, BufWriter, Write};
+
+use serde_json::{Value, json};
+
+use crate::config::{AgentConfig, Config};
+use crate::conversation::{Conversations, Explanation, Record, Run, Step};
+use crate::db::DbError;
+use crate::text;
+
+/// Bytes of a text that are shown in one line.
+const SHOWN_BYTES: usize = 120;
+
+#[derive(Debug, thiserror::Error)]
+pub enum WhyError {
+    #[error("{0}")]
+    Database(#[from] DbError),
+    #[error("there is no agent {0:?} in the config")]
+    Agent(String),
+    #[error("there is no message {0:?}; messages are deleted after `keep_days`")]
+    NoMessage(String),
+    #[error("the output could not be written: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl crate::error::Fault for WhyError {
+    fn kind(&self) -> crate::error::Kind {
+        match self {
+            WhyError::Database(error) => error.kind(),
+            WhyError::Agent(_) | WhyError::Output(_) => crate::error::Kind::Invalid,
+            WhyError::NoMessage(_) => crate::error::Kind::NotFound,
+        }
+    }
+}
+
+/// What a run has used, added up.
+#[derive(Debug, Default)]
+struct Sum {
+    calls: u64,
+    tokens_in: u64,
+    tokens_out: u64,
+    model_milliseconds: u64,
+    tool_milliseconds: u64,
+}
+
+impl Sum {
+    fn of(records: &[Record]) -> Self {
+        let mut sum = Self::default();
+        for record in records {
+            let milliseconds = record.payload["milliseconds"].as_u64().unwrap_or_default();
+            match record.step {
+                Step::Model => {
+                    let usage = &record.payload["response"]["usage"];
+                    sum.calls += 1;
+                    sum.tokens_in += usage["input_tokens"].as_u64().unwrap_or_default();
+                    sum.tokens_out += usage["output_tokens"].as_u64().unwrap_or_default();
+                    sum.model_milliseconds += milliseconds;
+                }
+                Step::Tool => sum.tool_milliseconds += milliseconds,
+                _ => {}
+            }
+        }
+        sum
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.calls += other.calls;
+        self.tokens_in += other.tokens_in;
+        self.tokens_out += other.tokens_out;
+        self.model_milliseconds += other.model_milliseconds;
+        self.tool_milliseconds += other.tool_milliseconds;
+    }
+
+    fn line(&self) -> String {
+        format!(
+            "{} model calls, {} tokens in, {} out; {} ms in models, {} ms in tools",
+            self.calls, self.tokens_in, self.tokens_out, self.model_milliseconds, self.tool_milliseconds
+        )
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "model_calls": self.calls, "tokens_in": self.tokens_in, "tokens_out": self.tokens_out,
+            "model_milliseconds": self.model_milliseconds, "tool_milliseconds": self.tool_milliseconds,
+        })
+    }
+}
+
+/// # Errors
+/// There is no such message, or it cannot be read.
+pub fn run(config: &Config, agent: Option<&str>, id: Option<&str>, json: bool) -> Result<(), WhyError> {
+    let agent = chosen(config, agent)?;
+    let path = config.data_folder.join("agents").join(agent.id.as_str()).join("data").join("spacebot.db");
+    let missing = || WhyError::NoMessage(id.unwrap_or("of any kind").to_owned());
+    if !path.exists() {
+        return Err(missing());
+    }
+    let db = crate::db::Db::open_inline(&path, None)?;
+    let conversations = Conversations::new(db, crate::clock::SystemClock::shared());
+    let explanation = conversations.explain(id)?.ok_or_else(missing)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    if json {
+        writeln!(out, "{}", as_json(&explanation))?;
+    } else {
+        tell(&explanation, agent, &mut out)?;
+    }
+    Ok(out.flush()?)
+}
+
+fn chosen<'a>(config: &'a Config, agent: Option<&str>) -> Result<&'a AgentConfig, WhyError> {
+    let found = match agent {
+        Some(id) => config.agents.iter().find(|known| known.id.as_str() == id),
+        None => config.agents.iter().find(|known| known.is_default).or(config.agents.first()),
+    };
+    found.ok_or_else(|| WhyError::Agent(agent.unwrap_or_default().to_owned()))
+}
+
+fn tell(explanation: &Explanation, agent: &AgentConfig, out: &mut impl Write) -> io::Result<()> {
+    let Explanation { platform_id, conversation, sender, content, received_at, .. } = explanation;
+    let at = agent.timezone.format(*received_at, "%Y-%m-%d %H:%M:%S");
+    writeln!(out, "{} in {}, {at}", shown(sender), shown(conversation))?;
+    writeln!(out, "  {}", shown(content))?;
+    writeln!(out, "  id {}", shown(platform_id))?;
+    let mut all = Sum::default();
+    for run in &explanation.runs {
+        let sum = Sum::of(&run.records);
+        all.add(&sum);
+        tell_run(run, &sum, out)?;
+    }
+    if explanation.runs.len() > 1 {
+        writeln!(out, "in all: {}", all.line())?;
+    }
+    for answer in &explanation.answers {
+        let after = answer.created_at.since(*received_at).as_secs_f64();
+        let said = answer.content["text"].as_str().map_or_else(|| answer.content.to_string(), str::to_owned);
+        writeln!(out, "answered after {after:.2} s ({}): {}", answer.state, shown(&said))?;
+    }
+    match (explanation.answers.is_empty(), explanation.answered_at) {
+        (true, None) => writeln!(out, "not answered yet"),
+        (true, Some(_)) => writeln!(out, "read, and nothing was said"),
+        (false, _) => Ok(()),
+    }
+}
+
+fn tell_run(run: &Run, sum: &Sum, out: &mut impl Write) -> io::Result<()> {
+    let start = &run.records.first().map(|record| record.payload.clone()).unwrap_or_default();
+    let kind = start["kind"].as_str().unwrap_or("process");
+    let task = start["description"].as_str().or(start["task"].as_str()).unwrap_or_default();
+    let task = if task.is_empty() { String::new() } else { format!(": {}", shown(task)) };
+    writeln!(out, "{kind} {}{task}", run.number)?;
+    writeln!(out, "  {}", sum.line())?;
+    for record in &run.records {
+        match record.step {
+            Step::Start => {}
+            Step::Model => {
+                let model = record.payload["model"].as_str().unwrap_or("?");
+                let attempts = record.payload["attempts"].as_u64().unwrap_or(1);
+                let tries =
+                    if attempts > 1 { format!(" (after {attempts} attempts)") } else { String::new() };
+                writeln!(out, "  asked {}{tries}", shown(model))?;
+            }
+            Step::Tool => tell_tool(&record.payload, out)?,
+            Step::Nudge => {
+                writeln!(out, "  told it: {}", shown(record.payload["text"].as_str().unwrap_or_default()))?;
+            }
+            Step::Route => {
+                writeln!(out, "  heard: {}", shown(record.payload["text"].as_str().unwrap_or_default()))?;
+            }
+            Step::End => writeln!(out, "  ended: {}", ending(&record.payload))?,
+        }
+    }
+    if run.records.iter().all(|record| record.step != Step::End) {
+        writeln!(out, "  has not ended, or was cut off")?;
+    }
+    Ok(())
+}
+
+fn tell_tool(payload: &Value, out: &mut impl Write) -> io::Result<()> {
+    let tool = payload["tool"].as_str().unwrap_or("?");
+    let result = payload["result"].as_str().unwrap_or_default();
+    let failed = if payload["error"].as_bool().unwrap_or(false) { " failed" } else { "" };
+    let memories: Value = serde_json::from_str(result).unwrap_or_default();
+    match memories["memories"].as_array() {
+        Some(memories) => {
+            writeln!(out, "  {tool}{failed}: {} memories", memories.len())?;
+            for memory in memories {
+                let (relevance, content) = (&memory["relevance"], memory["content"].as_str());
+                let source = memory["source"].as_str().unwrap_or("no source");
+                writeln!(out, "    {relevance} {} [{}]", shown(content.unwrap_or_default()), shown(source))?;
+            }
+            Ok(())
+        }
+        None => writeln!(out, "  {tool}{failed}: {}", shown(result)),
+    }
+}
+
+/// `status done`, `outcome success`, or for a turn how many answers it gave and what it started.
+fn ending(payload: &Value) -> String {
+    let word = payload["status"].as_str().or(payload["outcome"].as_str());
+    match (word, payload["say"].as_u64()) {
+        (Some(word), _) => shown(word),
+        (None, Some(said)) => {
+            format!("said {said}, started {}", payload["started"].as_u64().unwrap_or_default())
+        }
+        (None, None) => shown(&payload.to_string()),
+    }
+}
+
+/// One line without signs that a terminal would obey.
+fn shown(text: &str) -> String {
+    text::one_line(text, SHOWN_BYTES).replace(char::is_control, " ")
+}
+
+fn as_json(explanation: &Explanation) -> Value {
+    let run = |run: &Run| {
+        let records: Vec<Value> = run
+            .records
+            .iter()
+            .map(|record| json!({ "step": record.step.as_str(), "payload": record.payload }))
+            .collect();
+        json!({ "run": run.number, "sum": Sum::of(&run.records).json(), "records": records })
+    };
+    let answers: Vec<Value> = explanation
+        .answers
+        .iter()
+        .map(|answer| {
+            json!({
+                "content": answer.content, "state": answer.state,
+                "after_milliseconds": u64::try_from(answer.created_at.since(explanation.received_at).as_millis()).unwrap_or(u64::MAX),
+            })
+        })
+        .collect();
+    json!({
+        "message": explanation.platform_id,
+        "conversation": explanation.conversation,
+        "sender": explanation.sender,
+        "content": explanation.content,
+        "received_at": explanation.received_at.to_rfc3339_milliseconds(),
+        "runs": explanation.runs.iter().map(run).collect::<Vec<_>>(),
+        "answers": answers,
+    })
+}

@@ -4,6 +4,7 @@ mod bound_task;
 mod branch;
 mod channel;
 mod commands;
+mod compactor;
 mod driver;
 mod happening;
 mod ingestion;
@@ -86,11 +87,15 @@ pub fn recover(
 }
 
 /// Runs one process to its end. The terminal state is in the database when this returns, except
-/// for [`How::Failed`] and [`How::Cancelled`] of a channel turn, which change nothing.
+/// for [`How::Failed`] and [`How::Cancelled`] of a channel turn and of the compactor, which change nothing.
 pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
     match &job.work {
         Work::Turn(turn) => {
             let how = channel::turn(parts, job, turn, link);
+            // The channel of a job is gone when its run is over.
+            if matches!(how, How::Turned { .. }) && turn.execution.is_none() {
+                compactor::check(parts, job, link);
+            }
             if job.process.number.is_multiple_of(TURNS_PER_TIDYING)
                 && let Err(error) = tidy(parts)
             {
@@ -105,6 +110,8 @@ pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
             worker::run(parts, job, task, *interactive, origin, link)
         }
         Work::Task { number, revision, what } => worker::run_task(parts, job, *number, *revision, what, link),
+        Work::Compaction { tries } => compactor::run(parts, job, *tries, link),
+        Work::Extraction => compactor::extract(parts, job, link),
         Work::Chunk { file } => ingestion::run(parts, job, file, link),
         Work::RunEnd { execution, end } => schedule::finish(parts, job, *execution, end, link),
     }
@@ -123,6 +130,10 @@ pub fn close_after_panic(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How 
         ProcessKind::Channel => How::Panicked(sentence.to_owned()),
         ProcessKind::Branch => branch::close(parts, job, sentence, link),
         ProcessKind::Worker => worker::close(parts, job, sentence, link),
+        ProcessKind::Compactor => match &job.work {
+            Work::Extraction => compactor::close_extraction(parts, job, sentence),
+            _ => How::Panicked(sentence.to_owned()),
+        },
         ProcessKind::Ingestion => ingestion::close(parts, job, sentence, link),
     }
 }

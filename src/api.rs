@@ -19,23 +19,45 @@ use crate::http::server::{
 };
 use crate::id::{AgentId, ProcessId, ProcessKind};
 use crate::messaging::mailbox::Mailbox;
+use crate::thread::Current;
 
 /// The hub answers between two events; longer than this means that something is wrong.
 const HUB_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What `status` tells besides the hub's view; fixed at the start.
-#[derive(Debug, Clone, serde::Serialize)]
+/// What `status` tells besides the hub's view.
+#[derive(Debug, Clone)]
 pub struct Facts {
     pub version: &'static str,
     pub agents: Vec<String>,
+    /// Whose board is meant where none is named.
+    pub default_agent: AgentId,
     pub models: Vec<String>,
+    pub config: ConfigFacts,
+}
+
+/// What is in force of the operator's files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct ConfigFacts {
+    /// None: the built-in defaults.
+    pub file: Option<String>,
+    /// Of everything as it was read last.
+    pub hash: String,
+    /// Times that the files were read because they had changed, and when the last time was.
+    pub reloads: u64,
+    pub read_at: String,
+    /// What is wrong with files whose old content is still in force; empty when all is well.
+    pub mistakes: Vec<String>,
+    /// Keys whose new values are not in force before the next start.
+    pub waits_for_restart: Vec<String>,
+    /// Why changes are not noticed without SIGHUP, if so.
+    pub not_watched: Option<String>,
 }
 
 pub struct Api {
     pub mailbox: Mailbox,
     pub hub: Sender<Command>,
     pub token: Option<Secret>,
-    pub facts: Facts,
+    pub facts: Arc<Current<Facts>>,
     pub boards: Boards,
     /// State of the adapters for `status`: name and a line.
     pub adapters: Arc<dyn Fn() -> Vec<(String, String)> + Send + Sync>,
@@ -124,11 +146,12 @@ impl Api {
         let adapters: serde_json::Map<_, _> =
             (self.adapters)().into_iter().map(|(name, line)| (name, json!(line))).collect();
         let StatusReport { conversations, waiting_turns, processes, stopping, busy } = report;
+        let facts = self.facts.get();
         Response::json(
             200,
             &json!({
-                "version": self.facts.version, "agents": self.facts.agents, "models": self.facts.models,
-                "adapters": adapters, "conversations": conversations, "waiting_turns": waiting_turns,
+                "version": facts.version, "agents": facts.agents, "models": facts.models,
+                "config": facts.config, "adapters": adapters, "conversations": conversations, "waiting_turns": waiting_turns,
                 "processes": processes, "stopping": stopping, "busy": busy,
             }),
         )

@@ -2,6 +2,7 @@
 //! and nowhere else; everybody below gets exactly what it uses.
 
 mod ingestion;
+mod reload;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,8 +17,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded};
 use ingestion::Ingest;
 use nix::fcntl::{Flock, FlockArg};
+use reload::{Files, InForce, Readers, Reload};
 use spacebot::agent::{self, AgentParts, AgentPrompts};
-use spacebot::api::{Api, Boards, Facts};
+use spacebot::api::{Api, Boards, ConfigFacts, Facts};
 use spacebot::clock::{SharedClock, SystemClock};
 use spacebot::config::{AgentConfig, Config};
 use spacebot::conversation::{Conversations, Recovered};
@@ -29,16 +31,16 @@ use spacebot::hub::bindings::Bindings;
 use spacebot::hub::state::{Event, Hub};
 use spacebot::hub::{self, AgentIntake, AgentOutbox, Bell, HubParts, Inputs};
 use spacebot::id::{AgentId, ConversationId, InstanceId, OutboxId};
-use spacebot::identity::Identity;
-use spacebot::ingest;
 use spacebot::llm::{LlmManager, offline};
 use spacebot::memory::{MemoryStore, SearchOptions};
 use spacebot::message::{Intake, Outbox};
 use spacebot::messaging::irc;
 use spacebot::messaging::mailbox::Mailbox;
 use spacebot::messaging::webhook::Webhook;
-use spacebot::thread::{self, Cancel};
+use spacebot::thread::{self, Cancel, Current};
 use spacebot::tools::workspace::Workspace;
+
+pub(crate) use reload::Options;
 
 /// What adapters get to send committed answers during a stop.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -88,7 +90,8 @@ pub(crate) struct Daemon {
     databases: Vec<JoinHandle<()>>,
     server: Option<(ServerHandle, Vec<JoinHandle<()>>)>,
     adapters: Vec<Adapter>,
-    ingest: Option<Ingest>,
+    ingest: Ingest,
+    reload: Reload,
     clock_watch: (Cancel, Option<JoinHandle<()>>),
     /// Held as long as the daemon lives, so that a second one refuses the same data folder.
     _lock: Flock<File>,
@@ -104,7 +107,8 @@ struct Adapter {
 /// What stands before the hub is built.
 struct Ground {
     clock: SharedClock,
-    agents: BTreeMap<AgentId, Arc<AgentParts>>,
+    agents: hub::Agents,
+    files: BTreeMap<AgentId, Files>,
     databases: Vec<JoinHandle<()>>,
     /// What the databases hold for the hub.
     found: Vec<Event>,
@@ -112,7 +116,7 @@ struct Ground {
 }
 
 impl Daemon {
-    pub(crate) fn start(config: &Config) -> Result<Self, StartError> {
+    pub(crate) fn start(config: &Config, options: Options) -> Result<Self, StartError> {
         make_folder(&config.data_folder)?;
         let lock = lock_folder(&config.data_folder)?;
         let ground = Ground::lay(config)?;
@@ -121,17 +125,27 @@ impl Daemon {
         let (inbound, inbound_in) = bounded(hub::QUEUE_INBOUND);
         let (commands, commands_in) = bounded(hub::QUEUE_COMMANDS);
         let stopping = Arc::new(AtomicBool::new(false));
-        let intake = intake(config, &ground, inbound.clone(), stopping.clone());
+        let bindings = Arc::new(Current::new(Bindings::of(config)));
+        let facts = Arc::new(Current::new(facts(config, ConfigFacts::default())));
+        let intake = intake(bindings.clone(), &ground, inbound.clone(), stopping.clone());
         let adapters = start_irc(config, &ground, &intake)?;
-        let server = start_server(config, &ground, &intake, commands, &adapters)?;
+        let server = start_server(config, &ground, &intake, (commands, facts.clone()), &adapters)?;
         let ingest = Ingest::start(&ground, inbound.clone())?;
         let mut bells = bells(&adapters, server.as_ref());
-        bells.extend(ingest.as_ref().map(Ingest::bell));
+        bells.extend([ingest.bell()]);
+        let (reloads, reloads_in) = bounded(hub::QUEUE_RELOADS);
+        let readers = Readers { hub: reloads, bindings, ingest: ingest.switches(), facts };
         let parts = HubParts {
             agents: ground.agents.clone(),
             bells,
             clock: ground.clock.clone(),
-            inputs: Inputs { control: control_in, up: up_in, inbound: inbound_in, commands: commands_in },
+            inputs: Inputs {
+                control: control_in,
+                up: up_in,
+                inbound: inbound_in,
+                commands: commands_in,
+                reloads: reloads_in,
+            },
             up,
             inbound: inbound.clone(),
             stopping,
@@ -144,13 +158,31 @@ impl Daemon {
             // The hub is the receiver and has just been started.
             inbound.send(event).ok();
         }
-        let Ground { agents, databases, .. } = ground;
-        Ok(Self { control, hub, agents, databases, server, adapters, ingest, clock_watch, _lock: lock })
+        let Ground { agents, databases, files, clock, .. } = ground;
+        let now = InForce { config: config.clone(), agents: agents.clone(), files };
+        let reload = Reload::start(options, clock, now, readers)?;
+        Ok(Self {
+            control,
+            hub,
+            agents,
+            databases,
+            server,
+            adapters,
+            ingest,
+            reload,
+            clock_watch,
+            _lock: lock,
+        })
+    }
+
+    /// Reads the operator's files again, soon.
+    pub(crate) fn reload(&self) {
+        self.reload.ask();
     }
 
     /// Stops in the written order; true when everything ended in time.
     pub(crate) fn stop(self) -> bool {
-        let mut threads: Vec<_> = self.ingest.map(Ingest::stop).into_iter().collect();
+        let mut threads = vec![self.reload.stop(), self.ingest.stop()];
         self.control.send(Event::Stop).ok(); // a hub that is gone has stopped
         let hub_ended = self.hub.join().is_ok();
         if !hub_ended {
@@ -186,8 +218,14 @@ impl Ground {
         let llm = Arc::new(LlmManager::new(&config.llm, clock.clone(), offline::model(clock.clone())));
         // Of all agents: one model is loaded once.
         let search = SearchOptions::new(&config.memory, &config.data_folder);
-        let mut ground =
-            Self { clock, agents: BTreeMap::new(), databases: Vec::new(), found: Vec::new(), search };
+        let mut ground = Self {
+            clock,
+            agents: BTreeMap::new(),
+            files: BTreeMap::new(),
+            databases: Vec::new(),
+            found: Vec::new(),
+            search,
+        };
         for agent in &config.agents {
             ground.add_agent(config, agent, &llm)?;
         }
@@ -206,11 +244,8 @@ impl Ground {
         let (data, folder) = (home.join("data"), home.join("workspace"));
         make_folder(&data)?;
         make_folder(&folder)?;
-        if agent.ingestion.enabled
-            && let Err(error) = make_folder(&folder.join(ingest::FOLDER))
-        {
-            // Something that a worker made stands in its place: no reason not to start.
-            log::warn!("agent {}: no files can be taken: {error}", agent.id);
+        if agent.ingestion.enabled {
+            ingestion::make_folder_of(&agent.id, &folder);
         }
         let (db, handle) = Db::open(&data.join("spacebot.db"), agent.id.as_str())
             .map_err(|error| fault("database", &error))?;
@@ -223,10 +258,13 @@ impl Ground {
         self.found.extend(hub::events_of(&agent.id, recovered.unfinished));
         let memory = MemoryStore::open_with(db, data.join("index"), self.clock.clone(), self.search.clone())
             .map_err(|error| fault("memory", &error))?;
-        let identity = Identity::load_or_seed(&home).map_err(|error| fault("identity", &error))?;
         let workspace = Workspace::open(&folder).map_err(|error| fault("workspace", &error))?;
-        let prompts = AgentPrompts::new(agent, &identity, &folder.to_string_lossy())
+        // As the file tools know it, and as a reload will show it.
+        let shown = workspace.path().to_string_lossy();
+        let files = Files::load(home, agent, &shown)?;
+        let prompts = AgentPrompts::with(agent, &files.identity, &shown, &files.overrides)
             .map_err(|error| fault("prompts", &error))?;
+        self.files.insert(agent.id.clone(), files);
         memory.catch_up();
         let parts = AgentParts {
             config: agent.clone(),
@@ -287,13 +325,11 @@ fn lock_folder(folder: &Path) -> Result<Flock<File>, StartError> {
 }
 
 fn intake(
-    config: &Config,
+    bindings: Arc<Current<Bindings>>,
     ground: &Ground,
     hub: Sender<Event>,
     stopping: Arc<AtomicBool>,
 ) -> Arc<dyn Intake> {
-    let agents = ground.agents.keys().cloned();
-    let bindings = Bindings::new(config.bindings.clone(), agents, default_agent(config));
     let conversations =
         ground.agents.iter().map(|(id, agent)| (id.clone(), agent.conversations.clone())).collect();
     Arc::new(AgentIntake::new(bindings, conversations, hub, stopping))
@@ -322,7 +358,7 @@ fn start_server(
     config: &Config,
     ground: &Ground,
     intake: &Arc<dyn Intake>,
-    commands: Sender<spacebot::command::Command>,
+    (commands, facts): (Sender<spacebot::command::Command>, Arc<Current<Facts>>),
     adapters: &[Adapter],
 ) -> Result<RunningServer, StartError> {
     let mailbox = |name: &str| {
@@ -343,8 +379,8 @@ fn start_server(
             mailbox: mailbox("portal"),
             hub: commands,
             token: config.api.auth_token.clone(),
-            facts: facts(config),
-            boards: boards(config, ground),
+            facts,
+            boards: boards(ground),
             adapters: Arc::new(move || {
                 states.iter().map(|(name, state)| (name.clone(), state.describe())).collect()
             }),
@@ -359,20 +395,17 @@ fn start_server(
     Server::start(listeners, options).map(Some).map_err(|error| StartError::of("http server", &error))
 }
 
-fn boards(config: &Config, ground: &Ground) -> Boards {
-    let boards = ground.agents.iter().map(|(id, agent)| (id.clone(), agent.tasks()));
-    Boards { default: default_agent(config), boards: boards.collect() }
+fn boards(ground: &Ground) -> Boards {
+    ground.agents.iter().map(|(id, agent)| (id.clone(), agent.tasks())).collect()
 }
 
-fn default_agent(config: &Config) -> AgentId {
-    let default = config.agents.iter().find(|agent| agent.is_default).or(config.agents.first());
-    default.map_or_else(|| AgentId::new("main"), |agent| agent.id.clone())
-}
-
-fn facts(config: &Config) -> Facts {
+fn facts(config: &Config, about: ConfigFacts) -> Facts {
+    let file = config.file.as_ref().map(|file| file.display().to_string());
     Facts {
+        config: ConfigFacts { file, ..about },
         version: env!("CARGO_PKG_VERSION"),
         agents: config.agents.iter().map(|agent| agent.id.to_string()).collect(),
+        default_agent: config.default_agent(),
         models: config.agents.iter().map(|agent| agent.routing.channel.clone()).collect(),
     }
 }

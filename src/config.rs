@@ -3,14 +3,18 @@
 //! The file as written is read by `config::load`, which turns it into these values or into errors
 //! that name file, line and key path. docs/CONFIG.md lists every key.
 
+mod changes;
+mod compaction;
 mod describe;
 mod ingestion;
 mod load;
 mod section;
 
+pub use changes::{changes, in_force};
+pub use compaction::CompactionConfig;
 pub use describe::describe;
 pub use ingestion::IngestionConfig;
-pub use load::{Environment, Loaded, ProcessEnvironment, load};
+pub use load::{Environment, Loaded, ProcessEnvironment, load, places};
 
 use std::fmt;
 use std::net::IpAddr;
@@ -76,7 +80,7 @@ impl fmt::Display for Secret {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Where everything lives: `$SPACEBOT_DIR`, else `~/.spacebot`.
     pub data_folder: PathBuf,
@@ -90,6 +94,14 @@ pub struct Config {
     pub irc: Vec<IrcConfig>,
     pub api: ApiConfig,
     pub memory: MemoryConfig,
+}
+
+impl Config {
+    /// Who answers where nobody else is bound.
+    pub fn default_agent(&self) -> AgentId {
+        let default = self.agents.iter().find(|agent| agent.is_default).or(self.agents.first());
+        default.map_or_else(|| AgentId::new("main"), |agent| agent.id.clone())
+    }
 }
 
 /// `[memory]`.
@@ -188,14 +200,14 @@ impl Default for EmbeddingConfig {
 }
 
 /// `[llm]` and `[llm.provider.<id>]`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LlmConfig {
     pub providers: Vec<ProviderConfig>,
     /// Longest silence of a provider within one answer (`llm.read_timeout_secs`, 10 to 600).
     pub read_timeout: Option<Duration>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderConfig {
     /// The part before the slash in `provider/model`.
     pub id: String,
@@ -217,7 +229,7 @@ pub enum ApiType {
 }
 
 /// `[[agents]]`, each value resolved over `[defaults]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AgentConfig {
     pub id: AgentId,
     pub is_default: bool,
@@ -228,16 +240,19 @@ pub struct AgentConfig {
     /// Where its days begin and end.
     pub timezone: Zone,
     pub working_memory: WorkingMemoryConfig,
+    pub compaction: CompactionConfig,
     pub ingestion: IngestionConfig,
     pub schedule: ScheduleConfig,
 }
 
 /// `[defaults.routing]` / `[agents.routing]`. Models are `provider/model`; `offline/responder` is built in.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoutingConfig {
     pub channel: String,
     pub branch: String,
     pub worker: String,
+    /// Summarises what leaves the window of a conversation; none: the model of the channel.
+    pub compactor: Option<String>,
     /// Tried in this order after the model of the process; the offline responder is always last.
     pub fallbacks: Vec<String>,
     /// How long a model is left alone after a 429 that names no time (`rate_limit_cooldown_secs`).
@@ -254,6 +269,7 @@ impl RoutingConfig {
             // Both think with memory.
             ProcessKind::Branch | ProcessKind::Ingestion => &self.branch,
             ProcessKind::Worker => &self.worker,
+            ProcessKind::Compactor => self.compactor.as_ref().unwrap_or(&self.channel),
         }
     }
 }
@@ -264,6 +280,7 @@ impl Default for RoutingConfig {
             channel: OFFLINE_MODEL.to_owned(),
             branch: OFFLINE_MODEL.to_owned(),
             worker: OFFLINE_MODEL.to_owned(),
+            compactor: None,
             fallbacks: Vec::new(),
             rate_limit_cooldown: Duration::from_secs(60),
         }
@@ -282,9 +299,9 @@ pub struct LimitsConfig {
     pub max_concurrent_workers: usize,
     /// Channel turns running at once in the whole agent (1 to 64).
     pub max_concurrent_turns: usize,
-    /// Tokens of the model's window (4,096 to 4,000,000); half of it bounds the history that is sent.
+    /// Tokens of the model's window (4,096 to 4,000,000).
     pub context_window: usize,
-    /// Latest messages that a turn sees (10 to 1,000).
+    /// Messages that a window holds at most (10 to 1,000); fills it just as tokens do.
     pub history_messages: usize,
     /// Wall clock of one worker without waiting for input (`worker_timeout_secs`, 10 to 86,400).
     pub worker_timeout: Duration,
@@ -311,7 +328,7 @@ impl Default for LimitsConfig {
             max_concurrent_workers: 5,
             max_concurrent_turns: 16,
             context_window: 128_000,
-            history_messages: 100,
+            history_messages: 200,
             worker_timeout: Duration::from_secs(1800),
             branch_timeout: Duration::from_secs(60),
             worker_idle_timeout: Duration::from_secs(600),
@@ -446,7 +463,7 @@ impl Default for ApiConfig {
 }
 
 /// `[[messaging.irc.instances]]`, or `[messaging.irc]` itself as the one instance `irc`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IrcConfig {
     /// `irc` or `irc:<name>`.
     pub instance: InstanceId,

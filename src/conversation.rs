@@ -5,6 +5,8 @@
 //! nothing of that happened.
 
 mod also;
+mod archive;
+mod compaction;
 mod day;
 mod explain;
 mod history;
@@ -16,6 +18,7 @@ mod retention;
 mod runs;
 mod settings;
 mod visit;
+mod window;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +32,8 @@ use crate::{error::Fault, event::Received};
 
 pub use crate::message::Place;
 pub use also::{Also, nothing_else};
+pub use archive::Found;
+pub use compaction::{Change, InPlace, Leaving, Unread};
 pub use day::{Day, DayRun, DayTalk};
 pub use explain::{Answer, Explanation, Run};
 pub use history::{Active, History, Line, NewLine, Role, place};
@@ -36,6 +41,7 @@ pub use journal::{Record, Step};
 pub use runs::{BranchEnd, CutOff, Outcome, RunSummary, WaitingResult, WorkerEnd};
 pub use settings::ResponseMode;
 pub use visit::{SCHEDULED, begin_visit, end_visit, last_written, say};
+pub use window::{Summary, Weight, Window};
 
 /// Everything that is stored about the conversations of one agent.
 #[derive(Clone)]
@@ -55,8 +61,6 @@ pub struct TurnCommit {
     pub say: Vec<Content>,
     /// Platform ids that `say` answers.
     pub answers: Vec<String>,
-    /// Moves the start of the visible history.
-    pub window_start: Option<i64>,
     pub journal: Vec<Record>,
 }
 
@@ -179,29 +183,8 @@ impl Conversations {
     ///
     /// # Errors
     /// The database cannot be read.
-    pub fn history(
-        &self,
-        conversation: &ConversationId,
-        max_lines: usize,
-        max_tokens: usize,
-    ) -> Result<History, DbError> {
-        self.db.read(|connection| history::visible(connection, conversation, max_lines, max_tokens))
-    }
-
-    /// The lines of a conversation from `first` to `last`, both included: what a turn saw of it.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub fn lines(&self, conversation: &ConversationId, first: i64, last: i64) -> Result<Vec<Line>, DbError> {
-        self.db.read(|connection| history::between(connection, conversation, first, last))
-    }
-
-    /// The last `limit` lines of any conversation, oldest first.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub fn recall(&self, conversation: &ConversationId, limit: usize) -> Result<Vec<Line>, DbError> {
-        self.db.read(|connection| history::last(connection, conversation, limit))
+    pub fn history(&self, conversation: &ConversationId, max_lines: usize) -> Result<History, DbError> {
+        self.db.read(|connection| history::visible(connection, conversation, max_lines))
     }
 
     /// Ids of the conversations, the most recently active first.
@@ -376,7 +359,7 @@ fn apply_turn(
     for process in &commit.relayed {
         runs::relay(connection, *process)?;
     }
-    history::append(connection, place, &commit.lines, commit.window_start, now)?;
+    history::append(connection, place, &commit.lines, now)?;
     for content in &commit.say {
         outbox::insert(connection, place, content, &commit.answers, now)?;
     }

@@ -36,6 +36,8 @@ pub struct Origin {
 /// What a branch forks from: the history as the turn saw it, and the new messages.
 #[derive(Debug, Clone, Default)]
 pub struct Fork {
+    /// Ids of what stood in front of the visible lines.
+    pub summaries: Arc<[i64]>,
     /// Ids of the first and last visible line; none when nothing was said before.
     pub lines: Option<(i64, i64)>,
     /// The new messages as the model reads them.
@@ -52,6 +54,9 @@ pub enum What {
     Scheduled,
     /// The task board has changed.
     Task(TaskNews),
+    /// There is something to do about the `window` of the conversation, or memories are to be taken from
+    /// what has left it.
+    Pressed { window: bool, unread: bool },
     /// An interactive worker has a first result in the database and waits for `route`.
     Waiting,
     /// The last word of a process; exactly one comes, whatever happened. By then the terminal state
@@ -69,6 +74,12 @@ pub enum How {
     },
     /// A branch or worker is in its terminal state in the database, its result waits to be relayed.
     Finished,
+    /// The compactor has done one thing. `again`: there is more to do about the window; `unread`: memories
+    /// are to be taken from what has left it.
+    Compacted {
+        again: bool,
+        unread: bool,
+    },
     /// A chunk of a file is in, or one more try of it has failed; either stands in the database.
     Ingested(Ingested),
     /// The run of a job has ended; what it had to say waits there.

@@ -14,6 +14,6 @@ pub use clock_watch::watch_clock;
 pub use intake::AgentIntake;
 pub use outbox::{AgentOutbox, MAX_AGENTS};
 pub use performer::{
-    Bell, HubParts, Inputs, QUEUE_COMMANDS, QUEUE_CONTROL, QUEUE_INBOUND, QUEUE_UP, events_of, ready_tasks,
-    run,
+    Agents, Bell, HubParts, Inputs, QUEUE_COMMANDS, QUEUE_CONTROL, QUEUE_INBOUND, QUEUE_RELOADS, QUEUE_UP,
+    events_of, ready_tasks, run,
 };

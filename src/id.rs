@@ -86,6 +86,8 @@ pub enum ProcessKind {
     Channel,
     Branch,
     Worker,
+    /// Summarises what leaves the window of a conversation, or takes memories from it.
+    Compactor,
     /// Reads one chunk of a file.
     Ingestion,
 }
@@ -96,8 +98,14 @@ impl ProcessKind {
             ProcessKind::Channel => "channel",
             ProcessKind::Branch => "branch",
             ProcessKind::Worker => "worker",
+            ProcessKind::Compactor => "compactor",
             ProcessKind::Ingestion => "ingestion",
         }
+    }
+
+    /// Works for the conversation by its order; its model hears of it and may stop it.
+    pub fn is_told_of(self) -> bool {
+        matches!(self, ProcessKind::Branch | ProcessKind::Worker)
     }
 }
 

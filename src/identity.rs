@@ -46,6 +46,27 @@ impl Identity {
     pub fn load_or_seed(folder: &Path) -> Result<Self, IdentityError> {
         Ok(Self { soul: load(folder, SOUL)?, identity: load(folder, IDENTITY)?, role: load(folder, ROLE)? })
     }
+
+    /// Where the files of an agent are.
+    pub fn files(folder: &Path) -> [PathBuf; 3] {
+        [SOUL, IDENTITY, ROLE].map(|(name, _)| folder.join(name))
+    }
+
+    /// Reads the files again and writes none: one that is missing or unreadable leaves its old text in
+    /// force, and is told.
+    pub fn read_again(&self, folder: &Path) -> (Self, Vec<IdentityError>) {
+        let mut mistakes = Vec::new();
+        let mut again = |(name, _), old: &String| match read(&folder.join(name)) {
+            Ok(text) => text,
+            Err(error) => {
+                mistakes.push(error);
+                old.clone()
+            }
+        };
+        let soul = again(SOUL, &self.soul);
+        let (identity, role) = (again(IDENTITY, &self.identity), again(ROLE, &self.role));
+        (Self { soul, identity, role }, mistakes)
+    }
 }
 
 fn load(folder: &Path, (name, template): (&str, &str)) -> Result<String, IdentityError> {
@@ -56,12 +77,17 @@ fn load(folder: &Path, (name, template): (&str, &str)) -> Result<String, Identit
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(failed(error.to_string())),
     }
-    let is_file = fs::metadata(&path).map_err(|error| failed(error.to_string()))?.is_file();
+    read(&path)
+}
+
+fn read(path: &Path) -> Result<String, IdentityError> {
+    let failed = |reason: String| IdentityError { path: path.to_owned(), reason };
+    let is_file = fs::metadata(path).map_err(|error| failed(error.to_string()))?.is_file();
     if !is_file {
         return Err(failed("is no regular file".to_owned()));
     }
     let mut bytes = Vec::new();
-    let file = File::open(&path).map_err(|error| failed(error.to_string()))?;
+    let file = File::open(path).map_err(|error| failed(error.to_string()))?;
     file.take(MAX_FILE_BYTES as u64 + 4)
         .read_to_end(&mut bytes)
         .map_err(|error| failed(error.to_string()))?;
@@ -86,6 +112,24 @@ mod tests {
         let again = Identity::load_or_seed(folder.path()).expect("load");
         assert_eq!(again.soul, "kind 漢字");
         assert_eq!(again.role, seeded.role);
+    }
+
+    #[test]
+    fn what_cannot_be_read_again_keeps_its_old_text_and_nothing_is_written() {
+        let folder = tempfile::tempdir().expect("folder");
+        let old = Identity::load_or_seed(folder.path()).expect("seed");
+        fs::write(folder.path().join("SOUL.md"), "kind").expect("write");
+        fs::remove_file(folder.path().join("IDENTITY.md")).expect("remove");
+        fs::remove_file(folder.path().join("ROLE.md")).expect("remove");
+        fs::create_dir(folder.path().join("ROLE.md")).expect("folder");
+        let (new, mistakes) = old.read_again(folder.path());
+        assert_eq!(new, Identity { soul: "kind".to_owned(), ..old });
+        let told: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
+        assert!(
+            told.len() == 2 && told[0].contains("IDENTITY.md") && told[1].contains("ROLE.md"),
+            "{told:?}"
+        );
+        assert!(!folder.path().join("IDENTITY.md").exists());
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod lines;
 pub mod offline;
 mod provider;
 pub mod scrub;
+pub mod tokens;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -34,6 +35,7 @@ use cooldown::Cooldowns;
 use lines::Lines;
 use provider::Providers;
 use scrub::Scrubber;
+use tokens::Calibration;
 
 /// First wait before the same model is asked again; each further wait is twice as long.
 pub const RETRY_DELAY: Duration = Duration::from_millis(500);
@@ -46,11 +48,13 @@ pub struct Tuning {
     pub retry_delay: Duration,
     /// Ask for event streams; a provider that answers with a whole body anyway is remembered.
     pub streamed: bool,
+    /// What stands in the place of the offline responder is a language model: the simulation's.
+    pub offline_is_a_model: bool,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { retry_delay: RETRY_DELAY, streamed: true }
+        Self { retry_delay: RETRY_DELAY, streamed: true, offline_is_a_model: false }
     }
 }
 
@@ -82,6 +86,7 @@ impl LlmManager {
             offline,
             tuning,
             never_streams: Mutex::default(),
+            calibration: Calibration::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -102,5 +107,16 @@ impl LlmManager {
         }
         let links = names.into_iter().map(|name| Link::new(name, &self.shared.providers)).collect();
         SpacebotModel::new(self.shared.clone(), links, routing.rate_limit_cooldown)
+    }
+
+    /// Whether a process of this kind has a language model at all, or only the offline responder.
+    pub fn has_model(&self, routing: &RoutingConfig, kind: ProcessKind) -> bool {
+        self.shared.tuning.offline_is_a_model || routing.model(kind) != OFFLINE_MODEL
+    }
+
+    /// By how much an estimate of tokens is to be multiplied for the model of this kind of process: what
+    /// its provider has counted, against what was estimated ([`tokens`]). 1 until it has answered.
+    pub fn token_factor(&self, routing: &RoutingConfig, kind: ProcessKind) -> f64 {
+        self.shared.calibration.factor(routing.model(kind))
     }
 }

@@ -2,8 +2,8 @@
 
 mod assembly;
 
-use std::io::IsTerminal;
-use std::path::Path;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -18,7 +18,7 @@ use spacebot::error::{Fault, log_line};
 use spacebot::ingest::{self, Format};
 use spacebot::thread;
 
-use assembly::{Daemon, StartError};
+use assembly::{Daemon, Options, StartError};
 
 /// The config is wrong; nothing was started.
 const EXIT_CONFIG: u8 = 2;
@@ -27,7 +27,8 @@ fn main() -> ExitCode {
     allocator::tune();
     match Arguments::parse().command {
         Command::Run { config, no_chat } => {
-            with_config(config.file.as_deref(), |config| run(config, no_chat))
+            let file = config.file;
+            with_config(file.as_deref(), |config| run(config, file.clone(), no_chat))
         }
         Command::Ingest { config, agent, files, status, json } => {
             let options = cli::ingest::Options { agent, files, status, json };
@@ -113,18 +114,18 @@ fn with_config(file: Option<&Path>, body: impl FnOnce(&Config) -> ExitCode) -> E
     }
 }
 
-fn run(config: &Config, no_chat: bool) -> ExitCode {
+fn run(config: &Config, file: Option<PathBuf>, no_chat: bool) -> ExitCode {
     let chat =
         !no_chat && config.api.enabled && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     // In a chat the log would stand between the lines.
     logger::install(if chat { config.log_level.min(log::LevelFilter::Warn) } else { config.log_level });
     // Before any thread exists, so that all of them inherit the mask and only `main` sees signals.
-    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
     if let Err(error) = signals.thread_block() {
         eprintln!("spacebot: signals cannot be blocked: {error}");
         return ExitCode::FAILURE;
     }
-    let daemon = match Daemon::start(config) {
+    let daemon = match Daemon::start(config, Options { config: file, chat }) {
         Ok(daemon) => daemon,
         Err(error) => return failed(&error),
     };
@@ -135,9 +136,13 @@ fn run(config: &Config, no_chat: bool) -> ExitCode {
     if sd_notify::notify(&[sd_notify::NotifyState::Ready]).is_err() {
         log::warn!("systemd was not told that the daemon is ready");
     }
-    match signals.wait() {
-        Ok(signal) => log::info!("{signal}: stopping"),
-        Err(error) => log::error!("waiting for a signal failed, stopping: {error}"),
+    loop {
+        match signals.wait() {
+            // With a chat it means that the terminal has gone.
+            Ok(Signal::SIGHUP) if !chat => daemon.reload(),
+            Ok(signal) => break log::info!("{signal}: stopping"),
+            Err(error) => break log::error!("waiting for a signal failed, stopping: {error}"),
+        }
     }
     sd_notify::notify(&[sd_notify::NotifyState::Stopping]).ok(); // not under systemd: nobody to tell
     if daemon.stop() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -145,25 +150,28 @@ fn run(config: &Config, no_chat: bool) -> ExitCode {
 
 /// The lines that a person at the terminal needs first.
 fn announce(config: &Config) {
-    println!("data folder: {}", config.data_folder.display());
-    match &config.file {
-        Some(file) => println!("config:      {}", file.display()),
-        None => println!("config:      built-in defaults"),
-    }
+    let mut lines = vec![format!("data folder: {}", config.data_folder.display())];
+    lines.push(match &config.file {
+        Some(file) => format!("config:      {}", file.display()),
+        None => "config:      built-in defaults".to_owned(),
+    });
     if config.webhook.enabled {
-        println!("webhook:     http://{}:{}", config.webhook.bind, config.webhook.port);
+        lines.push(format!("webhook:     http://{}:{}", config.webhook.bind, config.webhook.port));
     }
     if config.api.enabled {
-        println!("api:         http://{}:{}/api", config.api.bind, config.api.port);
+        lines.push(format!("api:         http://{}:{}/api", config.api.bind, config.api.port));
     }
     for irc in &config.irc {
-        println!("irc:         {}:{} as {}", irc.server, irc.port, irc.nick);
+        lines.push(format!("irc:         {}:{} as {}", irc.server, irc.port, irc.nick));
     }
     for agent in &config.agents {
         let model = &agent.routing.channel;
         let model = if model == config::OFFLINE_MODEL { "offline responder" } else { model };
-        println!("agent:       {}, model {model}", agent.id);
+        lines.push(format!("agent:       {}, model {model}", agent.id));
     }
+    let text = lines.join("\n") + "\n";
+    // Nobody reads it: no reason not to work.
+    std::io::stdout().lock().write_all(text.as_bytes()).ok();
 }
 
 /// The chat of `make run`; its end is the end of the daemon.

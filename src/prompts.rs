@@ -1,5 +1,7 @@
 //! All text that a model or a chat user reads, from `prompts/en/`, embedded in the binary.
 
+mod overrides;
+
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
@@ -7,6 +9,8 @@ use minijinja::{Environment, UndefinedBehavior};
 use serde::Serialize;
 
 use crate::error::{Fault, Kind};
+
+pub use overrides::{OverrideError, Overrides};
 
 /// Templates with placeholders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +25,8 @@ pub enum Template {
     Recent,
     /// What a worker reads of its task.
     Task,
+    Compactor,
+    Extraction,
     /// What a command says, by the command's name.
     Command(&'static str),
 }
@@ -38,7 +44,7 @@ macro_rules! commands {
 const COMMANDS: [(Template, &str, &str); 9] =
     commands!["help", "status", "tasks", "approve", "today", "digest", "whoami", "agent_id", "mode"];
 
-const TEMPLATES: [(Template, &str, &str); 9] = [
+const TEMPLATES: [(Template, &str, &str); 11] = [
     (Template::Channel, "channel", include_str!("../prompts/en/channel.md.j2")),
     (Template::Branch, "branch", include_str!("../prompts/en/branch.md.j2")),
     (Template::Scheduled, "scheduled", include_str!("../prompts/en/scheduled.md.j2")),
@@ -52,6 +58,8 @@ const TEMPLATES: [(Template, &str, &str); 9] = [
     (Template::Status, "status", include_str!("../prompts/en/fragments/status.md.j2")),
     (Template::Recent, "recent", include_str!("../prompts/en/fragments/recent.md.j2")),
     (Template::Task, "task", include_str!("../prompts/en/task.md.j2")),
+    (Template::Compactor, "compactor", include_str!("../prompts/en/compactor.md.j2")),
+    (Template::Extraction, "extraction", include_str!("../prompts/en/extraction.md.j2")),
 ];
 
 fn templates() -> impl Iterator<Item = (Template, &'static str, &'static str)> {
@@ -106,9 +114,12 @@ impl Fault for PromptError {
 /// # Errors
 /// The template and the context do not fit.
 pub fn render(template: Template, context: &impl Serialize) -> Result<String, PromptError> {
-    let name = templates().find(|(known, _, _)| *known == template).map_or("", |(_, name, _)| name);
-    let rendered = environment().get_template(name)?.render(minijinja::value::Serde(context))?;
+    let rendered = environment().get_template(name_of(template))?.render(minijinja::value::Serde(context))?;
     Ok(rendered.trim().to_owned())
+}
+
+fn name_of(template: Template) -> &'static str {
+    templates().find(|(known, _, _)| *known == template).map_or("", |(_, name, _)| name)
 }
 
 fn environment() -> &'static Environment<'static> {

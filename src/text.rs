@@ -27,9 +27,12 @@ pub fn one_line(text: &str, max_bytes: usize) -> String {
     shorten(&joined, max_bytes).into_owned()
 }
 
+/// What a token is taken for; `llm::tokens` corrects it by what the providers count.
+pub const CHARACTERS_PER_TOKEN: usize = 4;
+
 /// Token estimate of the compactor: characters divided by four, at least one for any text.
 pub fn estimate_tokens(text: &str) -> usize {
-    text.chars().count().div_ceil(4)
+    text.chars().count().div_ceil(CHARACTERS_PER_TOKEN)
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! that look, a receiver whose hang-up wakes every `select!`, and closers for waits that neither
 //! reaches (a socket read, a child process).
 
+mod current;
+
 use std::any::Any;
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,6 +15,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+pub use current::Current;
 
 /// Stack of every thread, in bytes. 128 KiB carried a model run without TLS; 1 MiB leaves room for
 /// TLS and deep JSON, and costs address space only.

@@ -26,8 +26,8 @@ use serde_json::json;
 use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Turn, Work};
 use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
 use spacebot::config::{
-    AgentConfig, IngestionConfig, LimitsConfig, LlmConfig, RoutingConfig, SandboxConfig, ScheduleConfig,
-    WorkingMemoryConfig,
+    AgentConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, RoutingConfig, SandboxConfig,
+    ScheduleConfig, WorkingMemoryConfig,
 };
 use spacebot::conversation::{Conversations, Role};
 use spacebot::db::Db;
@@ -77,6 +77,7 @@ fn agent_in(folder: &Path, clock: &Arc<SimulatedClock>) -> AgentParts {
         sandbox: SandboxConfig::default(),
         timezone: Zone::utc(),
         working_memory: WorkingMemoryConfig::default(),
+        compaction: CompactionConfig::default(),
         ingestion: IngestionConfig::default(),
         schedule: ScheduleConfig::default(),
     };
@@ -191,7 +192,7 @@ impl<'a> Stage<'a> {
 
     fn history(&self, room: &str) -> String {
         let conversation = ConversationId::new(format!("{INSTANCE}:{room}"));
-        let lines = self.parts.conversations.history(&conversation, 100, 10_000).unwrap().lines;
+        let lines = self.parts.conversations.history(&conversation, 100).unwrap().lines;
         let said = lines.into_iter().filter(|line| line.role == Role::User).map(|line| line.content);
         said.collect::<Vec<_>>().join(" ")
     }

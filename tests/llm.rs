@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use llm_double::{At, Double, Exchange, Say, WireFormat, stand_in};
+use llm_double::{At, Body, Double, Exchange, Say, WireFormat, stand_in};
 use nix::sys::resource::{UsageWho, getrusage};
 use rig_core::completion::{CompletionRequest, FinishReason, ToolDefinition};
 use rig_core::message::{Message, ToolCall, ToolName, ToolResultContent, UserContent};
@@ -56,7 +56,7 @@ fn routing(chain: &[&str]) -> RoutingConfig {
 }
 
 fn manager(config: &LlmConfig, clock: SharedClock, streamed: bool) -> LlmManager {
-    let tuning = Tuning { retry_delay: Duration::from_millis(1), streamed };
+    let tuning = Tuning { retry_delay: Duration::from_millis(1), streamed, ..Tuning::default() };
     LlmManager::tuned(config, clock, stand_in(|_| Ok("offline stand-in".to_owned())), tuning)
 }
 
@@ -462,6 +462,49 @@ fn each_type_of_provider_is_asked_in_its_own_way() {
             double.finish();
         }
     }
+}
+
+#[test]
+fn an_estimate_of_tokens_is_corrected_by_what_the_provider_counts() {
+    let counted = AtomicUsize::new(1_500);
+    let double = Double::answering(move |_| {
+        let tokens = counted.fetch_sub(500, Ordering::SeqCst);
+        let body = json!({"id": "1", "object": "chat.completion", "created": 1, "model": "double",
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": "ok"}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": tokens, "completion_tokens": 1, "total_tokens": tokens + 1}});
+        Say::new(Body::Raw(body.to_string()))
+    });
+    let config = config(&double, WireFormat::OpenAi, PATIENT);
+    let manager = manager(&config, SystemClock::shared(), false);
+    let routing = routing(&["primary/m"]);
+    let factor = || manager.token_factor(&routing, ProcessKind::Channel);
+    let ask = || {
+        // A thousand tokens by their characters.
+        let request = CompletionRequest::new("x".repeat(4_000));
+        let model = manager.model_for(&routing, ProcessKind::Channel);
+        model.call(&request, &Cancel::new(), &mut |_| {}).unwrap();
+    };
+    assert!((factor() - 1.0).abs() < 1e-9, "until it has answered");
+    ask();
+    assert!((factor() - 1.5).abs() < 1e-9, "{}", factor());
+    ask();
+    assert!((factor() - 1.375).abs() < 1e-9, "a quarter of the way to 1: {}", factor());
+    assert!((manager.token_factor(&routing, ProcessKind::Branch) - 1.0).abs() < 1e-9, "another model");
+}
+
+#[test]
+fn what_only_a_language_model_can_do_is_not_asked_of_the_offline_responder() {
+    let double = Double::answering(|_| Say::error(401, "invalid_api_key", "no"));
+    let config = config(&double, WireFormat::OpenAi, PATIENT);
+    let manager = manager(&config, SystemClock::shared(), true);
+    let call = |routing: &RoutingConfig| {
+        let model = manager.model_for(routing, ProcessKind::Channel).without_offline();
+        model.call(&request(), &Cancel::new(), &mut |_| {}).map(|reply| reply.model)
+    };
+    assert!(matches!(call(&routing(&["primary/m"])), Err(LlmError::Unauthorized(_))));
+    assert!(matches!(call(&RoutingConfig::default()), Err(LlmError::NotConfigured(_))));
+    assert!(manager.has_model(&routing(&["primary/m"]), ProcessKind::Compactor), "that of the channel");
+    assert!(!manager.has_model(&routing(&["primary/m"]), ProcessKind::Branch));
 }
 
 #[test]

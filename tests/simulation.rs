@@ -27,10 +27,11 @@ use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Work};
 use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
 use spacebot::command::{Command, StatusReport};
 use spacebot::config::{
-    AgentConfig, IngestionConfig, LimitsConfig, LlmConfig, RoutingConfig, SandboxConfig, ScheduleConfig,
-    WorkingMemoryConfig,
+    AgentConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, RoutingConfig, SandboxConfig,
+    ScheduleConfig, WorkingMemoryConfig,
 };
 use spacebot::conversation::{Conversations, Place};
+use spacebot::db::rusqlite::Connection;
 use spacebot::db::{CommitGate, Db, DbError};
 use spacebot::effect::Answer;
 use spacebot::error::Kind;
@@ -266,6 +267,8 @@ fn limits() -> LimitsConfig {
         max_concurrent_turns: 2,
         max_concurrent_branches: 2,
         max_concurrent_workers: 2,
+        // So small that conversations are compacted again and again.
+        history_messages: 8,
         ..LimitsConfig::default()
     }
 }
@@ -291,6 +294,7 @@ fn begin(
         ingestion: IngestionConfig::default(),
         timezone: Zone::utc(),
         working_memory: WorkingMemoryConfig::default(),
+        compaction: CompactionConfig::default(),
         schedule: ScheduleConfig::default(),
     };
     let unfinished =
@@ -300,7 +304,7 @@ fn begin(
         let mut random = random.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         decide(request, &mut random, calm.load(Ordering::SeqCst))
     });
-    let tuning = Tuning { retry_delay: Duration::ZERO, ..Tuning::default() };
+    let tuning = Tuning { retry_delay: Duration::ZERO, offline_is_a_model: true, ..Tuning::default() };
     let identity = Identity::load_or_seed(folder).expect("identity");
     let next = conversations.next_process_number().expect("number");
     let parts = AgentParts {
@@ -615,12 +619,34 @@ impl World {
             *running.entry(key).or_default() += 1;
         }
         for ((conversation, kind, _), count) in running {
+            // Of the compactors, one for the window and one for the memories.
             let most = if kind == ProcessKind::Channel { 1 } else { 2 };
             if count > most {
                 return Err(format!("P5: {count} of {kind:?} in {conversation}"));
             }
         }
-        self.check_never_blocked()
+        self.check_never_blocked()?;
+        self.check_windows()
+    }
+
+    /// Every line stands in the window or behind exactly one summary, in an archive that holds it.
+    fn check_windows(&self) -> Result<(), String> {
+        let conversations = &self.life.parts.conversations;
+        for number in 0..CONVERSATIONS {
+            let conversation = ConversationId::new(format!("{INSTANCE}:{number}"));
+            let said = conversations.find(&conversation, &[], None, usize::MAX >> 1).expect("read").lines;
+            let window = conversations.window(&conversation).expect("read");
+            let mut behind = Vec::new();
+            for summary in &window.summaries {
+                let lines = conversations.lines(&conversation, summary.first_line, summary.last_line);
+                behind.extend(lines.expect("read").iter().map(|line| line.id));
+            }
+            let seen: Vec<i64> = behind.into_iter().chain(window.lines.iter().map(|line| line.id)).collect();
+            if !seen.iter().eq(said.iter().map(|line| &line.id)) {
+                return Err(format!("lines of {conversation} are lost or doubled: {seen:?}"));
+            }
+        }
+        Ok(())
     }
 
     /// P3: a conversation with a message and a free turn has a turn, whatever else runs in it.
@@ -669,6 +695,18 @@ impl World {
             return Err(format!("{apologies} turns could not be answered, told was of {told:?}"));
         }
         Ok(())
+    }
+
+    fn compacted(&self) -> [usize; 3] {
+        let count = |sql: &str| {
+            let read = |connection: &Connection| Ok(connection.query_row(sql, [], |row| row.get(0))?);
+            self.life.parts.conversations.db().read(read).expect("read")
+        };
+        [
+            count("SELECT count(*) FROM conversation_summaries WHERE content IS NOT NULL"),
+            count("SELECT count(*) FROM conversation_summaries WHERE content IS NULL"),
+            count("SELECT count(*) FROM conversation_archives WHERE unread = 0"),
+        ]
     }
 
     fn check_end(&self) -> Result<(), String> {
@@ -749,6 +787,8 @@ struct Told {
     crashes: usize,
     /// Attempts at tasks.
     attempts: usize,
+    /// Summaries that were made, markers that were put in an emergency, archives that were read.
+    compacted: [usize; 3],
 }
 
 fn play(seed: u64, order: Order) -> Result<Told, String> {
@@ -768,7 +808,8 @@ fn play(seed: u64, order: Order) -> Result<Told, String> {
     let tasks = board.list(&tasks::Filter { limit: tasks::LISTED_MAX, ..tasks::Filter::default() });
     let attempts = |task: &tasks::Task| board.attempts(task.number).expect("read").len();
     let attempts = tasks.expect("read").iter().map(attempts).sum();
-    Ok(Told { messages: world.platform.sent.len(), crashes: world.crashes, attempts })
+    let (messages, crashes) = (world.platform.sent.len(), world.crashes);
+    Ok(Told { messages, crashes, attempts, compacted: world.compacted() })
 }
 
 fn wanted(name: &str) -> Option<u64> {
@@ -795,15 +836,22 @@ fn the_promises_hold_for_every_seed() {
                 sum.messages += told.messages;
                 sum.crashes += told.crashes;
                 sum.attempts += told.attempts;
+                sum.compacted.iter_mut().zip(told.compacted).for_each(|(sum, told)| *sum += told);
             }
             Err(error) => panic!(
                 "seed {seed}: {error}\nreplay with SPACEBOT_SIM_SEED={seed} cargo test --test simulation"
             ),
         }
     }
-    let Told { messages, crashes, attempts } = sum;
-    println!("{} seeds, {messages} messages, {crashes} crashes, {attempts} attempts at tasks", seeds.len());
+    let Told { messages, crashes, attempts, compacted } = sum;
+    println!(
+        "{} seeds, {messages} messages, {crashes} crashes, {attempts} attempts at tasks; summaries, \
+         markers, archives read: {compacted:?}",
+        seeds.len()
+    );
     assert!(seeds.len() == 1 || attempts > seeds.len() / 4, "hardly any task was begun");
+    let busy = compacted[0] > seeds.len() && compacted[2] > seeds.len();
+    assert!(seeds.len() == 1 || busy, "hardly anything was compacted: {compacted:?}");
     assert!(seeds.len() == 1 || sum.crashes > seeds.len() / 4, "the disk hardly ever crashed");
 }
 

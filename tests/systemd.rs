@@ -126,8 +126,16 @@ fn the_daemon_and_its_commands_run_in_the_unit() {
         return;
     }
     assert!(output.status.success(), "{said}");
-    for line in ["state: active, restarts: 0", "answer: spacebot\n", "answer: made\n", "answer: /proc/self\n"]
-    {
+    let lines = [
+        "state: active, restarts: 0",
+        "answer: spacebot\n",
+        "answer: made\n",
+        "answer: /proc/self\n",
+        "reload: done\n",
+        "in force from now on: agents.main.max_turns\n",
+        "state after the reload: active, waits for a restart: api.port, restarts: 0\n",
+    ];
+    for line in lines {
         assert!(said.contains(line), "{line:?} is missing in:\n{said}");
     }
     for path in ["/run/spacebot-proc", "/var/lib/spacebot/agents/main/data"] {

@@ -42,6 +42,7 @@ const LOCKS: Exceptions = &[
     ("src/llm/chain.rs", "the same"),
     ("src/llm/cooldown.rs", "one table of cool-downs for all processes"),
     ("src/llm/lines.rs", "the pool of idle connections"),
+    ("src/llm/tokens.rs", "one correction for each model, from all processes"),
     ("src/messaging/irc.rs", "one line of status, read by the API"),
     ("src/memory/text_index.rs", "one reader of the text index for all branches"),
     ("src/memory/embed.rs", "one model for all agents, and the vectors of recent queries"),

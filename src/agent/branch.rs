@@ -41,7 +41,7 @@ pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Ori
     let mut journal = RunJournal::new(&parts.conversations, number);
     journal.add(
         Step::Start,
-        json!({ "kind": "branch", "description": description, "lines": origin.fork.lines, "words": *origin.fork.words }),
+        json!({ "kind": "branch", "description": description, "summaries": *origin.fork.summaries, "lines": origin.fork.lines, "words": *origin.fork.words }),
     );
     let limits = &parts.config.limits;
     let mut driver = Driver {
@@ -83,8 +83,9 @@ fn forked(parts: &AgentParts, job: &Job, fork: &Fork) -> Result<Vec<Message>, Db
         Some((first, last)) => parts.conversations.lines(&job.place.conversation, first, last)?,
         None => Vec::new(),
     };
+    let summaries = parts.conversations.summaries(&fork.summaries)?;
     let words = (!fork.words.is_empty()).then(|| Message::user(&*fork.words));
-    Ok(lines.iter().map(prompt::line).chain(words).collect())
+    Ok(summaries.iter().map(prompt::summary).chain(lines.iter().map(prompt::line)).chain(words).collect())
 }
 
 pub(super) fn close(parts: &AgentParts, job: &Job, sentence: &str, link: &Link<'_>) -> How {

@@ -12,7 +12,7 @@ use super::job::{Job, Turn};
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
 use super::toolbox::Toolbox;
-use super::{AgentParts, happening, prompt, recent, status};
+use super::{AgentParts, compactor, happening, prompt, recent, status};
 use crate::clock::Timestamp;
 use crate::conversation::{NewLine, Role, Step, TurnCommit, WaitingResult};
 use crate::cron::{Target, store};
@@ -170,13 +170,12 @@ fn answer(
 ) -> Result<How, Box<dyn Fault>> {
     let limits = &parts.config.limits;
     let conversation = &job.place.conversation;
-    let history = parts
-        .conversations
-        .history(conversation, limits.history_messages, limits.context_window / 2)
-        .map_err(boxed)?;
+    let history = compactor::history(parts, conversation).map_err(boxed)?;
     let mut words = input.parts();
     let first = history.lines.first().map(|line| line.id);
+    let summaries: Vec<i64> = history.summaries.iter().map(|summary| summary.id).collect();
     let fork = Fork {
+        summaries: summaries.as_slice().into(),
         lines: first.zip(history.lines.last().map(|line| line.id)),
         words: turn::write(&words).into(),
     };
@@ -194,6 +193,7 @@ fn answer(
             "conversation": conversation.as_str(),
             "messages": input.messages.iter().map(|received| &received.message.platform_id).collect::<Vec<_>>(),
             "results": input.results.iter().map(|result| result.process.to_string()).collect::<Vec<_>>(),
+            "summaries": summaries,
             "history_from": first,
             "prompt": words,
         }),
@@ -217,7 +217,8 @@ fn answer(
         },
         counts: Counts { max_model_calls: limits.max_turns, ..Counts::default() },
     };
-    let history_messages = history.lines.iter().map(prompt::line).collect();
+    let summaries = history.summaries.iter().map(prompt::summary);
+    let history_messages = summaries.chain(history.lines.iter().map(prompt::line)).collect();
     let (ended, _) = driver.drive(Message::user(words), history_messages, &mut Talking);
     let outcome = turn.execution.map(|execution| (execution, outcome(&driver.desk)));
     let said = match &outcome {
@@ -232,11 +233,7 @@ fn answer(
         Step::End,
         json!({ "say": say.len(), "model_calls": driver.counts.model_calls, "started": driver.desk.started }),
     );
-    let base = TurnCommit {
-        window_start: history.next_start,
-        journal: driver.journal.take(),
-        ..TurnCommit::default()
-    };
+    let base = TurnCommit { journal: driver.journal.take(), ..TurnCommit::default() };
     Ok(commit(parts, job, input, say, base, outcome.map(Aside::Outcome)))
 }
 

@@ -87,7 +87,9 @@ impl Work {
             | Work::Apology { .. }
             | Work::Commands { .. }
             | Work::RunEnd { .. }
-            | Work::Chunk { .. } => "",
+            | Work::Chunk { .. }
+            | Work::Compaction { .. }
+            | Work::Extraction => "",
         }
     }
 
@@ -99,7 +101,9 @@ impl Work {
             | Work::Commands { .. }
             | Work::Task { .. }
             | Work::RunEnd { .. }
-            | Work::Chunk { .. } => &[],
+            | Work::Chunk { .. }
+            | Work::Compaction { .. }
+            | Work::Extraction => &[],
         }
     }
 }

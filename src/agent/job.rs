@@ -44,6 +44,12 @@ pub enum Work {
         /// Its number and title.
         what: String,
     },
+    /// Makes the window of the conversation smaller; so many tries have failed before.
+    Compaction {
+        tries: u32,
+    },
+    /// Takes memories from what has left the window.
+    Extraction,
     /// Reads the next chunk of the file with this hash.
     Chunk {
         file: String,

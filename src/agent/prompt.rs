@@ -2,17 +2,20 @@
 //! identity, base instructions, worker capabilities, conversation context; what changes from turn to
 //! turn is in the last message instead.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rig_core::completion::Message;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::compactor;
 use crate::config::{AgentConfig, SandboxMode};
-use crate::conversation::{Line, Place, Role};
+use crate::conversation::{Line, Place, Role, Summary};
 use crate::identity::Identity;
-use crate::prompts::{self, PromptError, Template};
+use crate::prompts::{self, OverrideError, Overrides, PromptError, Template};
 use crate::turn::{self, Part};
 
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentPrompts {
     channel: Arc<str>,
     branch: Arc<str>,
@@ -22,27 +25,44 @@ pub struct AgentPrompts {
 }
 
 impl AgentPrompts {
+    /// The built-in templates with the values of one agent.
+    ///
     /// # Errors
     /// A template does not render; the tests would have shown it.
     pub fn new(config: &AgentConfig, identity: &Identity, workspace: &str) -> Result<Self, PromptError> {
-        let context = json!({
-            "name": config.display_name,
-            "soul": identity.soul,
-            "identity": identity.identity,
-            "role": identity.role,
-            "workspace": workspace,
-            "sandboxed": config.sandbox.mode == SandboxMode::Enabled,
-            "network": config.sandbox.network,
-            "max_turns": config.limits.branch_max_turns,
-            "ingestion_turns": super::ingestion::TURNS,
-        });
+        Self::with(config, identity, workspace, &Overrides::default())
+    }
+
+    /// With the operator's own templates where there are some.
+    ///
+    /// # Errors
+    /// A template does not render with these values.
+    pub fn with(
+        config: &AgentConfig,
+        identity: &Identity,
+        workspace: &str,
+        overrides: &Overrides,
+    ) -> Result<Self, PromptError> {
+        let context = context(config, identity, workspace);
         Ok(Self {
-            channel: prompts::render(Template::Channel, &context)?.into(),
-            branch: prompts::render(Template::Branch, &context)?.into(),
-            worker: prompts::render(Template::Worker, &context)?.into(),
-            ingestion: prompts::render(Template::Ingestion, &context)?.into(),
-            scheduled: prompts::render(Template::Scheduled, &context)?.into(),
+            channel: overrides.render(Template::Channel, &context)?.into(),
+            branch: overrides.render(Template::Branch, &context)?.into(),
+            worker: overrides.render(Template::Worker, &context)?.into(),
+            ingestion: overrides.render(Template::Ingestion, &context)?.into(),
+            scheduled: overrides.render(Template::Scheduled, &context)?.into(),
         })
+    }
+
+    /// Reads the operator's templates and tries each with the values of this agent. One that does not
+    /// render leaves what `old` has in force, and is told.
+    pub fn overrides(
+        config: &AgentConfig,
+        identity: &Identity,
+        workspace: &str,
+        folder: &Path,
+        old: &Overrides,
+    ) -> (Overrides, Vec<OverrideError>) {
+        old.read_again(folder, &context(config, identity, workspace))
     }
 
     /// The channel's prompt with its conversation at the end: as stable as the conversation's name.
@@ -74,6 +94,26 @@ impl AgentPrompts {
     }
 }
 
+/// A summary as the model reads it; the same bytes in every turn.
+pub(super) fn summary(summary: &Summary) -> Message {
+    Message::user(turn::write(&[compactor::fenced(summary)]))
+}
+
+/// What templates can name.
+fn context(config: &AgentConfig, identity: &Identity, workspace: &str) -> Value {
+    json!({
+        "name": config.display_name,
+        "soul": identity.soul,
+        "identity": identity.identity,
+        "role": identity.role,
+        "workspace": workspace,
+        "sandboxed": config.sandbox.mode == SandboxMode::Enabled,
+        "network": config.sandbox.network,
+        "max_turns": config.limits.branch_max_turns,
+        "ingestion_turns": super::ingestion::TURNS,
+    })
+}
+
 /// A stored line as the model reads it; the same bytes in every turn.
 pub(super) fn line(line: &Line) -> Message {
     match line.role {
@@ -84,5 +124,30 @@ pub(super) fn line(line: &Line) -> Message {
             at: line.at,
             text: line.content.clone(),
         }])),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rig_core::message::{AssistantContent, UserContent};
+
+    use super::*;
+    use crate::clock::Timestamp;
+
+    /// So a window may be cut between any two lines.
+    #[test]
+    fn no_line_of_the_history_is_a_tool_call_or_its_result() {
+        for role in [Role::User, Role::Assistant, Role::Event] {
+            let content = "<result process=\"branch:1\" task=\"t\">{\"tool_calls\": []}</result>".to_owned();
+            let stored = Line { id: 1, role, sender_name: "una".to_owned(), content, at: Timestamp(0) };
+            let plain = match line(&stored) {
+                Message::User { content } => content.iter().all(|part| matches!(part, UserContent::Text(_))),
+                Message::Assistant(said) => {
+                    said.content.iter().all(|part| matches!(part, AssistantContent::Text(_)))
+                }
+                Message::System { .. } => false,
+            };
+            assert!(plain, "{role:?}");
+        }
     }
 }

@@ -21,11 +21,7 @@ use crate::tasks::{
 const COMMIT_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// The boards of all agents.
-pub struct Boards {
-    /// Whose board is meant where none is named.
-    pub default: AgentId,
-    pub boards: BTreeMap<AgentId, Tasks>,
-}
+pub type Boards = BTreeMap<AgentId, Tasks>;
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -97,8 +93,8 @@ impl Api {
     }
 
     fn board(&self, agent: Option<&str>) -> Result<(&AgentId, &Tasks), Response> {
-        let id = agent.map_or_else(|| self.boards.default.clone(), AgentId::new);
-        self.boards.boards.get_key_value(&id).ok_or_else(|| not_found("there is no such agent"))
+        let id = agent.map_or_else(|| self.facts.get().default_agent.clone(), AgentId::new);
+        self.boards.get_key_value(&id).ok_or_else(|| not_found("there is no such agent"))
     }
 
     fn list_tasks(&self, request: &Request<'_>) -> Result<Response, Response> {

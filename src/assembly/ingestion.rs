@@ -1,41 +1,58 @@
 //! The thread that looks for files to remember, tied to the hub.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use spacebot::clock::SharedClock;
+use spacebot::config::IngestionConfig;
 use spacebot::conversation::Place;
-use spacebot::hub::Bell;
 use spacebot::hub::state::{Event, INGEST};
-use spacebot::id::{ConversationId, InstanceId};
+use spacebot::hub::{Agents, Bell};
+use spacebot::id::{AgentId, ConversationId, InstanceId};
 use spacebot::ingest::{self, Ingestion, Waiting, Watch};
-use spacebot::thread::{self, Cancel};
+use spacebot::thread::{self, Cancel, Current};
 
 use super::{Ground, StartError};
 
 /// Digits of the hash in the name of a file's conversation.
 const DIGITS: usize = 12;
 
-/// Runs while any agent takes files.
+/// While no agent takes files, the thread waits for a change of that alone.
 pub(super) struct Ingest {
     cancel: Cancel,
     handle: JoinHandle<()>,
+    switches: Switches,
+}
+
+/// What the thread goes by, and how it hears that this has changed.
+#[derive(Clone)]
+pub(super) struct Switches {
+    settings: BTreeMap<AgentId, Arc<Current<IngestionConfig>>>,
     ring: Sender<()>,
 }
 
+impl Switches {
+    pub(super) fn set(&self, agents: &Agents) {
+        for (id, settings) in &self.settings {
+            if let Some(agent) = agents.get(id).filter(|agent| agent.config.ingestion != *settings.get()) {
+                settings.set(agent.config.ingestion.clone());
+                self.ring.try_send(()).ok(); // full: it rings already
+            }
+        }
+    }
+}
+
 impl Ingest {
-    /// None when no agent takes files.
-    pub(super) fn start(ground: &Ground, hub: Sender<Event>) -> Result<Option<Self>, StartError> {
-        let taking = ground.agents.iter().filter(|(_, agent)| agent.config.ingestion.enabled);
-        let watches: Vec<Watch> = taking
-            .map(|(id, agent)| {
-                let ingestion = Ingestion::new(agent.conversations.db().clone(), agent.workspace.path());
-                Watch::new(id.clone(), ingestion, agent.config.ingestion.clone())
-            })
-            .collect();
-        if watches.is_empty() {
-            return Ok(None);
+    pub(super) fn start(ground: &Ground, hub: Sender<Event>) -> Result<Self, StartError> {
+        let (mut watches, mut settings) = (Vec::new(), BTreeMap::new());
+        for (id, agent) in &ground.agents {
+            let ingestion = Ingestion::new(agent.conversations.db().clone(), agent.workspace.path());
+            let current = Arc::new(Current::new(agent.config.ingestion.clone()));
+            watches.push(Watch::new(id.clone(), ingestion, current.clone()));
+            settings.insert(id.clone(), current);
         }
         let (cancel, clock) = (Cancel::new(), ground.clock.clone());
         // One ring says as much as several.
@@ -44,12 +61,16 @@ impl Ingest {
         let body = move || look(watches, &clock, &rung, &stopped, &hub);
         let handle =
             thread::spawn("ingest", body).map_err(|error| StartError::io("ingest thread", &error))?;
-        Ok(Some(Self { cancel, handle, ring }))
+        Ok(Self { cancel, handle, switches: Switches { settings, ring } })
+    }
+
+    pub(super) fn switches(&self) -> Switches {
+        self.switches.clone()
     }
 
     /// How the hub says that a file is over.
     pub(super) fn bell(&self) -> (InstanceId, Bell) {
-        let ring = self.ring.clone();
+        let ring = self.switches.ring.clone();
         let bell = move |_: &ConversationId| {
             ring.try_send(()).ok(); // full: it rings already
         };
@@ -60,6 +81,14 @@ impl Ingest {
     pub(super) fn stop(self) -> JoinHandle<()> {
         self.cancel.cancel();
         self.handle
+    }
+}
+
+/// The folder that people put files into; needs to be made only where files are taken.
+pub(super) fn make_folder_of(agent: &AgentId, workspace: &Path) {
+    if let Err(error) = super::make_folder(&workspace.join(ingest::FOLDER)) {
+        // Something that a worker made stands in its place: no reason not to go on.
+        log::warn!("agent {agent}: no files can be taken: {error}");
     }
 }
 

@@ -12,13 +12,17 @@ struct Logger {
     clock: SharedClock,
 }
 
-/// Installs the logger; a second call changes the level only.
+/// Installs the logger.
 pub fn install(level: LevelFilter) {
-    log::set_max_level(level);
+    set_level(level);
     let logger =
         Logger { journald: std::env::var_os("JOURNAL_STREAM").is_some(), clock: SystemClock::shared() };
     // The only error is that a logger is there already, which is then ours.
     log::set_boxed_logger(Box::new(logger)).ok();
+}
+
+pub fn set_level(level: LevelFilter) {
+    log::set_max_level(level);
 }
 
 impl Log for Logger {

@@ -3,17 +3,24 @@
 use std::fmt::Write;
 
 use super::{
-    AgentConfig, ApiType, Config, DAY, IrcConfig, Language, MemoryConfig, MissedSlots, SandboxMode, Secret,
-    VectorIndexKind, WorkingMemoryConfig,
+    AgentConfig, ApiType, CompactionConfig, Config, DAY, IrcConfig, Language, MemoryConfig, MissedSlots,
+    SandboxMode, Secret, VectorIndexKind, WorkingMemoryConfig,
 };
 use crate::clock::Zone;
 
 /// Everything that is in force, defaults included. With the secrets put back, the text is a config
 /// file that resolves to the same values.
 pub fn describe(config: &Config) -> String {
+    written(config, ToString::to_string)
+}
+
+/// How a secret is written.
+type Shown = fn(&Secret) -> String;
+
+pub(super) fn written(config: &Config, shown: Shown) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
-    write_all(&mut out, config).ok();
+    write_all(&mut out, config, shown).ok();
     out
 }
 
@@ -26,15 +33,21 @@ fn list<T: AsRef<str>>(items: &[T]) -> String {
     format!("[{}]", items.iter().map(|item| text(item.as_ref())).collect::<Vec<_>>().join(", "))
 }
 
-fn secret(out: &mut String, key: &str, secret: Option<&Secret>) -> std::fmt::Result {
-    secret.map_or(Ok(()), |secret| writeln!(out, "{key} = {}", text(&secret.to_string())))
+fn secret(out: &mut String, key: &str, secret: Option<&Secret>, shown: Shown) -> std::fmt::Result {
+    secret.map_or(Ok(()), |secret| writeln!(out, "{key} = {}", text(&shown(secret))))
+}
+
+/// A part of a table's name.
+fn name(part: &str) -> String {
+    let bare = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_');
+    if !part.is_empty() && part.chars().all(bare) { part.to_owned() } else { text(part) }
 }
 
 fn optional(out: &mut String, key: &str, value: Option<&str>) -> std::fmt::Result {
     value.map_or(Ok(()), |value| writeln!(out, "{key} = {}", text(value)))
 }
 
-fn write_all(out: &mut String, config: &Config) -> std::fmt::Result {
+fn write_all(out: &mut String, config: &Config, shown: Shown) -> std::fmt::Result {
     match &config.file {
         Some(file) => writeln!(out, "# from {}", file.display())?,
         None => writeln!(out, "# built-in defaults")?,
@@ -46,7 +59,7 @@ fn write_all(out: &mut String, config: &Config) -> std::fmt::Result {
         writeln!(out, "read_timeout_secs = {}", timeout.as_secs())?;
     }
     for provider in &config.llm.providers {
-        writeln!(out, "\n[llm.provider.{}]", provider.id)?;
+        writeln!(out, "\n[llm.provider.{}]", name(&provider.id))?;
         let api = match provider.api {
             ApiType::Anthropic => "anthropic",
             ApiType::OpenAi => "openai",
@@ -56,7 +69,7 @@ fn write_all(out: &mut String, config: &Config) -> std::fmt::Result {
         };
         writeln!(out, "api_type = {}", text(api))?;
         optional(out, "base_url", provider.base_url.as_deref())?;
-        secret(out, "api_key", provider.api_key.as_ref())?;
+        secret(out, "api_key", provider.api_key.as_ref(), shown)?;
     }
     config.agents.iter().try_for_each(|agent| write_agent(out, agent))?;
     for binding in &config.bindings {
@@ -79,7 +92,7 @@ fn write_all(out: &mut String, config: &Config) -> std::fmt::Result {
     ];
     for (name, enabled, bind, port, token) in listeners {
         writeln!(out, "\n[{name}]\nenabled = {enabled}\nbind = {}\nport = {port}", text(&bind.to_string()))?;
-        secret(out, "auth_token", token.as_ref())?;
+        secret(out, "auth_token", token.as_ref(), shown)?;
     }
     let MemoryConfig { embedding, index, language } = &config.memory;
     let named =
@@ -93,7 +106,7 @@ fn write_all(out: &mut String, config: &Config) -> std::fmt::Result {
     optional(out, "model", path(&embedding.model).as_deref())?;
     optional(out, "onnxruntime", path(&embedding.onnxruntime).as_deref())?;
     writeln!(out, "idle_unload_secs = {}", embedding.idle_unload.as_secs())?;
-    config.irc.iter().try_for_each(|irc| write_irc(out, irc))
+    config.irc.iter().try_for_each(|irc| write_irc(out, irc, shown))
 }
 
 fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
@@ -126,6 +139,7 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
         text(&routing.branch),
         text(&routing.worker)
     )?;
+    optional(out, "compactor", routing.compactor.as_deref())?;
     writeln!(out, "fallbacks = {}", list(&routing.fallbacks))?;
     writeln!(out, "rate_limit_cooldown_secs = {}", routing.rate_limit_cooldown.as_secs())?;
     let sandbox = &agent.sandbox;
@@ -134,6 +148,7 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
     let paths: Vec<_> = sandbox.writable_paths.iter().map(|path| path.to_string_lossy()).collect();
     writeln!(out, "writable_paths = {}\npassthrough_env = {}", list(&paths), list(&sandbox.passthrough_env))?;
     write_working_memory(out, &agent.working_memory)?;
+    write_compaction(out, &agent.compaction)?;
     let ingestion = &agent.ingestion;
     writeln!(out, "[agents.ingestion]\nenabled = {}", ingestion.enabled)?;
     writeln!(out, "poll_interval_secs = {}", ingestion.poll_interval.as_secs())?;
@@ -141,6 +156,13 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
     let missed = if agent.schedule.missed == MissedSlots::RunOnce { "run_once" } else { "skip" };
     writeln!(out, "[agents.schedule]\nmissed_slots = {}", text(missed))?;
     writeln!(out, "job_timeout_secs = {}", agent.schedule.timeout.as_secs())
+}
+
+fn write_compaction(out: &mut String, config: &CompactionConfig) -> std::fmt::Result {
+    writeln!(out, "[agents.compaction]\nbackground_threshold = {:?}", config.background)?;
+    writeln!(out, "aggressive_threshold = {:?}", config.aggressive)?;
+    writeln!(out, "emergency_threshold = {:?}", config.emergency)?;
+    writeln!(out, "extract_memories = {}", config.extract_memories)
 }
 
 fn write_timezone(out: &mut String, zone: &Zone) -> std::fmt::Result {
@@ -165,7 +187,7 @@ fn write_working_memory(out: &mut String, config: &WorkingMemoryConfig) -> std::
     writeln!(out, "min_importance_under_pressure = {:?}", config.min_importance)
 }
 
-fn write_irc(out: &mut String, irc: &IrcConfig) -> std::fmt::Result {
+fn write_irc(out: &mut String, irc: &IrcConfig, shown: Shown) -> std::fmt::Result {
     match irc.instance.as_str().split_once(':') {
         Some((_, name)) => writeln!(out, "\n[[messaging.irc.instances]]\nname = {}", text(name))?,
         None => writeln!(out, "\n[messaging.irc]")?,
@@ -173,9 +195,9 @@ fn write_irc(out: &mut String, irc: &IrcConfig) -> std::fmt::Result {
     writeln!(out, "server = {}\nport = {}\ntls = {}", text(&irc.server), irc.port, irc.tls)?;
     optional(out, "tls_ca_file", irc.tls_ca_file.as_ref().map(|file| file.to_string_lossy()).as_deref())?;
     writeln!(out, "nick = {}\nrealname = {}", text(&irc.nick), text(&irc.realname))?;
-    secret(out, "password", irc.password.as_ref())?;
+    secret(out, "password", irc.password.as_ref(), shown)?;
     optional(out, "sasl_username", irc.sasl_username.as_deref())?;
-    secret(out, "sasl_password", irc.sasl_password.as_ref())?;
+    secret(out, "sasl_password", irc.sasl_password.as_ref(), shown)?;
     writeln!(out, "channels = {}\ndm_allowed_users = {}", list(&irc.channels), list(&irc.dm_allowed_users))?;
     writeln!(out, "require_mention = {}", irc.require_mention)
 }

@@ -1,5 +1,7 @@
 //! From the file as written to the resolved values. One run reports every error.
 
+mod compaction;
+mod routing;
 mod schedule;
 mod working_memory;
 
@@ -13,13 +15,15 @@ use toml::de::DeTable;
 
 use super::section::{Section, Source};
 use super::{
-    AgentConfig, ApiConfig, ApiType, BindingConfig, Config, ConfigError, DAY, EmbeddingConfig,
-    IngestionConfig, IrcConfig, Language, LimitsConfig, LlmConfig, MemoryConfig, OFFLINE_MODEL,
+    AgentConfig, ApiConfig, ApiType, BindingConfig, CompactionConfig, Config, ConfigError, DAY,
+    EmbeddingConfig, IngestionConfig, IrcConfig, Language, LimitsConfig, LlmConfig, MemoryConfig,
     ProviderConfig, RoutingConfig, SandboxConfig, SandboxMode, ScheduleConfig, Secret, VectorIndexKind,
     WebhookConfig, WorkingMemoryConfig,
 };
 use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
+use compaction::compaction;
+use routing::routing;
 use schedule::schedule;
 use working_memory::{timezone, working_memory};
 
@@ -57,12 +61,9 @@ pub struct Loaded {
 /// Everything that is wrong with the file.
 pub fn load(explicit: Option<&Path>, environment: &dyn Environment) -> Result<Loaded, Vec<ConfigError>> {
     let folder = data_folder(environment);
-    let home = environment.variable("HOME").map(|home| PathBuf::from(home).join(".spacebot/config.toml"));
-    let own = environment.variable("SPACEBOT_DIR").map(|folder| PathBuf::from(folder).join("config.toml"));
-    let usual = [own, home, Some(PathBuf::from("/etc/spacebot/config.toml"))];
     let file = match explicit {
         Some(file) => Some(file.to_owned()),
-        None => usual.into_iter().flatten().find(|file| file.is_file()),
+        None => places(None, environment).into_iter().find(|file| file.is_file()),
     };
     let text = match &file {
         Some(file) => read(file).map_err(|reason| vec![whole_file(file, reason)])?,
@@ -76,6 +77,16 @@ pub fn load(explicit: Option<&Path>, environment: &dyn Environment) -> Result<Lo
         loaded.warnings.clear();
     }
     Ok(loaded)
+}
+
+/// Where the file may be: the first that exists is read.
+pub fn places(explicit: Option<&Path>, environment: &dyn Environment) -> Vec<PathBuf> {
+    if let Some(file) = explicit {
+        return vec![file.to_owned()];
+    }
+    let home = environment.variable("HOME").map(|home| PathBuf::from(home).join(".spacebot/config.toml"));
+    let own = environment.variable("SPACEBOT_DIR").map(|folder| PathBuf::from(folder).join("config.toml"));
+    [own, home, Some(PathBuf::from("/etc/spacebot/config.toml"))].into_iter().flatten().collect()
 }
 
 fn data_folder(environment: &dyn Environment) -> PathBuf {
@@ -250,6 +261,7 @@ fn agents(root: &Section<'_, '_>, llm: &LlmConfig, zone: Zone) -> Vec<AgentConfi
         sandbox: sandbox(&defaults.table("sandbox"), &SandboxConfig::default()),
         timezone: timezone(&defaults, &zone),
         working_memory: working_memory(&defaults.table("working_memory"), &WorkingMemoryConfig::default()),
+        compaction: compaction(&defaults.table("compaction"), &CompactionConfig::default()),
         ingestion: IngestionConfig::read(&defaults.table("ingestion"), &IngestionConfig::default()),
         schedule: schedule(&defaults.table("schedule"), &ScheduleConfig::default()),
     };
@@ -294,6 +306,7 @@ fn agent(section: &Section<'_, '_>, base: &AgentConfig, llm: &LlmConfig) -> Agen
         sandbox: sandbox(&section.table("sandbox"), &base.sandbox),
         timezone: timezone(section, &base.timezone),
         working_memory: working_memory(&section.table("working_memory"), &base.working_memory),
+        compaction: compaction(&section.table("compaction"), &base.compaction),
         ingestion: IngestionConfig::read(&section.table("ingestion"), &base.ingestion),
         schedule: schedule(&section.table("schedule"), &base.schedule),
     };
@@ -323,40 +336,6 @@ fn limits(section: &Section<'_, '_>, base: &LimitsConfig) -> LimitsConfig {
             .number("keep_days", 1, 3650)
             .map_or(base.keep, |days| Duration::from_secs(days * DAY.as_secs())),
     }
-}
-
-fn routing(section: &Section<'_, '_>, base: &RoutingConfig, llm: &LlmConfig) -> RoutingConfig {
-    let check = |key: &'static str, model: &str| {
-        let provider =
-            model.split_once('/').filter(|(provider, name)| !provider.is_empty() && !name.is_empty());
-        match provider {
-            None => section.refuse(key, format!("{model:?} must be provider/model")),
-            Some(_) if model == OFFLINE_MODEL => {}
-            Some((provider, _)) if llm.providers.iter().any(|known| known.id == provider) => {}
-            Some((provider, _)) => {
-                section.refuse(key, format!("the provider {provider:?} has no key or address in [llm]"))
-            }
-        }
-    };
-    let model = |key: &'static str, base: &String| match section.name(key) {
-        Some(model) => {
-            check(key, &model);
-            model
-        }
-        None => base.clone(),
-    };
-    let fallbacks = section.texts("fallbacks");
-    fallbacks.iter().flatten().for_each(|model| check("fallbacks", model));
-    let routing = RoutingConfig {
-        channel: model("channel", &base.channel),
-        branch: model("branch", &base.branch),
-        worker: model("worker", &base.worker),
-        fallbacks: fallbacks.unwrap_or_else(|| base.fallbacks.clone()),
-        rate_limit_cooldown: seconds(section, "rate_limit_cooldown_secs", 1, 3600)
-            .unwrap_or(base.rate_limit_cooldown),
-    };
-    section.finish();
-    routing
 }
 
 fn sandbox(section: &Section<'_, '_>, base: &SandboxConfig) -> SandboxConfig {

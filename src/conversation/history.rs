@@ -1,17 +1,20 @@
-//! The words that were exchanged, append-only. What a turn sees of them starts at the channel's
-//! `window_start`, which moves rarely and far, so that the prompt prefix stays the same for many
-//! turns (P9).
+//! The words that were exchanged, append-only. What a turn sees of them are the summaries of what has
+//! left the window, and the lines from the channel's `window_start` on. That start moves rarely and far
+//! (`super::compaction`), so that the prompt prefix stays the same for many turns (P9).
 
 use crate::clock::Timestamp;
 use crate::db::DbError;
 use crate::db::rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::id::{ConversationId, InstanceId};
-use crate::text::estimate_tokens;
+use crate::text::CHARACTERS_PER_TOKEN;
 
 use super::Place;
+use super::window::{self, Summary};
 
 /// As much of a conversation's last line is read for its topic; a list shows less.
 const TOPIC_CHARACTERS: usize = 200;
+/// What the fence around a person's line adds to it for the estimate of tokens (`turn::write`).
+const FENCE_CHARACTERS: usize = 53;
 
 /// Who speaks in a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +26,7 @@ pub enum Role {
 }
 
 impl Role {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Role::User => "user",
             Role::Assistant => "assistant",
@@ -31,7 +34,7 @@ impl Role {
         }
     }
 
-    fn parse(text: &str) -> Self {
+    pub(super) fn parse(text: &str) -> Self {
         match text {
             "user" => Role::User,
             "assistant" => Role::Assistant,
@@ -48,6 +51,19 @@ pub struct Line {
     pub sender_name: String,
     pub content: String,
     pub at: Timestamp,
+}
+
+impl Line {
+    /// Estimate of what the line takes in a prompt.
+    pub fn tokens(&self) -> usize {
+        tokens(self.role, self.content.chars().count(), self.sender_name.chars().count())
+    }
+}
+
+/// As [`Line::tokens`], from the lengths alone.
+pub(super) fn tokens(role: Role, content: usize, name: usize) -> usize {
+    let fence = if role == Role::User { FENCE_CHARACTERS + name } else { 0 };
+    (content + fence).div_ceil(CHARACTERS_PER_TOKEN)
 }
 
 /// A line to be stored.
@@ -72,15 +88,25 @@ pub struct Active {
     pub text: String,
 }
 
-/// The lines that a turn sees.
+/// What a turn sees.
 #[derive(Debug, Default)]
 pub struct History {
+    /// What stands for the lines that have left the window, oldest first.
+    pub summaries: Vec<Summary>,
     pub lines: Vec<Line>,
-    /// Set when the window became too long: where the next turn's window starts.
-    pub next_start: Option<i64>,
+    /// The window holds more lines than were asked for; these are the newest.
+    pub overflows: bool,
 }
 
-fn line(row: &Row<'_>) -> Result<Line, crate::db::rusqlite::Error> {
+impl History {
+    /// Estimate of what all of it takes in a prompt.
+    pub fn tokens(&self) -> usize {
+        self.summaries.iter().map(Summary::tokens).sum::<usize>()
+            + self.lines.iter().map(Line::tokens).sum::<usize>()
+    }
+}
+
+pub(super) fn line(row: &Row<'_>) -> Result<Line, crate::db::rusqlite::Error> {
     Ok(Line {
         id: row.get(0)?,
         role: Role::parse(row.get_ref(1)?.as_str()?),
@@ -90,77 +116,23 @@ fn line(row: &Row<'_>) -> Result<Line, crate::db::rusqlite::Error> {
     })
 }
 
-/// All lines since the window's start, at most `max_lines` and `max_tokens` of them. When a bound is
-/// passed, the later half is seen and the window moves there with the next commit.
+/// The summaries and the lines of the window, at most `max_lines` of these.
 pub(super) fn visible(
     connection: &Connection,
     conversation: &ConversationId,
     max_lines: usize,
-    max_tokens: usize,
 ) -> Result<History, DbError> {
-    let start: i64 = connection
-        .prepare_cached("SELECT window_start FROM channels WHERE id = ?1")?
-        .query_row([conversation.as_str()], |row| row.get(0))
-        .optional()?
-        .unwrap_or(0);
+    let start = window::state(connection, conversation)?.start;
     let sql = "SELECT id, role, sender_name, content, created_at FROM conversation_messages
                WHERE channel_id = ?1 AND id >= ?2 ORDER BY id DESC LIMIT ?3";
     let mut statement = connection.prepare_cached(sql)?;
     let mut lines = statement
         .query_map(params![conversation.as_str(), start, max_lines + 1], line)?
         .collect::<Result<Vec<_>, _>>()?;
-    let fitting = fitting(&lines, max_lines, max_tokens);
-    let mut history = History::default();
-    if fitting < lines.len() {
-        lines.truncate(fitting);
-        history.next_start = lines.last().map(|line| line.id);
-    }
+    let overflows = lines.len() > max_lines;
+    lines.truncate(max_lines);
     lines.reverse();
-    history.lines = lines;
-    Ok(history)
-}
-
-/// How many of the lines (newest first) are shown: all, or those of half the bounds.
-fn fitting(newest_first: &[Line], max_lines: usize, max_tokens: usize) -> usize {
-    let mut tokens = 0;
-    let mut half = None;
-    for (count, line) in newest_first.iter().enumerate() {
-        tokens += estimate_tokens(&line.content);
-        if half.is_none() && (tokens > max_tokens / 2 || count >= max_lines / 2) {
-            half = Some(count.max(1));
-        }
-        if tokens > max_tokens || count >= max_lines {
-            return half.unwrap_or(count).max(1);
-        }
-    }
-    newest_first.len()
-}
-
-pub(super) fn between(
-    connection: &Connection,
-    conversation: &ConversationId,
-    first: i64,
-    last: i64,
-) -> Result<Vec<Line>, DbError> {
-    let sql = "SELECT id, role, sender_name, content, created_at FROM conversation_messages
-               WHERE channel_id = ?1 AND id BETWEEN ?2 AND ?3 ORDER BY id";
-    let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map(params![conversation.as_str(), first, last], line)?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
-pub(super) fn last(
-    connection: &Connection,
-    conversation: &ConversationId,
-    limit: usize,
-) -> Result<Vec<Line>, DbError> {
-    let sql = "SELECT id, role, sender_name, content, created_at FROM conversation_messages
-               WHERE channel_id = ?1 ORDER BY id DESC LIMIT ?2";
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut lines =
-        statement.query_map(params![conversation.as_str(), limit], line)?.collect::<Result<Vec<_>, _>>()?;
-    lines.reverse();
-    Ok(lines)
+    Ok(History { summaries: window::summaries(connection, conversation)?, lines, overflows })
 }
 
 pub(super) fn channels(connection: &Connection, limit: usize) -> Result<Vec<String>, DbError> {
@@ -216,12 +188,12 @@ pub(super) fn append(
     connection: &Connection,
     place: &Place,
     lines: &[NewLine],
-    window_start: Option<i64>,
     now: Timestamp,
 ) -> Result<(), DbError> {
-    let sql = "INSERT INTO channels (id, platform, instance, display_name, direct, created_at, last_activity_at)
+    let sql =
+        "INSERT INTO channels (id, platform, instance, display_name, direct, created_at, last_activity_at)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
-               ON CONFLICT (id) DO UPDATE SET last_activity_at = ?6, window_start = coalesce(?7, window_start)";
+               ON CONFLICT (id) DO UPDATE SET last_activity_at = ?6";
     let (conversation, instance) = (place.conversation.as_str(), place.instance.as_str());
     connection.prepare_cached(sql)?.execute(params![
         conversation,
@@ -229,8 +201,7 @@ pub(super) fn append(
         instance,
         place.name,
         place.direct,
-        now.0,
-        window_start
+        now.0
     ])?;
     let sql =
         "INSERT INTO conversation_messages (channel_id, role, sender_name, sender_id, content, created_at)

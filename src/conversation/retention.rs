@@ -1,9 +1,11 @@
-//! What is deleted after its time: answered messages, answers, ended runs and journals, jobs that are over. The history
-//! of a conversation stays.
+//! What is deleted after its time: answered messages, answers, ended runs and journals, jobs that are over, and
+//! the plain copy of lines that stand in an archive. The history of a conversation stays.
 
 use crate::clock::Timestamp;
 use crate::db::DbError;
 use crate::db::rusqlite::{Connection, OptionalExtension, params};
+
+use super::archive;
 
 /// Rows of one table that one pass deletes at most: some milliseconds of the writing thread. Passes
 /// come every `agent::TURNS_PER_TIDYING` processes, which add fewer rows than this.
@@ -30,7 +32,7 @@ const RULES: [Rule; 7] = [
 /// Deletes what came before `before`. The newest row of each table stays: new ids count on from it,
 /// and those of the outbox are the cursors of clients.
 pub(super) fn forget(connection: &Connection, before: Timestamp) -> Result<usize, DbError> {
-    let mut deleted = 0;
+    let mut deleted = archive::forget_plain(connection, before)?;
     for Rule { table, came, over } in &RULES {
         let oldest = connection
             .prepare_cached(&format!("SELECT {came} FROM {table} ORDER BY id LIMIT 1"))?

@@ -120,36 +120,6 @@ fn a_branch_cut_off_by_a_crash_is_reported_once() {
 }
 
 #[test]
-fn the_window_moves_rarely_and_far() {
-    let (_folder, c) = conversations();
-    let mut starts = Vec::new();
-    for turn in 0..60 {
-        let history = c.history(&place().conversation, 20, 10_000).expect("read");
-        assert!(history.lines.len() <= 20, "{}", history.lines.len());
-        starts.push(history.lines.first().map_or(0, |line| line.id));
-        let lines =
-            vec![new_line(Role::User, &format!("q{turn}")), new_line(Role::Assistant, &format!("a{turn}"))];
-        c.commit_turn(
-            &place(),
-            TurnCommit { lines, window_start: history.next_start, ..TurnCommit::default() },
-        )
-        .expect("commit");
-    }
-    let moves = starts.windows(2).filter(|pair| pair[0] != pair[1]).count();
-    assert!(moves <= 60 / 5 + 1, "the window moved {moves} times in 60 turns");
-}
-
-#[test]
-fn long_lines_bound_the_window_too() {
-    let (_folder, c) = conversations();
-    let lines = (0..10).map(|n| new_line(Role::User, &format!("{n}{}", "x".repeat(400)))).collect();
-    c.commit_turn(&place(), TurnCommit { lines, ..TurnCommit::default() }).expect("commit");
-    let history = c.history(&place().conversation, 100, 500).expect("read");
-    assert!((1..=3).contains(&history.lines.len()), "{}", history.lines.len());
-    assert!(history.lines.last().is_some_and(|line| line.content.starts_with('9')));
-}
-
-#[test]
 fn records_come_back_in_order() {
     let (_folder, c) = conversations();
     let record = |number, step| Record { run: 4, number, step, payload: serde_json::json!({ "n": number }) };

@@ -22,9 +22,15 @@ pub fn begin_visit(
     message: &Inbound,
     now: Timestamp,
 ) -> Result<InboxId, DbError> {
-    let sql = "SELECT coalesce(max(id), 0) + 1 FROM conversation_messages";
-    let first = connection.query_row(sql, [], |row| row.get(0))?;
-    history::append(connection, place, &[], Some(first), now)?;
+    history::append(connection, place, &[], now)?;
+    let channel = place.conversation.as_str();
+    let sql = "UPDATE channels SET generation = generation + 1,
+                   window_start = (SELECT coalesce(max(id), 0) + 1 FROM conversation_messages) WHERE id = ?1";
+    connection.prepare_cached(sql)?.execute([channel])?;
+    // Nothing stands in front of a fresh window.
+    let sql =
+        "UPDATE conversation_summaries SET replaced_by = id WHERE channel_id = ?1 AND replaced_by IS NULL";
+    connection.prepare_cached(sql)?.execute([channel])?;
     inbox::insert(connection, message, now)?
         .ok_or_else(|| DbError::Refused(format!("{} was begun before", message.platform_id)))
 }
@@ -57,7 +63,7 @@ pub fn say(connection: &Connection, place: &Place, text: &str, now: Timestamp) -
         content: text.to_owned(),
         at: now,
     };
-    history::append(connection, place, &[line], None, now)?;
+    history::append(connection, place, &[line], now)?;
     outbox::insert(connection, place, &content, &[], now)
 }
 

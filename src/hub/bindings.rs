@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::BindingConfig;
+use crate::config::{BindingConfig, Config};
 use crate::id::AgentId;
 use crate::message::Inbound;
 
@@ -23,6 +23,12 @@ pub enum Refused {
 }
 
 impl Bindings {
+    /// Those of a config, with its default agent.
+    pub fn of(config: &Config) -> Self {
+        let agents = config.agents.iter().map(|agent| agent.id.clone());
+        Self::new(config.bindings.clone(), agents, config.default_agent())
+    }
+
     pub fn new(
         bindings: Vec<BindingConfig>,
         agents: impl IntoIterator<Item = AgentId>,

@@ -13,13 +13,14 @@ use crate::db::DbError;
 use crate::error::Fault;
 use crate::id::{AgentId, InboxId};
 use crate::message::{Accepted, Inbound, Intake, IntakeError, Lane, Taken};
+use crate::thread::Current;
 
 /// Messages that wait for their commit without a thread; one more is refused. Half of the database's
 /// queue, so that the processes that answer have the other half.
 const WAITING_MAX: usize = 128;
 
 pub struct AgentIntake {
-    bindings: Bindings,
+    bindings: Arc<Current<Bindings>>,
     agents: BTreeMap<AgentId, Conversations>,
     hub: Sender<Event>,
     stopping: Arc<AtomicBool>,
@@ -29,7 +30,7 @@ pub struct AgentIntake {
 impl AgentIntake {
     /// `stopping` refuses everything once it is set.
     pub fn new(
-        bindings: Bindings,
+        bindings: Arc<Current<Bindings>>,
         agents: BTreeMap<AgentId, Conversations>,
         hub: Sender<Event>,
         stopping: Arc<AtomicBool>,
@@ -42,7 +43,7 @@ impl AgentIntake {
         if self.stopping.load(Ordering::SeqCst) {
             return Err(Err(IntakeError::Stopping));
         }
-        let agent = match self.bindings.route(message) {
+        let agent = match self.bindings.get().route(message) {
             Ok(agent) => agent.clone(),
             Err(Refused::NotAddressed) => {
                 return Err(Ok(Accepted::Refused("the message does not name the agent")));

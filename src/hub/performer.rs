@@ -30,6 +30,9 @@ pub const QUEUE_UP: usize = 256;
 pub const QUEUE_INBOUND: usize = 64;
 /// Requests of the API.
 pub const QUEUE_COMMANDS: usize = 32;
+/// The parts of all agents, when the config was read again. A reload waits until the hub has taken it:
+/// what comes to the hub after that sees the new ones.
+pub const QUEUE_RELOADS: usize = 0;
 /// Messages on their way to one worker.
 const QUEUE_STEER: usize = 8;
 /// One turn of the loop should take far less than this.
@@ -41,15 +44,19 @@ const QUIET: Duration = Duration::from_secs(2);
 /// Tells an adapter that the outbox has something for it. Must not block.
 pub type Bell = Arc<dyn Fn(&ConversationId) + Send + Sync>;
 
+/// What the processes of each agent are made of. Replaced whole; who has the old ones keeps them.
+pub type Agents = BTreeMap<AgentId, Arc<AgentParts>>;
+
 pub struct Inputs {
     pub control: Receiver<Event>,
     pub up: Receiver<ProcessEvent>,
     pub inbound: Receiver<Event>,
     pub commands: Receiver<Command>,
+    pub reloads: Receiver<Agents>,
 }
 
 pub struct HubParts {
-    pub agents: BTreeMap<AgentId, Arc<AgentParts>>,
+    pub agents: Agents,
     pub bells: BTreeMap<InstanceId, Bell>,
     pub clock: SharedClock,
     pub inputs: Inputs,
@@ -134,29 +141,47 @@ fn kind_of(event: &Event) -> &'static str {
         Event::Looked { .. } => "a look at the jobs",
         Event::Timer => "a timer",
         Event::Stop => "a stop",
+        Event::Reloaded(_) => "a new config",
     }
 }
 
 impl Performer {
     /// Control first, then whatever comes; with a deadline, a timer event at the latest then.
-    fn next_event(&self, deadline: Option<Duration>) -> Event {
+    fn next_event(&mut self, deadline: Option<Duration>) -> Event {
         let inputs = &self.parts.inputs;
         if let Ok(event) = inputs.control.try_recv() {
             return event;
         }
         let wait = deadline.map(|at| at.saturating_sub(self.parts.clock.monotonic()));
         let timer = wait.map_or_else(never, |wait| at(Instant::now() + wait));
-        select! {
-            recv(inputs.control) -> event => event.unwrap_or(Event::Stop),
-            recv(inputs.up) -> event => event.map_or(Event::Timer, Event::Process),
-            recv(inputs.inbound) -> event => match event {
+        let agents = select! {
+            recv(inputs.control) -> event => return event.unwrap_or(Event::Stop),
+            recv(inputs.up) -> event => return event.map_or(Event::Timer, Event::Process),
+            recv(inputs.inbound) -> event => return match event {
                 Ok(event) if !self.draining => event,
                 // It stands in the inbox and is found at the next start; nobody may wait for us meanwhile.
                 _ => Event::Timer,
             },
-            recv(inputs.commands) -> command => command.map_or(Event::Timer, Event::Command),
-            recv(timer) -> _ => Event::Timer,
+            recv(inputs.commands) -> command => return command.map_or(Event::Timer, Event::Command),
+            recv(inputs.reloads) -> agents => agents,
+            recv(timer) -> _ => return Event::Timer,
+        };
+        match agents {
+            Ok(agents) => self.replace(agents),
+            Err(_) => {
+                // Nobody reads the config again any more: do not look here for ever.
+                self.parts.inputs.reloads = never();
+                Event::Timer
+            }
         }
+    }
+
+    /// From the next start on.
+    fn replace(&mut self, agents: Agents) -> Event {
+        let limits = |(id, parts): (&AgentId, &Arc<AgentParts>)| (id.clone(), parts.config.limits.clone());
+        let event = Event::Reloaded(agents.iter().map(limits).collect());
+        self.parts.agents = agents;
+        event
     }
 
     fn perform(&mut self, action: Action) {
@@ -209,6 +234,7 @@ impl Performer {
             ProcessKind::Channel => format!("chan:{}", process.number),
             ProcessKind::Branch => format!("branch:{}", process.number),
             ProcessKind::Worker => format!("worker:{}", process.number),
+            ProcessKind::Compactor => format!("compact:{}", process.number),
             ProcessKind::Ingestion => format!("ingest:{}", process.number),
         };
         match thread::spawn(name, move || thread.run()) {

@@ -2,10 +2,12 @@
 //! randomness; the same events give the same actions, which is what makes the simulation possible.
 
 mod board;
+mod compaction;
 mod ingestion;
 mod runs;
 
 pub use board::MAX_READY_TASKS;
+pub use compaction::{COMPACTION_REST, COMPACTION_TIMEOUT, COMPACTION_TRIES, MAX_COMPACTORS};
 pub use ingestion::{CHUNK_TIMEOUT, INGEST};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -24,6 +26,7 @@ use crate::error::Kind;
 use crate::event::{How, Origin, ProcessEvent, StopReason, What};
 use crate::id::{AgentId, ConversationId, InboxId, InstanceId, ProcessId, ProcessKind};
 use crate::message::Lane;
+use compaction::Compacting;
 use ingestion::Reading;
 use runs::{JobRun, MAX_RUN_RETRIGGERS, Watch};
 
@@ -89,6 +92,8 @@ pub enum Event {
     /// Some deadline may have come.
     Timer,
     Stop,
+    /// The config was read again: limits of agents from now on.
+    Reloaded(BTreeMap<AgentId, LimitsConfig>),
 }
 
 #[derive(Debug)]
@@ -151,6 +156,8 @@ enum TimerKey {
     /// When the run of a job has to be over.
     Run(Key),
     Tasks(AgentId),
+    /// The next try of a summary, or the end of a rest.
+    Compaction(AgentId, ConversationId),
     /// The next try of a chunk.
     Reading(AgentId),
     Stop,
@@ -211,6 +218,7 @@ struct Agent {
     overflowed: bool,
     watch: Watch,
     board: Board,
+    compacting: BTreeMap<ConversationId, Compacting>,
     reading: Option<Reading>,
 }
 
@@ -255,7 +263,19 @@ impl Hub {
             .map(|(id, limits, next_number)| {
                 let (ready, board, reading) = (VecDeque::new(), Board::default(), None);
                 let watch = Watch::default();
-                (id, Agent { limits, next_number, turns: 0, ready, overflowed: false, board, reading, watch })
+                let compacting = BTreeMap::new();
+                let agent = Agent {
+                    limits,
+                    next_number,
+                    turns: 0,
+                    ready,
+                    overflowed: false,
+                    board,
+                    compacting,
+                    reading,
+                    watch,
+                };
+                (id, agent)
             })
             .collect();
         Self {
@@ -290,6 +310,7 @@ impl Hub {
             Event::Looked { agent, look } => self.looked(&agent, look, now),
             Event::Timer => {}
             Event::Stop => self.stop(now),
+            Event::Reloaded(limits) => self.reloaded(limits, now),
         }
         self.run_timers(now);
         self.finish_stop();
@@ -304,6 +325,7 @@ impl Hub {
                 TimerKey::Schedule(agent) => self.look(&agent),
                 TimerKey::Run(key) => self.run_timed_out(&key, now),
                 TimerKey::Tasks(agent) => self.start_tasks(&agent, now),
+                TimerKey::Compaction(agent, conversation) => self.compaction_due(&agent, &conversation, now),
                 TimerKey::Reading(agent) => self.read_on(&agent, now),
                 TimerKey::Stop => self.stop_harder(now),
             }
@@ -383,10 +405,13 @@ impl Hub {
         self.start_ready(&key.0, now);
     }
 
-    /// An idle conversation costs nothing: the database knows it.
+    /// An idle conversation costs nothing: the database knows it. Its compactor works for nobody who waits.
     fn forget_idle(&mut self, key: &Key) {
         let here = |(id, process): (&ProcessKey, &Process)| {
-            id.0 == key.0 && process.conversation == key.1 && process.lane == key.2
+            id.0 == key.0
+                && process.conversation == key.1
+                && process.lane == key.2
+                && id.1.kind != ProcessKind::Compactor
         };
         if !self.processes.iter().any(here) {
             self.conversations.remove(key);
@@ -458,7 +483,7 @@ impl Hub {
         self.processes
             .iter()
             .filter(|(id, process)| id.0 == key.0 && process.conversation == key.1)
-            .filter(|(id, _)| id.1.kind != ProcessKind::Channel)
+            .filter(|(id, _)| id.1.kind.is_told_of())
             .map(|(id, process)| process.running(id.1, now))
             .collect()
     }
@@ -512,6 +537,7 @@ impl Hub {
             What::Status(status) => process.status = status,
             What::Scheduled => self.look(&key.0),
             What::Task(news) => self.on_news(&key.0, news, now),
+            What::Pressed { window, unread } => self.pressed(&key, window, unread, now),
             What::Waiting => {
                 process.waiting = true;
                 let conversation = (key.0.clone(), process.conversation.clone(), Lane::Talk);
@@ -542,6 +568,7 @@ impl Hub {
                 }
                 self.results_came(&conversation, now);
             }
+            ProcessKind::Compactor => self.compactor_ended(key, &conversation.1, how, now),
             ProcessKind::Ingestion => self.chunk_ended(key, how, now),
         }
         self.start_ready(&key.0, now);
@@ -687,7 +714,7 @@ impl Hub {
     }
 
     fn is_neighbour(&self, key: &ProcessKey, target: &ProcessKey) -> bool {
-        target.1.kind != ProcessKind::Channel && self.beside(key).any(|(id, _)| id == target)
+        target.1.kind.is_told_of() && self.beside(key).any(|(id, _)| id == target)
     }
 
     fn routable(&mut self, key: &ProcessKey, worker: ProcessId, now: Duration) -> Result<(), Refusal> {
@@ -764,6 +791,18 @@ impl Hub {
         }
     }
 
+    /// What runs keeps its deadline; what starts or begins to wait has the new one.
+    fn reloaded(&mut self, limits: BTreeMap<AgentId, LimitsConfig>, now: Duration) {
+        for (id, limits) in limits {
+            if let Some(agent) = self.agents.get_mut(&id) {
+                agent.limits = limits;
+                self.start_ready(&id, now);
+            }
+        }
+        // The zone and the policy of jobs may be others.
+        self.look_everywhere();
+    }
+
     fn stop(&mut self, now: Duration) {
         if self.stage != Stage::Running {
             return;
@@ -778,7 +817,7 @@ impl Hub {
         let idle: Vec<_> = self
             .processes
             .iter()
-            .filter(|(_, process)| process.waiting)
+            .filter(|(key, process)| process.waiting || key.1.kind == ProcessKind::Compactor)
             .map(|(key, _)| key.clone())
             .collect();
         for key in idle {

@@ -2,9 +2,10 @@
 //! which file waits for its next chunk. While a folder is empty, a look is one reading of it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, select};
+use crossbeam_channel::{Receiver, after, never, select};
 
 use super::folder::{Entry, Folder, Version};
 use super::store::Status;
@@ -14,7 +15,7 @@ use crate::clock::{SharedClock, Timestamp};
 use crate::config::IngestionConfig;
 use crate::error::log_line;
 use crate::id::AgentId;
-use crate::thread::{Cancel, contained};
+use crate::thread::{Cancel, Current, contained};
 
 /// A file with a chunk to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct Waiting {
 pub struct Watch {
     agent: AgentId,
     ingestion: Ingestion,
+    settings: Arc<Current<IngestionConfig>>,
+    /// As it was at the last look.
     config: IngestionConfig,
     known: BTreeMap<String, Known>,
     started: bool,
@@ -54,8 +57,11 @@ enum State {
 }
 
 impl Watch {
-    pub fn new(agent: AgentId, ingestion: Ingestion, config: IngestionConfig) -> Self {
-        Self { agent, ingestion, config, known: BTreeMap::new(), started: false, said: String::new() }
+    /// `settings` may be replaced; ring the bell then.
+    pub fn new(agent: AgentId, ingestion: Ingestion, settings: Arc<Current<IngestionConfig>>) -> Self {
+        let config = (*settings.get()).clone();
+        let (known, started, said) = (BTreeMap::new(), false, String::new());
+        Self { agent, ingestion, settings, config, known, started, said }
     }
 
     /// One look: at most one file is named.
@@ -211,8 +217,9 @@ impl Known {
     }
 }
 
-/// Looks until `cancel`: each folder in its own interval, and all of them when the bell rings. `offer`
-/// may block, but not longer than until `cancel`.
+/// Looks until `cancel`: each folder in its own interval, and all of them when the bell rings. Where
+/// ingestion is switched off, only the bell is waited for. `offer` may block, but not longer than until
+/// `cancel`.
 pub fn run(
     mut watches: Vec<Watch>,
     clock: &SharedClock,
@@ -220,12 +227,17 @@ pub fn run(
     cancel: &Cancel,
     offer: &dyn Fn(Waiting),
 ) {
-    let mut due = vec![Duration::ZERO; watches.len()];
+    let mut due = vec![Some(Duration::ZERO); watches.len()];
     let mut rung = false;
     while !cancel.is_cancelled() {
         for (watch, due) in watches.iter_mut().zip(&mut due) {
             let now = clock.monotonic();
-            if !rung && now < *due {
+            if !rung && due.is_none_or(|due| now < due) {
+                continue;
+            }
+            watch.config = (*watch.settings.get()).clone();
+            if !watch.config.enabled {
+                *due = None;
                 continue;
             }
             match contained(|| watch.look(clock.now(), now, cancel)) {
@@ -233,14 +245,17 @@ pub fn run(
                 Ok(None) => {}
                 Err(panic) => log::error!("looking at the files of agent {} broke: {panic}", watch.agent),
             }
-            *due = clock.monotonic() + watch.config.poll_interval;
+            *due = Some(clock.monotonic() + watch.config.poll_interval);
         }
-        let now = clock.monotonic();
-        let Some(next) = due.iter().min().map(|at| at.saturating_sub(now)) else { return };
+        let wait = due.iter().flatten().min().map(|at| at.saturating_sub(clock.monotonic()));
+        let next = wait.map_or_else(never, after);
         rung = select! {
-            recv(bell) -> rung => rung.is_ok(),
+            recv(bell) -> rung => match rung {
+                Ok(()) => true,
+                Err(_) => return, // nobody is there to be told
+            },
             recv(cancel.receiver()) -> _ => return,
-            default(next) => false,
+            recv(next) -> _ => false,
         };
     }
 }
@@ -278,7 +293,7 @@ mod tests {
 
     fn watch_of(ingestion: &Ingestion) -> Watch {
         let config = IngestionConfig { chunk_size: 10, poll_interval: EVERY, enabled: true };
-        Watch::new(AgentId::new("main"), ingestion.clone(), config)
+        Watch::new(AgentId::new("main"), ingestion.clone(), Arc::new(Current::new(config)))
     }
 
     impl Bench {

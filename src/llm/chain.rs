@@ -21,6 +21,7 @@ use super::error::LlmError;
 use super::lines::Lines;
 use super::provider::Providers;
 use super::scrub::Scrubber;
+use super::tokens::Calibration;
 use crate::clock::SharedClock;
 use crate::config::{OFFLINE_MODEL, ProviderConfig};
 use crate::error::{Fault, Kind, log_line};
@@ -46,6 +47,7 @@ pub(super) struct Shared {
     /// Models that answered a request for an event stream with something whole; from the
     /// configuration, so few.
     pub(super) never_streams: Mutex<HashSet<String>>,
+    pub(super) calibration: Calibration,
 }
 
 /// A configured model in a chain.
@@ -88,6 +90,8 @@ pub struct SpacebotModel {
     links: Arc<[Link]>,
     capabilities: ProviderCapabilities,
     rate_limit_cooldown: Duration,
+    /// The offline responder is the last link.
+    ends_offline: bool,
 }
 
 /// What one call carries from link to link.
@@ -105,7 +109,14 @@ impl SpacebotModel {
             Some((link, provider)) => shared.lines.describe(provider, &link.full_name, &link.name),
             None => shared.offline.capabilities().completion,
         };
-        Self { shared, links: links.into(), capabilities, rate_limit_cooldown }
+        Self { shared, links: links.into(), capabilities, rate_limit_cooldown, ends_offline: true }
+    }
+
+    /// The same chain without the offline responder at its end: for what only a language model can do.
+    #[must_use]
+    pub fn without_offline(self) -> Self {
+        let ends_offline = self.links.is_empty() && self.shared.tuning.offline_is_a_model;
+        Self { ends_offline, ..self }
     }
 
     /// `provider/model` of the first link.
@@ -143,6 +154,7 @@ impl SpacebotModel {
             }
             match self.ask(link, &mut call) {
                 Ok(response) => {
+                    self.shared.calibration.learn(&link.full_name, request, response.usage.input_tokens);
                     let model = link.full_name.clone();
                     return Ok(Reply { response, model, attempts: call.attempts, fell_back: index > 0 });
                 }
@@ -158,7 +170,11 @@ impl SpacebotModel {
             }
         }
         match first_failure {
-            Some(error) if error.is_for_the_caller() => Err(error),
+            Some(error) if error.is_for_the_caller() || !self.ends_offline => Err(error),
+            None if !self.ends_offline => {
+                let failure = self.reporter(OFFLINE_MODEL).failure(None, "no language model is configured");
+                Err(LlmError::NotConfigured(failure))
+            }
             failure => self.ask_offline(call, failure),
         }
     }

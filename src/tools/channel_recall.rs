@@ -1,4 +1,4 @@
-//! `channel_recall`: what was said in this or another conversation.
+//! `channel_recall`: what was said in this or another conversation, also long ago.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -23,6 +23,14 @@ struct Arguments {
     #[serde(default, deserialize_with = "number")]
     #[schemars(with = "Option<usize>")]
     limit: Option<usize>,
+    /// Only lines that hold all these words.
+    #[serde(default)]
+    #[schemars(with = "String", skip_serializing_if = "Option::is_none")]
+    query: Option<String>,
+    /// Only lines before this one: the number that an earlier answer gave as "earlier".
+    #[serde(default, deserialize_with = "number")]
+    #[schemars(with = "Option<usize>")]
+    before: Option<usize>,
 }
 
 pub struct ChannelRecall {
@@ -63,16 +71,23 @@ impl Tool for ChannelRecall {
     }
 
     fn call(&mut self, arguments: Value, _context: &mut ToolContext<'_>) -> Result<String, ToolError> {
-        let Arguments { channel, limit } = arguments_of(arguments)?;
+        let Arguments { channel, limit, query, before } = arguments_of(arguments)?;
         let failed = |error: crate::db::DbError| ToolError::Failed(error.to_string());
-        let Some(channel) = channel else {
-            let channels = self.conversations.channels(MAX_CHANNELS).map_err(failed)?;
-            return Ok(json!({ "channels": channels }).to_string());
+        let words: Vec<String> =
+            query.iter().flat_map(|query| query.split_whitespace()).map(str::to_owned).collect();
+        let channel = match channel {
+            Some(channel) => self.find(&channel)?,
+            None if !words.is_empty() => self.here.clone(),
+            None => {
+                let channels = self.conversations.channels(MAX_CHANNELS).map_err(failed)?;
+                return Ok(json!({ "channels": channels }).to_string());
+            }
         };
-        let channel = self.find(&channel)?;
         let limit = limit.unwrap_or(DEFAULT_LINES).clamp(1, MAX_LINES);
-        let lines = self.conversations.recall(&channel, limit).map_err(failed)?;
-        let lines: Vec<_> = lines
+        let before = before.map(|before| i64::try_from(before).unwrap_or(i64::MAX));
+        let found = self.conversations.find(&channel, &words, before, limit).map_err(failed)?;
+        let lines: Vec<_> = found
+            .lines
             .iter()
             .map(|line| {
                 let who = match line.role {
@@ -83,6 +98,10 @@ impl Tool for ChannelRecall {
                 json!({ "at": line.at.to_rfc3339(), "who": who, "text": line.content })
             })
             .collect();
-        Ok(json!({ "channel": channel.as_str(), "lines": lines }).to_string())
+        let mut answer = json!({ "channel": channel.as_str(), "lines": lines });
+        if let Some(earlier) = found.earlier {
+            answer["earlier"] = json!(earlier);
+        }
+        Ok(answer.to_string())
     }
 }

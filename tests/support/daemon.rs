@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub)] // every test file uses a part of this
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -68,21 +69,25 @@ impl Home {
 
     pub fn configure(&mut self, more: &str) {
         self.more = more.to_owned();
+        std::fs::write(self.config(), self.text(more)).unwrap();
+    }
+
+    /// The whole config with `more` in it.
+    pub fn text(&self, more: &str) -> String {
         // Tests of something else do without the model: loading it takes longer than most of them.
         let embedding =
             if more.contains("[memory.embedding]") { "" } else { "[memory.embedding]\nenabled = false\n" };
-        let text = format!(
+        format!(
             "{more}\n{embedding}[messaging.webhook]\nport = {}\n[api]\nport = {}\n",
             self.webhook, self.api
-        );
-        std::fs::write(self.config(), text).unwrap();
+        )
     }
 
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    fn config(&self) -> PathBuf {
+    pub fn config(&self) -> PathBuf {
         self.folder.join("config.toml")
     }
 
@@ -99,12 +104,23 @@ impl Home {
     }
 
     pub fn start(&self) -> Daemon<'_> {
-        let mut child = self
-            .command(&["run", "--no-chat"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        self.begin(self.command(&["run", "--no-chat"]))
+    }
+
+    /// As [`Home::start`], by another program that ends in becoming the one which it is given, and with
+    /// a socket on which the daemon tells systemd what it does.
+    pub fn start_by(&self, program: &[&str], notify: &Path) -> Daemon<'_> {
+        let own = self.command(&["run", "--no-chat"]);
+        let mut words = program.iter().map(OsStr::new).chain([own.get_program()]).chain(own.get_args());
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).env_clear().env("NOTIFY_SOCKET", notify);
+        command.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        self.begin(command)
+    }
+
+    fn begin(&self, mut command: Command) -> Daemon<'_> {
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let ready = lines.any(|line| line.is_ok_and(|line| line.starts_with("agent:")));
         if !ready {

@@ -10,7 +10,7 @@ pub const FLOORS: [&[&str]; 9] = [
     &["allocator", "error", "id", "clock", "text", "thread"],
     &["message", "event", "effect", "command", "turn"],
     &["config"],
-    &["db", "http", "exec", "prompts", "secrets"],
+    &["db", "http", "exec", "prompts", "secrets", "watch"],
     &[
         "llm",
         "memory",

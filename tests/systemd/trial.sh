@@ -98,6 +98,10 @@ echo "booted: $(in_it systemctl --version | head -1), $(in_it bwrap --version)"
 within 'case $(state ActiveState) in active) true ;; *) [ "$(state NRestarts)" != 0 ] ;; esac' || true
 echo "state: $(state ActiveState), restarts: $(state NRestarts), status: $(state ExecMainStatus)"
 in_it spacebot chat --once "run id -un; touch made; ls; ls -d /proc/self; ls /run/spacebot-proc /var/lib/spacebot/agents/main/data" 2>&1 | sed 's/^/answer: /' || true
+in_it sh -c 'mkdir -p /etc/spacebot; printf "[defaults]\nmax_turns = 7\n[api]\nport = 19899\n" >/etc/spacebot/config.toml'
+in_it timeout $deadline systemctl reload spacebot && echo "reload: done"
+within 'in_it grep -q "in force from now on" /log && [ "$(state ActiveState)" = active ]' || true
+echo "state after the reload: $(state ActiveState), $(state StatusText), restarts: $(state NRestarts)"
 in_it timeout $deadline systemctl stop spacebot || true
 echo "stopped: $(state Result)"
 in_it cat /log 2>/dev/null | sed 's/^/log: /'

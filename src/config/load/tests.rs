@@ -1,5 +1,6 @@
 //! What the fixtures of `tests/config.rs` do not show: the document and the reader know the same keys.
 
+use super::super::OFFLINE_MODEL;
 use super::*;
 
 struct Variables(&'static [(&'static str, &'static str)]);
@@ -25,7 +26,7 @@ const EVERY_TABLE: &str = r#"
 "#;
 
 /// Keys that stand in the document as tables of their own, not as rows.
-const TABLES: [&str; 17] = [
+const TABLES: [&str; 18] = [
     "schedule",
     "llm",
     "provider",
@@ -43,6 +44,7 @@ const TABLES: [&str; 17] = [
     "memory",
     "embedding",
     "working_memory",
+    "compaction",
 ];
 
 #[test]

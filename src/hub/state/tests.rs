@@ -1,5 +1,6 @@
 //! The hub's rules, one by one, without a thread.
 
+mod compaction;
 mod runs;
 
 use super::*;
@@ -154,6 +155,38 @@ fn turns_over_the_limit_wait_in_order() {
     assert_eq!(bench.one().place.conversation.as_str(), "c");
     bench.turned(running[1].process, 2);
     assert_eq!(bench.one().place.conversation.as_str(), "d");
+}
+
+#[test]
+fn new_limits_hold_for_what_starts_and_waiting_turns_start_at_once() {
+    let mut bench = bench(LimitsConfig { max_concurrent_turns: 1, ..LimitsConfig::default() });
+    let first = bench.message("a", 1).message("b", 2).message("c", 3).one();
+    let more = LimitsConfig {
+        max_concurrent_turns: 2,
+        max_concurrent_branches: 1,
+        branch_timeout: Duration::from_secs(7),
+        ..LimitsConfig::default()
+    };
+    let branch = || Ask::Branch { description: "think".to_owned() };
+    bench.ask(first.process, branch());
+    bench.started();
+    let unknown = (AgentId::new("nobody"), LimitsConfig::default());
+    bench.event(Event::Reloaded([(AgentId::new(MAIN), more), unknown].into()));
+    let second = bench.one();
+    assert_eq!(second.place.conversation.as_str(), "b");
+    let refused = bench.ask(first.process, branch()).try_recv();
+    assert!(matches!(refused, Ok(Answer::Refused(Refusal::Limit { limit: 1, .. }))), "{refused:?}");
+    bench.ask(second.process, branch());
+    let young = bench.one();
+    bench.wait(7_000);
+    assert_eq!(bench.cancelled(), [(young.process, StopReason::Timeout)], "the older one keeps its time");
+    // Fewer: what runs runs on, and nothing starts before there is room again.
+    let fewer = LimitsConfig { max_concurrent_turns: 1, ..LimitsConfig::default() };
+    bench.event(Event::Reloaded([(AgentId::new(MAIN), fewer)].into()));
+    bench.turned(first.process, 1);
+    assert!(bench.started().is_empty());
+    bench.turned(second.process, 2);
+    assert_eq!(bench.one().place.conversation.as_str(), "c");
 }
 
 #[test]

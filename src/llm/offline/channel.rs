@@ -191,7 +191,7 @@ impl<'a> Plan<'a> {
         let parts = turn::read(prompt);
         let status = parts.iter().filter_map(|part| match part {
             Part::Status(text) => Some(text.as_str()),
-            Part::Said { .. } | Part::Result { .. } | Part::Recent(_) => None,
+            Part::Said { .. } | Part::Result { .. } | Part::Summary { .. } | Part::Recent(_) => None,
         });
         let status = status.collect::<Vec<_>>().join("\n");
         let mut plan = Self { table, request, clock, status, items: Vec::new(), work: 0 };
@@ -203,7 +203,7 @@ impl<'a> Plan<'a> {
                     plan.say(fill(&table.channel.empty_result, &[("task", &task)]));
                 }
                 Part::Result { text, .. } => plan.say(text.trim().to_owned()),
-                Part::Recent(_) | Part::Status(_) => {}
+                Part::Summary { .. } | Part::Recent(_) | Part::Status(_) => {}
             }
         }
         if plan.items.is_empty() {

@@ -1,0 +1,266 @@
+//! The compactor: plain code that watches how full the window of a conversation is. It may have one
+//! summary made, by one call of a model without tools, on a thread of its own; no turn waits for that.
+//! First the summary, then the swap; only in an emergency the oldest lines leave without one.
+
+mod decide;
+mod extraction;
+mod words;
+
+use std::sync::OnceLock;
+
+use rig_agent::run::RunSpec;
+use rig_core::completion::{Message, ToolDefinition};
+use serde_json::json;
+
+use super::AgentParts;
+use super::driver::{Conduct, Counts, Driver, Ended};
+use super::job::Job;
+use super::journal::RunJournal;
+use super::link::{Link, ProcessDesk};
+use super::toolbox::Toolbox;
+use crate::conversation::{Change, History, InPlace, Record, Step as Recorded, Window};
+use crate::db::DbError;
+use crate::error::{Fault, Kind};
+use crate::event::{How, Origin, What};
+use crate::id::{ConversationId, ProcessKind};
+use crate::prompts::{self, Template};
+use crate::text;
+use decide::{Bounds, Step, step};
+
+pub(super) use extraction::{close as close_extraction, run as extract};
+pub(super) use words::fenced;
+
+/// Emergencies that one turn or one process clears. The first leaves none; a further one comes when
+/// somebody else has moved the window meanwhile, or it held more lines than are weighed at once.
+const EMERGENCIES_MAX: usize = 8;
+/// A word takes more than a token: what a summary is asked to have, in percent of its tokens.
+const WORDS_PERCENT: usize = 70;
+/// Bytes of a summary for each of its tokens; a longer one is cut.
+const BYTES_PER_TOKEN: usize = 5;
+
+impl Bounds {
+    fn of(parts: &AgentParts, tries: u32) -> Self {
+        let (config, limits) = (&parts.config, &parts.config.limits);
+        Self {
+            context_window: limits.context_window,
+            max_lines: limits.history_messages,
+            config: config.compaction.clone(),
+            factor: parts.llm.token_factor(&config.routing, ProcessKind::Channel),
+            has_model: parts.llm.has_model(&config.routing, ProcessKind::Compactor),
+            tries,
+        }
+    }
+}
+
+/// What a turn sees. Where it begins too full (a crash, another config, a silent channel), the oldest
+/// lines leave first: without a model, so that nobody waits.
+pub(super) fn history(parts: &AgentParts, conversation: &ConversationId) -> Result<History, DbError> {
+    let (bounds, most) = (Bounds::of(parts, 0), parts.config.limits.history_messages);
+    for _ in 0..EMERGENCIES_MAX {
+        let history = parts.conversations.history(conversation, most)?;
+        if !history.overflows && !bounds.is_emergency(history.lines.len(), history.tokens()) {
+            return Ok(history);
+        }
+        let window = parts.conversations.window(conversation)?;
+        let Some(Step::Drop { lines }) = step(&window, &bounds) else { return Ok(history) };
+        drop_oldest(parts, conversation, &window, lines)?;
+    }
+    parts.conversations.history(conversation, most)
+}
+
+/// After a turn: tells the hub when there is something to do about the window.
+pub(super) fn check(parts: &AgentParts, job: &Job, link: &Link<'_>) {
+    match is_pressed(parts, &job.place.conversation) {
+        Ok((false, false)) => {}
+        Ok((window, unread)) => (link.up)(What::Pressed { window, unread }),
+        Err(error) => log::warn!("the window of {} was not weighed: {error}", job.place.conversation),
+    }
+}
+
+/// Whether there is something to do about the window, and whether memories are to be taken.
+fn is_pressed(parts: &AgentParts, conversation: &ConversationId) -> Result<(bool, bool), DbError> {
+    let window = parts.conversations.window(conversation)?;
+    Ok((step(&window, &Bounds::of(parts, 0)).is_some(), is_unread(parts, conversation)?))
+}
+
+/// Memories are to be taken from what has left the window.
+fn takes_memories(parts: &AgentParts) -> bool {
+    let config = &parts.config;
+    config.compaction.extract_memories && parts.llm.has_model(&config.routing, ProcessKind::Branch)
+}
+
+fn is_unread(parts: &AgentParts, conversation: &ConversationId) -> Result<bool, DbError> {
+    Ok(takes_memories(parts) && parts.conversations.any_unread(conversation)?)
+}
+
+/// One process: clears an emergency, or has one summary made.
+pub(super) fn run(parts: &AgentParts, job: &Job, tries: u32, link: &Link<'_>) -> How {
+    match one_step(parts, job, &Bounds::of(parts, tries), link) {
+        Ok(how) => how,
+        Err(error) => How::Failed(error.kind(), error.to_string()),
+    }
+}
+
+fn one_step(parts: &AgentParts, job: &Job, bounds: &Bounds, link: &Link<'_>) -> Result<How, DbError> {
+    let conversation = &job.place.conversation;
+    for _ in 0..EMERGENCIES_MAX {
+        if link.cancel.is_cancelled() {
+            return Ok(How::Cancelled);
+        }
+        let window = parts.conversations.window(conversation)?;
+        match step(&window, bounds) {
+            Some(Step::Drop { lines }) => {
+                drop_oldest(parts, conversation, &window, lines)?;
+            }
+            Some(step) => return summarise(parts, job, bounds, link, &window, step),
+            None => break,
+        }
+    }
+    ended(parts, conversation, bounds)
+}
+
+fn ended(parts: &AgentParts, conversation: &ConversationId, bounds: &Bounds) -> Result<How, DbError> {
+    let window = parts.conversations.window(conversation)?;
+    let again = step(&window, bounds).is_some();
+    Ok(How::Compacted { again, unread: is_unread(parts, conversation)? })
+}
+
+/// The oldest lines leave without a summary; one may follow where a model can make it.
+fn drop_oldest(
+    parts: &AgentParts,
+    conversation: &ConversationId,
+    window: &Window,
+    lines: usize,
+) -> Result<bool, DbError> {
+    let leaving = parts.conversations.leaving(conversation, window, lines)?;
+    let awaited = parts.llm.has_model(&parts.config.routing, ProcessKind::Compactor);
+    let unread = takes_memories(parts);
+    log::info!("{conversation}: the window is full, {lines} messages leave it");
+    let change = Change::Swap { leaving, in_place: InPlace::Marker { awaited }, unread };
+    parts.conversations.change_window(conversation, change, Vec::new())
+}
+
+/// The words for the model, and what becomes of its answer.
+struct Plan {
+    words: String,
+    /// What is made shorter is made of summaries.
+    rolls: bool,
+    change: Box<dyn FnOnce(String) -> Change>,
+}
+
+fn summarise(
+    parts: &AgentParts,
+    job: &Job,
+    bounds: &Bounds,
+    link: &Link<'_>,
+    window: &Window,
+    step: Step,
+) -> Result<How, DbError> {
+    let conversation = &job.place.conversation;
+    let Some(plan) = plan(parts, conversation, bounds, window, step)? else {
+        return ended(parts, conversation, bounds);
+    };
+    let (text, records) = match ask(parts, job, bounds, link, &plan) {
+        Ok(asked) => asked,
+        Err(how) => return Ok(how),
+    };
+    if parts.conversations.change_window(conversation, (plan.change)(text), records)? {
+        ended(parts, conversation, bounds)
+    } else {
+        let reason = "the window has moved while it was summarised; the summary is thrown away".to_owned();
+        Ok(How::Failed(Kind::Transient, reason))
+    }
+}
+
+fn plan(
+    parts: &AgentParts,
+    conversation: &ConversationId,
+    bounds: &Bounds,
+    window: &Window,
+    step: Step,
+) -> Result<Option<Plan>, DbError> {
+    let (generation, name) = (window.generation, &parts.config.display_name);
+    Ok(match step {
+        Step::Drop { .. } => None,
+        Step::Summarise { lines } => {
+            let leaving = parts.conversations.leaving(conversation, window, lines)?;
+            let words = words::of_lines(&leaving.lines, name, bounds.input_tokens());
+            let unread = takes_memories(parts);
+            let change = move |text| Change::Swap { leaving, in_place: InPlace::Summary(text), unread };
+            Some(Plan { words, rolls: false, change: Box::new(change) })
+        }
+        Step::Fill { summary } => {
+            let Some(marker) = window.summaries.iter().find(|one| one.id == summary) else { return Ok(None) };
+            let lines = parts.conversations.lines(conversation, marker.first_line, marker.last_line)?;
+            let words = words::of_lines(&lines, name, bounds.input_tokens());
+            let change = move |text| Change::Fill { generation, summary, text };
+            Some(Plan { words, rolls: false, change: Box::new(change) })
+        }
+        Step::Roll { several } => {
+            let of_these = window.summaries.iter().filter(|one| several.contains(&one.id));
+            let words = words::of_summaries(of_these);
+            let change = move |text| Change::Roll { generation, several, text };
+            Some(Plan { words, rolls: true, change: Box::new(change) })
+        }
+    })
+}
+
+/// One call without tools. Whatever is no text is a failure, and then nothing changes.
+fn ask(
+    parts: &AgentParts,
+    job: &Job,
+    bounds: &Bounds,
+    link: &Link<'_>,
+    plan: &Plan,
+) -> Result<(String, Vec<Record>), How> {
+    let words = bounds.summary_tokens() * WORDS_PERCENT / 100;
+    let context = json!({ "name": parts.config.display_name, "rolls": plan.rolls, "words": words });
+    let preamble = prompts::render(Template::Compactor, &context)
+        .map_err(|error| How::Failed(error.kind(), error.to_string()))?;
+    let mut journal = RunJournal::new(&parts.conversations, job.process.number);
+    journal.add(
+        Recorded::Start,
+        json!({ "kind": "compactor", "conversation": job.place.conversation.as_str(), "prompt": plan.words }),
+    );
+    let mut driver = Driver {
+        link,
+        model: parts.llm.model_for(&parts.config.routing, ProcessKind::Compactor).without_offline(),
+        toolbox: Toolbox::new(Vec::new(), &NO_DEFINITIONS),
+        desk: ProcessDesk::new(link, Origin::default()),
+        journal,
+        spec: RunSpec { preamble: Some(preamble), max_turns: Some(1), ..RunSpec::new() },
+        counts: Counts { max_model_calls: 1, ..Counts::default() },
+    };
+    let (ended, _) = driver.drive(Message::user(&plan.words), Vec::new(), &mut Silent);
+    let answer = match ended {
+        Ended::Text(answer) if !answer.trim().is_empty() => answer,
+        Ended::Cancelled => return Err(How::Cancelled),
+        Ended::Failed(kind, reason) => return Err(How::Failed(kind, reason)),
+        Ended::Text(_) | Ended::Tools | Ended::Limit => {
+            return Err(How::Failed(Kind::Transient, "the model gave no summary".to_owned()));
+        }
+    };
+    let most = bounds.summary_tokens() * BYTES_PER_TOKEN;
+    let summary = text::shorten(answer.trim(), most).into_owned();
+    driver.journal.add(Recorded::End, json!({ "bytes": summary.len() }));
+    Ok((summary, driver.journal.take()))
+}
+
+static NO_DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
+
+/// Ends with the first text.
+struct Silent;
+
+impl Conduct for Silent {
+    fn on_text(&mut self, _text: &str, _desk: &mut ProcessDesk<'_>) -> Option<String> {
+        None
+    }
+
+    fn on_tools(&mut self, _desk: &mut ProcessDesk<'_>) -> bool {
+        false
+    }
+
+    fn next_message(&mut self) -> Option<String> {
+        None
+    }
+}

@@ -1,0 +1,120 @@
+//! A silent branch over what has left a window: it saves what is worth keeping, and says nothing to
+//! anybody. One archive at a time, oldest first; what a crash cuts off is read again.
+
+use std::sync::OnceLock;
+
+use rig_agent::run::RunSpec;
+use rig_core::completion::{Message, ToolDefinition};
+use serde_json::json;
+
+use super::decide::Bounds;
+use super::{Silent, is_unread, takes_memories, words};
+use crate::agent::driver::{Counts, Driver, Ended};
+use crate::agent::job::Job;
+use crate::agent::journal::RunJournal;
+use crate::agent::link::{Link, ProcessDesk};
+use crate::agent::toolbox::Toolbox;
+use crate::agent::{AgentParts, happening};
+use crate::conversation::{Step, Unread};
+use crate::db::DbError;
+use crate::error::{Fault, Kind};
+use crate::event::{How, Origin, StopReason};
+use crate::id::ProcessKind;
+use crate::memory::Origin as MemoryOrigin;
+use crate::prompts::{self, PromptError, Template};
+use crate::tools::{self, Tool};
+
+#[derive(Debug, thiserror::Error)]
+enum ExtractionError {
+    #[error("{0}")]
+    Database(#[from] DbError),
+    #[error("{0}")]
+    Prompt(#[from] PromptError),
+}
+
+impl Fault for ExtractionError {
+    fn kind(&self) -> Kind {
+        match self {
+            ExtractionError::Database(error) => error.kind(),
+            ExtractionError::Prompt(error) => error.kind(),
+        }
+    }
+}
+
+pub(in crate::agent) fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
+    match read_one(parts, job, link) {
+        Ok(how) => how,
+        Err(error) => How::Failed(error.kind(), error.to_string()),
+    }
+}
+
+fn read_one(parts: &AgentParts, job: &Job, link: &Link<'_>) -> Result<How, ExtractionError> {
+    let conversation = &job.place.conversation;
+    let unread = if takes_memories(parts) { parts.conversations.unread(conversation)? } else { None };
+    let Some(Unread { archive, lines }) = unread else {
+        return Ok(How::Compacted { again: false, unread: false });
+    };
+    let limits = &parts.config.limits;
+    let context = json!({ "name": parts.config.display_name, "max_turns": limits.branch_max_turns });
+    let words = words::of_lines(&lines, &parts.config.display_name, Bounds::of(parts, 0).input_tokens());
+    let mut journal = RunJournal::new(&parts.conversations, job.process.number);
+    let start = json!({ "kind": "extraction", "conversation": conversation.as_str(), "archive": archive });
+    journal.add(Step::Start, start);
+    let mut driver = Driver {
+        link,
+        model: parts.llm.model_for(&parts.config.routing, ProcessKind::Branch).without_offline(),
+        toolbox: Toolbox::new(extraction_tools(parts, job), &DEFINITIONS),
+        desk: ProcessDesk::new(link, Origin::default()),
+        journal,
+        spec: RunSpec {
+            preamble: Some(prompts::render(Template::Extraction, &context)?),
+            max_turns: Some(limits.branch_max_turns + 1),
+            ..RunSpec::new()
+        },
+        counts: Counts { max_model_calls: limits.branch_max_turns, ..Counts::default() },
+    };
+    let (ended, _) = driver.drive(Message::user(words), Vec::new(), &mut Silent);
+    let failed = match ended {
+        Ended::Cancelled if link.stop_reason() == StopReason::Timeout => {
+            Some((Kind::Transient, "taking memories took too long".to_owned()))
+        }
+        Ended::Cancelled => return Ok(How::Cancelled),
+        Ended::Failed(kind, reason) => Some((kind, reason)),
+        Ended::Text(_) | Ended::Tools | Ended::Limit => None,
+    };
+    let calls = driver.counts.model_calls;
+    driver.journal.add(Step::End, json!({ "taken": failed.is_none(), "model_calls": calls }));
+    parts.conversations.end_reading(archive, failed.is_none(), driver.journal.take())?;
+    if let Err(error) = parts.memory.maintain(parts.conversations.now()) {
+        log::warn!("the memory index was not tended: {error}");
+    }
+    match failed {
+        Some((kind, reason)) => Ok(How::Failed(kind, reason)),
+        None => Ok(How::Compacted { again: false, unread: is_unread(parts, conversation)? }),
+    }
+}
+
+/// The thread broke: that is a try as well.
+pub(in crate::agent) fn close(parts: &AgentParts, job: &Job, sentence: &str) -> How {
+    let unread = parts.conversations.unread(&job.place.conversation);
+    let noted = unread.and_then(|unread| match unread {
+        Some(unread) => parts.conversations.end_reading(unread.archive, false, Vec::new()),
+        None => Ok(()),
+    });
+    if let Err(error) = noted {
+        log::warn!("a try to take memories was not noted: {error}");
+    }
+    How::Panicked(sentence.to_owned())
+}
+
+/// See [`Toolbox::new`].
+static DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
+
+fn extraction_tools(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
+    let origin = MemoryOrigin { conversation: job.place.conversation.clone(), process: job.process };
+    let event = happening::memory_saved(parts, job);
+    vec![
+        Box::new(tools::memory_save::MemorySave::new(parts.memory.clone(), origin).with_event(event)),
+        Box::new(tools::memory_recall::MemoryRecall::new(parts.memory.clone())),
+    ]
+}

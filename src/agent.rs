@@ -13,6 +13,7 @@ mod journal;
 mod link;
 mod prompt;
 mod recent;
+mod schedule;
 mod status;
 mod toolbox;
 mod transcript;
@@ -21,9 +22,10 @@ mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use job::{Job, Running, Turn, Work};
+pub use job::{Job, RunEnd, Running, Turn, Work};
 pub use link::Link;
 pub use prompt::AgentPrompts;
+pub use schedule::{Look, Run, end_cut_off_runs, look};
 pub use worker::WorkerState;
 
 use crate::config::{AgentConfig, LimitsConfig, WorkingMemoryConfig};
@@ -90,7 +92,8 @@ pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
     match &job.work {
         Work::Turn(turn) => {
             let how = channel::turn(parts, job, turn, link);
-            if matches!(how, How::Turned { .. }) {
+            // The channel of a job is gone when its run is over.
+            if matches!(how, How::Turned { .. }) && turn.execution.is_none() {
                 compactor::check(parts, job, link);
             }
             if job.process.number.is_multiple_of(TURNS_PER_TIDYING)
@@ -110,6 +113,7 @@ pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
         Work::Compaction { tries } => compactor::run(parts, job, *tries, link),
         Work::Extraction => compactor::extract(parts, job, link),
         Work::Chunk { file } => ingestion::run(parts, job, file, link),
+        Work::RunEnd { execution, end } => schedule::finish(parts, job, *execution, end, link),
     }
 }
 

@@ -92,6 +92,7 @@ pub(crate) struct Daemon {
     adapters: Vec<Adapter>,
     ingest: Ingest,
     reload: Reload,
+    clock_watch: (Cancel, Option<JoinHandle<()>>),
     /// Held as long as the daemon lives, so that a second one refuses the same data folder.
     _lock: Flock<File>,
 }
@@ -150,6 +151,9 @@ impl Daemon {
             stopping,
         };
         let hub = start_hub(parts)?;
+        // Both ends of this exist, and the hub is the receiver: what is due is looked for now.
+        inbound.send(Event::ClockChanged).ok();
+        let clock_watch = watch_clock(&inbound);
         for event in ground.found {
             // The hub is the receiver and has just been started.
             inbound.send(event).ok();
@@ -157,7 +161,18 @@ impl Daemon {
         let Ground { agents, databases, files, clock, .. } = ground;
         let now = InForce { config: config.clone(), agents: agents.clone(), files };
         let reload = Reload::start(options, clock, now, readers)?;
-        Ok(Self { control, hub, agents, databases, server, adapters, ingest, reload, _lock: lock })
+        Ok(Self {
+            control,
+            hub,
+            agents,
+            databases,
+            server,
+            adapters,
+            ingest,
+            reload,
+            clock_watch,
+            _lock: lock,
+        })
     }
 
     /// Reads the operator's files again, soon.
@@ -173,6 +188,9 @@ impl Daemon {
         if !hub_ended {
             log::error!("the hub panicked");
         }
+        let (watch, thread) = self.clock_watch;
+        watch.cancel();
+        threads.extend(thread);
         for adapter in self.adapters {
             flush(&adapter, &self.agents);
             adapter.cancel.cancel();
@@ -257,6 +275,13 @@ impl Ground {
             workspace: Arc::new(workspace),
             sandbox: Arc::new(sandbox),
         };
+        let cut_off = agent::end_cut_off_runs(&parts).map_err(|error| fault("jobs", &error))?;
+        if cut_off > 0 {
+            log::warn!(
+                "agent {}: {cut_off} jobs were running when the daemon stopped; they are not run again",
+                agent.id
+            );
+        }
         self.found.extend(hub::ready_tasks(&agent.id, &parts).map_err(|error| fault("tasks", &error))?);
         self.agents.insert(agent.id.clone(), Arc::new(parts));
         Ok(())
@@ -421,6 +446,14 @@ fn start_hub(parts: HubParts) -> Result<JoinHandle<()>, StartError> {
     let (every, mut watchdog) = (watchdog_interval(), Watchdog { databases });
     let body = move || hub::run(Hub::new(state), parts, every, || watchdog.tick());
     thread::spawn("hub", body).map_err(|error| StartError::io("hub thread", &error))
+}
+
+/// Without it, a clock that is set is noticed at the next slot by the old one.
+fn watch_clock(hub: &Sender<Event>) -> (Cancel, Option<JoinHandle<()>>) {
+    let cancel = Cancel::new();
+    let watch = hub::watch_clock(hub.clone(), &cancel);
+    let watch = watch.inspect_err(|error| log::warn!("changes of the clock will not be noticed: {error}"));
+    (cancel, watch.ok())
 }
 
 /// Half of what systemd allows, as sd_watchdog_enabled(3) advises.

@@ -2,6 +2,7 @@
 
 pub mod arguments;
 pub mod chat;
+pub mod cron;
 pub mod ingest;
 pub mod logger;
 pub mod memory;

@@ -17,6 +17,7 @@ mod processes;
 mod retention;
 mod runs;
 mod settings;
+mod visit;
 mod window;
 
 use std::sync::Arc;
@@ -35,10 +36,11 @@ pub use archive::Found;
 pub use compaction::{Change, InPlace, Leaving, Unread};
 pub use day::{Day, DayRun, DayTalk};
 pub use explain::{Answer, Explanation, Run};
-pub use history::{Active, History, Line, NewLine, Role};
+pub use history::{Active, History, Line, NewLine, Role, place};
 pub use journal::{Record, Step};
 pub use runs::{BranchEnd, CutOff, Outcome, RunSummary, WaitingResult, WorkerEnd};
 pub use settings::ResponseMode;
+pub use visit::{SCHEDULED, begin_visit, end_visit, last_written, say};
 pub use window::{Summary, Weight, Window};
 
 /// Everything that is stored about the conversations of one agent.

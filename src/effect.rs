@@ -17,6 +17,10 @@ pub enum Effect {
     Status { text: String },
     /// What a worker's work came to; opens the outcome gate.
     Outcome { text: String, success: bool },
+    /// What a job has to say to the conversation that it was made for; the last one counts.
+    Deliver { content: String },
+    /// The schedule has changed: look what is due.
+    Scheduled,
     /// The task board has changed; told after the commit.
     #[serde(skip)]
     Task(TaskNews),

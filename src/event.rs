@@ -7,7 +7,7 @@ use crossbeam_channel::Sender;
 
 use crate::effect::{Answer, Ask, TaskNews};
 use crate::error::Kind;
-use crate::id::{AgentId, InboxId, InstanceId, ProcessId};
+use crate::id::{AgentId, ConversationId, InboxId, InstanceId, ProcessId};
 use crate::message::Inbound;
 
 /// An inbound message with its place in the inbox.
@@ -50,6 +50,8 @@ pub enum What {
     Asked { ask: Ask, origin: Origin, answer: Sender<Answer> },
     /// A line for the status block.
     Status(String),
+    /// The agent's jobs have changed.
+    Scheduled,
     /// The task board has changed.
     Task(TaskNews),
     /// There is something to do about the `window` of the conversation, or memories are to be taken from
@@ -80,6 +82,8 @@ pub enum How {
     },
     /// A chunk of a file is in, or one more try of it has failed; either stands in the database.
     Ingested(Ingested),
+    /// The run of a job has ended; what it had to say waits there.
+    Delivered(Option<(InstanceId, ConversationId)>),
     Cancelled,
     /// Its work was gone before it began; nothing was written.
     Idle,

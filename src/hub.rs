@@ -3,12 +3,14 @@
 //! [`state::Hub`] decides and does nothing; [`performer`] does and decides nothing.
 
 pub mod bindings;
+mod clock_watch;
 mod intake;
 mod outbox;
 mod performer;
 pub mod state;
 mod timers;
 
+pub use clock_watch::watch_clock;
 pub use intake::AgentIntake;
 pub use outbox::{AgentOutbox, MAX_AGENTS};
 pub use performer::{

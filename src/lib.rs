@@ -30,6 +30,7 @@ pub mod watch;
 
 // Floor 4: services.
 pub mod conversation;
+pub mod cron;
 pub mod identity;
 pub mod ingest;
 pub mod llm;

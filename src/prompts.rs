@@ -15,6 +15,7 @@ pub use overrides::{OverrideError, Overrides};
 /// Templates with placeholders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Template {
+    Scheduled,
     Channel,
     Branch,
     Worker,
@@ -43,9 +44,10 @@ macro_rules! commands {
 const COMMANDS: [(Template, &str, &str); 9] =
     commands!["help", "status", "tasks", "approve", "today", "digest", "whoami", "agent_id", "mode"];
 
-const TEMPLATES: [(Template, &str, &str); 10] = [
+const TEMPLATES: [(Template, &str, &str); 11] = [
     (Template::Channel, "channel", include_str!("../prompts/en/channel.md.j2")),
     (Template::Branch, "branch", include_str!("../prompts/en/branch.md.j2")),
+    (Template::Scheduled, "scheduled", include_str!("../prompts/en/scheduled.md.j2")),
     (Template::Worker, "worker", include_str!("../prompts/en/worker.md.j2")),
     (Template::Ingestion, "ingestion", include_str!("../prompts/en/ingestion.md.j2")),
     (
@@ -74,6 +76,7 @@ const TOOLS: &[(&str, &str)] = tool_descriptions![
     "branch",
     "cancel",
     "channel_recall",
+    "cron",
     "file_edit",
     "file_list",
     "file_read",
@@ -85,6 +88,7 @@ const TOOLS: &[(&str, &str)] = tool_descriptions![
     "react",
     "reply",
     "route",
+    "set_outcome",
     "set_status",
     "shell",
     "skip",

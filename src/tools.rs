@@ -6,6 +6,7 @@
 pub mod branch;
 pub mod cancel;
 pub mod channel_recall;
+pub mod cron;
 pub mod file_edit;
 pub mod file_list;
 pub mod file_read;
@@ -17,6 +18,7 @@ pub mod memory_save;
 pub mod react;
 pub mod reply;
 pub mod route;
+pub mod set_outcome;
 pub mod set_status;
 pub mod shell;
 pub mod skip;

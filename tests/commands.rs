@@ -27,7 +27,7 @@ use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Turn, Work};
 use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
 use spacebot::config::{
     AgentConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig, RoutingConfig,
-    SandboxConfig, WorkingMemoryConfig,
+    SandboxConfig, ScheduleConfig, WorkingMemoryConfig,
 };
 use spacebot::conversation::{Conversations, Role};
 use spacebot::db::Db;
@@ -79,6 +79,7 @@ fn agent_in(folder: &Path, clock: &Arc<SimulatedClock>) -> AgentParts {
         working_memory: WorkingMemoryConfig::default(),
         compaction: CompactionConfig::default(),
         ingestion: IngestionConfig::default(),
+        schedule: ScheduleConfig::default(),
         loop_guard: LoopGuardConfig::default(),
     };
     let identity = Identity::load_or_seed(folder).unwrap();

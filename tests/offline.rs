@@ -59,6 +59,7 @@ struct Fixture {
 #[serde(rename_all = "lowercase")]
 enum Asking {
     Channel,
+    Job,
     Branch,
     Worker,
     Ingestion,
@@ -225,7 +226,8 @@ fn drive(
                     calls.iter().zip(&answers).map(|(call, answer)| answer_of(call, answer)).collect();
                 run.tool_results(results).unwrap();
                 let ends = |(call, answer): (&ToolCall, &ToolAnswer)| {
-                    matches!(call.function.name.as_str(), "reply" | "skip" | "memory_persistence_complete")
+                    let name = call.function.name.as_str();
+                    matches!(name, "reply" | "skip" | "set_outcome" | "memory_persistence_complete")
                         && !answer.words().1
                 };
                 if calls.iter().zip(&answers).any(ends) {
@@ -313,6 +315,18 @@ fn tools_of(process: Asking) -> Vec<ToolDefinition> {
             },
             "skip": { "properties": { "reason": text } },
             "react": { "required": ["emoji"], "properties": { "emoji": text } },
+            "cron": {
+                "required": ["action"],
+                "properties": { "action": { "$ref": "#/$defs/Action" }, "id": text, "prompt": text, "cron_expr": text,
+                    "interval_secs": { "type": "integer" }, "run_once": { "type": "boolean" } },
+                "$defs": { "Action": { "type": "string", "enum": ["create", "list", "delete"] } },
+            },
+        }),
+        Asking::Job => json!({
+            "set_outcome": { "required": ["content"], "properties": { "content": text } },
+            "branch": { "required": ["description"], "properties": { "description": text } },
+            "spawn_worker": { "required": ["task"], "properties": { "task": text, "interactive": { "type": "boolean" } } },
+            "skip": { "properties": { "reason": text } },
         }),
         Asking::Branch => json!({
             "memory_save": {
@@ -432,7 +446,7 @@ fn the_name_is_offline_responder() {
 }
 
 /// What random texts are made of.
-const PIECES: [&str; 72] = [
+const PIECES: [&str; 74] = [
     "remember",
     "forget",
     "recall",
@@ -480,6 +494,8 @@ const PIECES: [&str; 72] = [
     "tomorrow",
     "todo",
     "remind me",
+    "in 10 minutes",
+    "every day at 9",
     "list",
     "notes",
     "memory",
@@ -575,7 +591,11 @@ fn object(value: Value) -> ToolAnswer {
 fn random_texts_and_tool_results_always_get_a_valid_answer() {
     for seed in 0..2_500 {
         let mut dice = Dice::of(seed);
-        let (process, prompt) = match dice.roll(7) {
+        let (process, prompt) = match dice.roll(8) {
+            7 => {
+                let said = format!("{}{}", dice.pick(&["remind: ", "run: ", "$ ", ""]), dice.text());
+                (Asking::Job, turn::write(&[part(&TurnPart::Said { said })]))
+            }
             0..3 => {
                 let parts: Vec<Part> = dice.turn().iter().map(part).collect();
                 (Asking::Channel, turn::write(&parts))

@@ -28,7 +28,7 @@ use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
 use spacebot::command::{Command, StatusReport};
 use spacebot::config::{
     AgentConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig, RoutingConfig,
-    SandboxConfig, WorkingMemoryConfig,
+    SandboxConfig, ScheduleConfig, WorkingMemoryConfig,
 };
 use spacebot::conversation::{Conversations, Place};
 use spacebot::db::rusqlite::Connection;
@@ -296,6 +296,7 @@ fn begin(
         timezone: Zone::utc(),
         working_memory: WorkingMemoryConfig::default(),
         compaction: CompactionConfig::default(),
+        schedule: ScheduleConfig::default(),
     };
     let unfinished =
         agent::recover(&conversations, &config.limits, &config.working_memory).expect("recovery").unfinished;
@@ -360,7 +361,7 @@ impl Life {
             Action::Report { to, report } => to.try_send(report).expect("room"),
             Action::Told { to, done } => to.try_send(done).expect("room"),
             Action::Rescan { .. } => *self.rescan.borrow_mut() = true,
-            Action::Ring { .. } | Action::StopIntake | Action::Exit => {}
+            Action::Ring { .. } | Action::Look { .. } | Action::StopIntake | Action::Exit => {}
         }
     }
 

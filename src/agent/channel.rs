@@ -13,8 +13,11 @@ use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
 use super::toolbox::Toolbox;
 use super::{AgentParts, compactor, happening, prompt, recent, status};
+use crate::clock::Timestamp;
 use crate::conversation::{NewLine, Role, Step, TurnCommit, WaitingResult};
+use crate::cron::{Target, store};
 use crate::db::DbError;
+use crate::db::rusqlite::Connection;
 use crate::effect::Effect;
 use crate::error::{Fault, Kind};
 use crate::event::{Fork, How, Origin, Received};
@@ -82,7 +85,14 @@ pub(super) fn apologise(parts: &AgentParts, job: &Job, kind: Kind, single: bool)
     }
     let message = input.messages.last().map(|received| received.message.platform_id.as_str());
     let event = happening::turn_failed(parts, job, kind, message);
-    commit(parts, job, &input, vec![text(prompts::notice(kind.notice()))], TurnCommit::default(), event)
+    commit(
+        parts,
+        job,
+        &input,
+        vec![text(prompts::notice(kind.notice()))],
+        TurnCommit::default(),
+        event.map(Aside::Event),
+    )
 }
 
 fn failed(error: &dyn Fault) -> How {
@@ -171,7 +181,9 @@ fn answer(
         words: turn::write(&words).into(),
     };
     words.extend(recent::text(parts, job, history.lines.first().map(|line| line.at)).map(Part::Recent));
-    words.push(Part::Status(status::render(&turn.running, parts.conversations.now()).map_err(boxed)?));
+    words.push(Part::Status(
+        status::render(&turn.running, parts.conversations.now(), &parts.config.timezone).map_err(boxed)?,
+    ));
     let origin = Origin { answers: input.askers(), fork };
     let mut journal = RunJournal::new(&parts.conversations, job.process.number);
     let words = turn::write(&words);
@@ -190,11 +202,17 @@ fn answer(
     let mut driver = Driver {
         link,
         model: parts.llm.model_for(&parts.config.routing, ProcessKind::Channel),
-        toolbox: Toolbox::new(channel_tools(), &DEFINITIONS),
+        toolbox: match turn.execution {
+            Some(_) => Toolbox::new(job_tools(), &JOB_DEFINITIONS),
+            None => Toolbox::new(channel_tools(parts, job), &DEFINITIONS),
+        },
         desk: ProcessDesk::new(link, origin),
         journal,
         spec: RunSpec {
-            preamble: Some(parts.prompts.channel(&job.place).map_err(boxed)?),
+            preamble: Some(match turn.execution {
+                Some(_) => parts.prompts.scheduled(),
+                None => parts.prompts.channel(&job.place).map_err(boxed)?,
+            }),
             max_turns: Some(limits.max_turns + 1),
             ..RunSpec::new()
         },
@@ -204,7 +222,12 @@ fn answer(
     let summaries = history.summaries.iter().map(prompt::summary);
     let history_messages = summaries.chain(history.lines.iter().map(prompt::line)).collect();
     let (ended, _) = driver.drive(Message::user(words), history_messages, &mut Talking);
-    let say = match said(ended, &driver.desk, input, job.place.direct) {
+    let outcome = turn.execution.map(|execution| (execution, outcome(&driver.desk)));
+    let said = match &outcome {
+        Some((_, outcome)) => heard_by_nobody(ended, outcome.is_some()),
+        None => said(ended, &driver.desk, input, job.place.direct),
+    };
+    let say = match said {
         Ok(say) => say,
         Err(how) => return Ok(how),
     };
@@ -213,14 +236,31 @@ fn answer(
         json!({ "say": say.len(), "model_calls": driver.counts.model_calls, "started": driver.desk.started }),
     );
     let base = TurnCommit { journal: driver.journal.take(), ..TurnCommit::default() };
-    Ok(commit(parts, job, input, say, base, None))
+    Ok(commit(parts, job, input, say, base, outcome.map(Aside::Outcome)))
 }
 
 fn boxed(fault: impl Fault + 'static) -> Box<dyn Fault> {
     Box::new(fault)
 }
 
-/// A turn ends with the first reply or skip.
+/// What is written with the end of a turn besides its own rows.
+enum Aside {
+    Event(NewEvent),
+    /// What a job has to say, if anything.
+    Outcome((i64, Option<String>)),
+}
+
+impl Aside {
+    fn write(self, connection: &Connection, now: Timestamp) -> Result<(), DbError> {
+        match self {
+            Aside::Event(event) => event.insert(connection, now),
+            Aside::Outcome((_, None)) => Ok(()),
+            Aside::Outcome((execution, Some(outcome))) => store::set_outcome(connection, execution, &outcome),
+        }
+    }
+}
+
+/// A turn ends with the first reply or skip, that of a job with its outcome if nothing was started.
 struct Talking;
 
 impl Conduct for Talking {
@@ -229,7 +269,12 @@ impl Conduct for Talking {
     }
 
     fn on_tools(&mut self, desk: &mut ProcessDesk<'_>) -> bool {
-        desk.effects.iter().any(|effect| matches!(effect, Effect::Reply { .. } | Effect::Skip { .. }))
+        let started = desk.started > 0;
+        desk.effects.iter().any(|effect| match effect {
+            Effect::Reply { .. } | Effect::Skip { .. } => true,
+            Effect::Deliver { .. } => !started,
+            _ => false,
+        })
     }
 
     fn next_message(&mut self) -> Option<String> {
@@ -240,7 +285,14 @@ impl Conduct for Talking {
 /// See [`Toolbox::new`].
 static DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
 
-fn channel_tools() -> Vec<Box<dyn Tool>> {
+fn channel_tools(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
+    let here = Target {
+        conversation: job.place.conversation.clone(),
+        instance: job.place.instance.clone(),
+        direct: job.place.direct,
+        name: job.place.name.clone(),
+    };
+    let (clock, timeout) = (parts.conversations.clone(), parts.config.schedule.timeout);
     vec![
         Box::new(tools::reply::Reply),
         Box::new(tools::branch::Branch),
@@ -249,7 +301,42 @@ fn channel_tools() -> Vec<Box<dyn Tool>> {
         Box::new(tools::cancel::CancelProcess),
         Box::new(tools::skip::Skip),
         Box::new(tools::react::React),
+        Box::new(tools::cron::CronTool::new(parts.cron(), clock, here, timeout)),
     ]
+}
+
+static JOB_DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
+
+/// No reply, because nobody is there, and no jobs that make jobs.
+fn job_tools() -> Vec<Box<dyn Tool>> {
+    vec![
+        Box::new(tools::set_outcome::SetOutcome),
+        Box::new(tools::branch::Branch),
+        Box::new(tools::spawn_worker::SpawnWorker),
+        Box::new(tools::route::Route),
+        Box::new(tools::cancel::CancelProcess),
+        Box::new(tools::skip::Skip),
+    ]
+}
+
+/// The last call wins.
+fn outcome(desk: &ProcessDesk<'_>) -> Option<String> {
+    desk.effects.iter().rev().find_map(|effect| match effect {
+        Effect::Deliver { content } => Some(content.clone()),
+        _ => None,
+    })
+}
+
+/// Of a job's turn, nothing but its outcome reaches anybody.
+fn heard_by_nobody(ended: Ended, has_outcome: bool) -> Result<Vec<Content>, How> {
+    match ended {
+        Ended::Cancelled => Err(How::Cancelled),
+        Ended::Failed(kind, reason) => Err(How::Failed(kind, reason)),
+        Ended::Limit | Ended::Repeating if !has_outcome => {
+            Err(How::Failed(Kind::Invalid, prompts::notice("job_turn_limit").to_owned()))
+        }
+        Ended::Limit | Ended::Repeating | Ended::Tools | Ended::Text(_) => Ok(Vec::new()),
+    }
 }
 
 /// What the turn says, from its effects and its last words. A person who wrote directly always gets
@@ -265,7 +352,11 @@ fn said(ended: Ended, desk: &ProcessDesk<'_>, input: &Input, direct: bool) -> Re
                 say.extend(target.clone().map(|target| Content::Reaction { emoji: emoji.clone(), target }));
             }
             Effect::Skip { .. } => silent = true,
-            Effect::Status { .. } | Effect::Outcome { .. } | Effect::Task(_) => {}
+            Effect::Status { .. }
+            | Effect::Outcome { .. }
+            | Effect::Deliver { .. }
+            | Effect::Scheduled
+            | Effect::Task(_) => {}
         }
     }
     // A run that did not come to its end has answered only if it said something.
@@ -300,7 +391,7 @@ fn commit(
     input: &Input,
     say: Vec<Content>,
     base: TurnCommit,
-    event: Option<NewEvent>,
+    aside: Option<Aside>,
 ) -> How {
     let mut lines: Vec<NewLine> = Vec::with_capacity(input.results.len() + input.messages.len() + 1);
     for result in &input.results {
@@ -350,7 +441,10 @@ fn commit(
         answers: input.answers(),
         ..base
     };
-    match parts.conversations.commit_turn_and(&job.place, commit, happening::note(event)) {
+    match parts.conversations.commit_turn_and(&job.place, commit, move |connection, now| match aside {
+        Some(aside) => aside.write(connection, now),
+        None => Ok(()),
+    }) {
         Ok(()) => How::Turned {
             covered: input.messages.last().map(|received| received.id).or(input.covered),
             more: input.more,

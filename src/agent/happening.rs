@@ -86,6 +86,7 @@ impl Work {
             Work::Turn(_)
             | Work::Apology { .. }
             | Work::Commands { .. }
+            | Work::RunEnd { .. }
             | Work::Chunk { .. }
             | Work::Compaction { .. }
             | Work::Extraction => "",
@@ -99,6 +100,7 @@ impl Work {
             | Work::Apology { .. }
             | Work::Commands { .. }
             | Work::Task { .. }
+            | Work::RunEnd { .. }
             | Work::Chunk { .. }
             | Work::Compaction { .. }
             | Work::Extraction => &[],

@@ -54,6 +54,20 @@ pub enum Work {
     Chunk {
         file: String,
     },
+    /// The end of a job's run, when nothing of it is going on any more.
+    RunEnd {
+        execution: i64,
+        end: RunEnd,
+    },
+}
+
+/// How the run of a job ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunEnd {
+    Done,
+    /// With the reason, for the operator.
+    Failed(Kind, String),
+    TimedOut,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -64,6 +78,8 @@ pub struct Turn {
     pub absorb: bool,
     /// What runs in this conversation now.
     pub running: Vec<Running>,
+    /// The run of the job that this channel belongs to: nobody is there to be answered.
+    pub execution: Option<i64>,
 }
 
 /// One line of the status block.

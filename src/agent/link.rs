@@ -50,6 +50,9 @@ impl Desk for ProcessDesk<'_> {
         if let Effect::Status { text } | Effect::Outcome { text, .. } = &effect {
             (self.link.up)(What::Status(text.clone()));
         }
+        if effect == Effect::Scheduled {
+            (self.link.up)(What::Scheduled);
+        }
         if let Effect::Task(news) = effect {
             (self.link.up)(What::Task(news));
             return;

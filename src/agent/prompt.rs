@@ -21,6 +21,7 @@ pub struct AgentPrompts {
     branch: Arc<str>,
     worker: Arc<str>,
     ingestion: Arc<str>,
+    scheduled: Arc<str>,
 }
 
 impl AgentPrompts {
@@ -48,6 +49,7 @@ impl AgentPrompts {
             branch: overrides.render(Template::Branch, &context)?.into(),
             worker: overrides.render(Template::Worker, &context)?.into(),
             ingestion: overrides.render(Template::Ingestion, &context)?.into(),
+            scheduled: overrides.render(Template::Scheduled, &context)?.into(),
         })
     }
 
@@ -76,6 +78,11 @@ impl AgentPrompts {
 
     pub(super) fn branch(&self) -> String {
         self.branch.to_string()
+    }
+
+    /// Of the channel in which a job runs.
+    pub(super) fn scheduled(&self) -> String {
+        self.scheduled.to_string()
     }
 
     pub(super) fn worker(&self) -> String {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::job::Running;
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, Zone};
 use crate::id::ProcessKind;
 use crate::prompts::{self, PromptError, Template};
 use crate::text;
@@ -22,7 +22,8 @@ struct Line {
     waiting: bool,
 }
 
-pub(super) fn render(running: &[Running], now: Timestamp) -> Result<String, PromptError> {
+/// The wall clock is for people who say "at nine", and for jobs.
+pub(super) fn render(running: &[Running], now: Timestamp, zone: &Zone) -> Result<String, PromptError> {
     let line = |running: &Running| Line {
         process: running.process.to_string(),
         what: text::one_line(&running.what, LINE_BYTES),
@@ -34,5 +35,9 @@ pub(super) fn render(running: &[Running], now: Timestamp) -> Result<String, Prom
         running.process.kind != ProcessKind::Branch || running.seconds > HIDE_BRANCH_SECONDS
     };
     let lines: Vec<Line> = running.iter().filter(shown).map(line).collect();
-    prompts::render(Template::Status, &serde_json::json!({ "now": now.to_rfc3339(), "running": lines }))
+    let local = zone.format(now, "%A %Y-%m-%d %H:%M");
+    let context = serde_json::json!({
+        "now": now.to_rfc3339(), "local": local, "zone": zone.name(), "running": lines,
+    });
+    prompts::render(Template::Status, &context)
 }

@@ -84,6 +84,16 @@ pub enum Command {
     /// The daemon starts this for each document that it takes into memory.
     #[command(hide = true)]
     Extract { format: String },
+    /// Look at the jobs that run at their time; needs no daemon and may run beside one.
+    Cron {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Whose jobs; the default agent's without it.
+        #[arg(long, global = true)]
+        agent: Option<String>,
+        #[command(subcommand)]
+        action: CronAction,
+    },
     /// Talk to the running daemon.
     Chat {
         #[command(flatten)]
@@ -157,6 +167,28 @@ pub enum MemoryAction {
         /// Number of the proposal.
         proposal: i64,
         decision: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CronAction {
+    /// All jobs and when they run next.
+    List {
+        /// One line of JSON for each.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The latest runs: how each ended, and what became of its outcome.
+    Runs {
+        /// Only those of this job.
+        #[arg(long, value_name = "ID")]
+        job: Option<String>,
+        /// At most 1000.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+        /// One line of JSON for each.
+        #[arg(long)]
+        json: bool,
     },
 }
 

@@ -53,6 +53,11 @@ impl Zone {
         self.0.iana_name().unwrap_or("local")
     }
 
+    /// The rules, for whoever computes with calendars.
+    pub fn rules(&self) -> &TimeZone {
+        &self.0
+    }
+
     /// When the day of `now` began here, `days` days later (or, below zero, earlier). Days have 23 to 25
     /// hours; one that has no midnight begins when its first moment does.
     pub fn day_start(&self, now: Timestamp, days: i64) -> Timestamp {

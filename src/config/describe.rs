@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::{
-    AgentConfig, ApiType, CompactionConfig, Config, DAY, IrcConfig, Language, MemoryConfig, SandboxMode,
-    Secret, VectorIndexKind, WorkingMemoryConfig,
+    AgentConfig, ApiType, CompactionConfig, Config, DAY, IrcConfig, Language, MemoryConfig, MissedSlots,
+    SandboxMode, Secret, VectorIndexKind, WorkingMemoryConfig,
 };
 use crate::clock::Zone;
 
@@ -153,6 +153,9 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
     writeln!(out, "[agents.ingestion]\nenabled = {}", ingestion.enabled)?;
     writeln!(out, "poll_interval_secs = {}", ingestion.poll_interval.as_secs())?;
     writeln!(out, "chunk_size = {}", ingestion.chunk_size)?;
+    let missed = if agent.schedule.missed == MissedSlots::RunOnce { "run_once" } else { "skip" };
+    writeln!(out, "[agents.schedule]\nmissed_slots = {}", text(missed))?;
+    writeln!(out, "job_timeout_secs = {}", agent.schedule.timeout.as_secs())?;
     agent.loop_guard.write(out)
 }
 

@@ -3,6 +3,7 @@
 mod compaction;
 mod places;
 mod routing;
+mod schedule;
 mod working_memory;
 
 use std::fs::File;
@@ -17,14 +18,15 @@ use super::section::{Section, Source};
 use super::{
     AgentConfig, ApiConfig, ApiType, BindingConfig, CompactionConfig, Config, ConfigError, DAY,
     EmbeddingConfig, IngestionConfig, IrcConfig, Language, LimitsConfig, LlmConfig, LoopGuardConfig,
-    MemoryConfig, ProviderConfig, RoutingConfig, SandboxConfig, SandboxMode, Secret, VectorIndexKind,
-    WebhookConfig, WorkingMemoryConfig,
+    MemoryConfig, ProviderConfig, RoutingConfig, SandboxConfig, SandboxMode, ScheduleConfig, Secret,
+    VectorIndexKind, WebhookConfig, WorkingMemoryConfig,
 };
 use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
 use compaction::compaction;
 use places::data_folder;
 use routing::routing;
+use schedule::schedule;
 use working_memory::{timezone, working_memory};
 
 pub use places::places;
@@ -248,6 +250,7 @@ fn agents(root: &Section<'_, '_>, llm: &LlmConfig, zone: Zone) -> Vec<AgentConfi
         working_memory: working_memory(&defaults.table("working_memory"), &WorkingMemoryConfig::default()),
         compaction: compaction(&defaults.table("compaction"), &CompactionConfig::default()),
         ingestion: IngestionConfig::read(&defaults.table("ingestion"), &IngestionConfig::default()),
+        schedule: schedule(&defaults.table("schedule"), &ScheduleConfig::default()),
         loop_guard: LoopGuardConfig::read(&defaults.table("loop_guard"), &LoopGuardConfig::default()),
     };
     defaults.finish();
@@ -293,6 +296,7 @@ fn agent(section: &Section<'_, '_>, base: &AgentConfig, llm: &LlmConfig) -> Agen
         working_memory: working_memory(&section.table("working_memory"), &base.working_memory),
         compaction: compaction(&section.table("compaction"), &base.compaction),
         ingestion: IngestionConfig::read(&section.table("ingestion"), &base.ingestion),
+        schedule: schedule(&section.table("schedule"), &base.schedule),
         loop_guard: LoopGuardConfig::read(&section.table("loop_guard"), &base.loop_guard),
     };
     section.finish();

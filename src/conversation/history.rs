@@ -4,8 +4,8 @@
 
 use crate::clock::Timestamp;
 use crate::db::DbError;
-use crate::db::rusqlite::{Connection, Row, params};
-use crate::id::ConversationId;
+use crate::db::rusqlite::{Connection, OptionalExtension, Row, params};
+use crate::id::{ConversationId, InstanceId};
 use crate::text::CHARACTERS_PER_TOKEN;
 
 use super::Place;
@@ -165,6 +165,23 @@ pub(super) fn active(
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Where a conversation takes place; none when nothing was said in it yet.
+///
+/// # Errors
+/// The database cannot be read.
+pub fn place(connection: &Connection, conversation: &ConversationId) -> Result<Option<Place>, DbError> {
+    let sql = "SELECT instance, direct, coalesce(display_name, id) FROM channels WHERE id = ?1";
+    let place = connection.prepare_cached(sql)?.query_row([conversation.as_str()], |row| {
+        Ok(Place {
+            conversation: conversation.clone(),
+            instance: InstanceId::new(row.get_ref(0)?.as_str()?),
+            direct: row.get(1)?,
+            name: row.get(2)?,
+        })
+    });
+    Ok(place.optional()?)
 }
 
 pub(super) fn append(

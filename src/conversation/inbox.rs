@@ -7,6 +7,7 @@ use crate::event::Received;
 use crate::id::{ConversationId, InboxId, InstanceId};
 use crate::message::{Inbound, Lane};
 
+use super::visit::SCHEDULED;
 use super::{Place, Unfinished};
 
 /// Conversations that one recovery lists; a daemon that stopped with more takes the rest next time
@@ -81,17 +82,18 @@ pub(super) fn answer(connection: &Connection, id: InboxId, now: Timestamp) -> Re
     Err(DbError::Refused(format!("message {id} is answered already")))
 }
 
-/// Conversations with unanswered messages or results that wait.
+/// Conversations with unanswered messages or results that wait; visits are not among them, whoever
+/// began one ends it.
 pub(super) fn unfinished(connection: &Connection) -> Result<Vec<Unfinished>, DbError> {
     let sql = "SELECT conversation_id, instance, direct, place, max(id), 0, command FROM inbox
-               WHERE answered_at IS NULL GROUP BY conversation_id, command
+               WHERE answered_at IS NULL AND instance <> ?2 GROUP BY conversation_id, command
                UNION ALL
-               SELECT id, instance, direct, coalesce(display_name, id), NULL, 1, 0 FROM channels WHERE id IN
+               SELECT id, instance, direct, coalesce(display_name, id), NULL, 1, 0 FROM channels WHERE instance <> ?2 AND id IN
                    (SELECT channel_id FROM branch_runs WHERE relayed = 0
                     UNION SELECT channel_id FROM worker_runs WHERE relayed = 0)
                LIMIT ?1";
     let mut statement = connection.prepare(sql)?;
-    let rows = statement.query_map([MAX_UNFINISHED], |row| {
+    let rows = statement.query_map(params![MAX_UNFINISHED, SCHEDULED], |row| {
         let place = Place {
             conversation: ConversationId::new(row.get_ref(0)?.as_str()?),
             instance: InstanceId::new(row.get_ref(1)?.as_str()?),

@@ -14,14 +14,14 @@ pub(super) fn insert(
     content: &Content,
     answers: &[String],
     now: Timestamp,
-) -> Result<(), DbError> {
+) -> Result<OutboxId, DbError> {
     let sql = "INSERT INTO outbox (instance, conversation_id, content, answers, created_at, updated_at)
                VALUES (?1, ?2, ?3, ?4, ?5, ?5)";
     let content = json(content)?;
     let values =
         params![place.instance.as_str(), place.conversation.as_str(), content, json(answers)?, now.0];
     connection.prepare_cached(sql)?.execute(values)?;
-    Ok(())
+    Ok(OutboxId(connection.last_insert_rowid()))
 }
 
 fn json<T: serde::Serialize + ?Sized>(value: &T) -> Result<String, DbError> {

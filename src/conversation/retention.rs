@@ -1,5 +1,5 @@
-//! What is deleted after its time: answered messages, answers, ended runs and journals, and the plain copy
-//! of lines that stand in an archive. The history of a conversation stays.
+//! What is deleted after its time: answered messages, answers, ended runs and journals, jobs that are over, and
+//! the plain copy of lines that stand in an archive. The history of a conversation stays.
 
 use crate::clock::Timestamp;
 use crate::db::DbError;
@@ -18,13 +18,15 @@ struct Rule {
     over: &'static str,
 }
 
-const RULES: [Rule; 5] = [
+const RULES: [Rule; 7] = [
     Rule { table: "inbox", came: "received_at", over: "answered_at IS NOT NULL" },
     // An answer that nobody came for in all this time goes too.
     Rule { table: "outbox", came: "created_at", over: "state <> 'sending'" },
     Rule { table: "branch_runs", came: "started_at", over: "relayed = 1" },
     Rule { table: "worker_runs", came: "started_at", over: "relayed = 1" },
     Rule { table: "run_journal", came: "at", over: "true" },
+    Rule { table: "cron_executions", came: "claimed_at", over: "state <> 'running'" },
+    Rule { table: "cron_jobs", came: "created_at", over: "done = 1" },
 ];
 
 /// Deletes what came before `before`. The newest row of each table stays: new ids count on from it,

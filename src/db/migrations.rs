@@ -19,6 +19,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     ),
     (20261121001000, "ingestion", include_str!("../../migrations/20261121001000_ingestion.sql")),
     (20261121002000, "working_memory", include_str!("../../migrations/20261121002000_working_memory.sql")),
+    (20261121003000, "cron", include_str!("../../migrations/20261121003000_cron.sql")),
     (20261121004000, "tasks", include_str!("../../migrations/20261121004000_tasks.sql")),
     (20261121005000, "compaction", include_str!("../../migrations/20261121005000_compaction.sql")),
 ];

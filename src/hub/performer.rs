@@ -137,6 +137,8 @@ fn kind_of(event: &Event) -> &'static str {
         Event::FileWaits { .. } => "a file to remember",
         Event::Process(_) => "a process event",
         Event::Command(_) => "a command",
+        Event::ClockChanged => "a change of the clock",
+        Event::Looked { .. } => "a look at the jobs",
         Event::Timer => "a timer",
         Event::Stop => "a stop",
         Event::Reloaded(_) => "a new config",
@@ -205,6 +207,7 @@ impl Performer {
                 }
             }
             Action::Rescan { agent } => self.rescan(agent),
+            Action::Look { agent } => self.look(agent),
             Action::StopIntake => {
                 self.draining = true;
                 self.parts.stopping.store(true, Ordering::SeqCst);
@@ -271,6 +274,37 @@ impl Performer {
         match thread::spawn("rescan", body) {
             Ok(handle) => self.ended.push(handle),
             Err(error) => log::error!("no thread for a rescan: {error}"),
+        }
+    }
+
+    /// Looks at the agent's jobs, on a thread of its own: it waits for the disk when something is due.
+    fn look(&mut self, agent: AgentId) {
+        let Some(parts) = self.parts.agents.get(&agent).cloned() else { return };
+        let inbound = self.parts.inbound.clone();
+        let (name, failed) = (format!("cron:{agent}"), Event::Looked { agent: agent.clone(), look: None });
+        let body = move || {
+            let look = match contained(|| agent::look(&parts)) {
+                Ok(Ok(look)) => Some(look),
+                Ok(Err(error)) => {
+                    log::error!("the jobs of {agent} could not be looked at: {error}");
+                    None
+                }
+                Err(panic) => {
+                    log::error!("looking at the jobs of {agent} panicked: {panic}");
+                    None
+                }
+            };
+            // A hub that is gone finds what was claimed at its next start.
+            inbound.send(Event::Looked { agent, look }).ok();
+        };
+        match thread::spawn(name, body) {
+            Ok(handle) => self.ended.push(handle),
+            Err(error) => {
+                log::error!("no thread to look at jobs: {error}");
+                if self.parts.inbound.try_send(failed).is_err() {
+                    log::error!("no job runs until the next start: no thread and no room for the news");
+                }
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 mod board;
 mod compaction;
 mod ingestion;
+mod runs;
 
 pub use board::MAX_READY_TASKS;
 pub use compaction::{COMPACTION_REST, COMPACTION_TIMEOUT, COMPACTION_TRIES, MAX_COMPACTORS};
@@ -16,7 +17,7 @@ use crossbeam_channel::Sender;
 
 use self::board::Board;
 use super::timers::Timers;
-use crate::agent::{Job, Running, Turn, Work};
+use crate::agent::{Job, Look, Running, Turn, Work};
 use crate::command::{Command, ProcessReport, StatusReport};
 use crate::config::LimitsConfig;
 use crate::conversation::Place;
@@ -27,6 +28,7 @@ use crate::id::{AgentId, ConversationId, InboxId, InstanceId, ProcessId, Process
 use crate::message::Lane;
 use compaction::Compacting;
 use ingestion::Reading;
+use runs::{JobRun, MAX_RUN_RETRIGGERS, Watch};
 
 /// Results that come within this time of each other share one turn.
 pub const RETRIGGER_DEBOUNCE: Duration = Duration::from_millis(500);
@@ -80,6 +82,13 @@ pub enum Event {
     },
     Process(ProcessEvent),
     Command(Command),
+    /// The wall clock was set, or nobody has looked at the jobs yet.
+    ClockChanged,
+    /// Somebody has looked at the agent's jobs; none when that failed.
+    Looked {
+        agent: AgentId,
+        look: Option<Look>,
+    },
     /// Some deadline may have come.
     Timer,
     Stop,
@@ -126,6 +135,10 @@ pub enum Action {
     Rescan {
         agent: AgentId,
     },
+    /// Look which jobs are due, and claim them.
+    Look {
+        agent: AgentId,
+    },
     StopIntake,
     /// Nothing is left to do; the loop ends.
     Exit,
@@ -138,6 +151,10 @@ type ProcessKey = (AgentId, ProcessId);
 enum TimerKey {
     Conversation(Key),
     Process(ProcessKey),
+    /// When to look at the agent's jobs again.
+    Schedule(AgentId),
+    /// When the run of a job has to be over.
+    Run(Key),
     Tasks(AgentId),
     /// The next try of a summary, or the end of a rest.
     Compaction(AgentId, ConversationId),
@@ -161,6 +178,8 @@ struct Conversation {
     not_before: Option<Duration>,
     apology: Option<Kind>,
     queued: bool,
+    /// Set where the conversation is the run of a job.
+    run: Option<JobRun>,
 }
 
 /// What the running turn was started with, to undo it when it fails.
@@ -197,6 +216,7 @@ struct Agent {
     ready: VecDeque<(ConversationId, Lane)>,
     /// The conversation table was full when this agent had more to do.
     overflowed: bool,
+    watch: Watch,
     board: Board,
     compacting: BTreeMap<ConversationId, Compacting>,
     reading: Option<Reading>,
@@ -242,6 +262,7 @@ impl Hub {
             .into_iter()
             .map(|(id, limits, next_number)| {
                 let (ready, board, reading) = (VecDeque::new(), Board::default(), None);
+                let watch = Watch::default();
                 let compacting = BTreeMap::new();
                 let agent = Agent {
                     limits,
@@ -252,6 +273,7 @@ impl Hub {
                     board,
                     compacting,
                     reading,
+                    watch,
                 };
                 (id, agent)
             })
@@ -284,6 +306,8 @@ impl Hub {
             Event::FileWaits { agent, place, file } => self.file_waits(agent, place, file, now),
             Event::Process(event) => self.on_process(event, now),
             Event::Command(command) => self.on_command(command, now),
+            Event::ClockChanged => self.look_everywhere(),
+            Event::Looked { agent, look } => self.looked(&agent, look, now),
             Event::Timer => {}
             Event::Stop => self.stop(now),
             Event::Reloaded(limits) => self.reloaded(limits, now),
@@ -298,6 +322,8 @@ impl Hub {
             match key {
                 TimerKey::Conversation(key) => self.consider(&key, now),
                 TimerKey::Process(key) => self.cancel(&key, StopReason::Timeout),
+                TimerKey::Schedule(agent) => self.look(&agent),
+                TimerKey::Run(key) => self.run_timed_out(&key, now),
                 TimerKey::Tasks(agent) => self.start_tasks(&agent, now),
                 TimerKey::Compaction(agent, conversation) => self.compaction_due(&agent, &conversation, now),
                 TimerKey::Reading(agent) => self.read_on(&agent, now),
@@ -344,27 +370,39 @@ impl Hub {
     /// Starts a turn if the conversation has work and may work now.
     fn consider(&mut self, key: &Key, now: Duration) {
         let Some(conversation) = self.conversations.get_mut(key) else { return };
-        if conversation.turn.is_some() || conversation.queued || self.stage != Stage::Running {
+        if conversation.turn.is_some() || conversation.queued {
+            return;
+        }
+        if conversation.run.is_some() {
+            return self.consider_run(key, now);
+        }
+        if self.stage != Stage::Running {
             return;
         }
         if let Some(at) = conversation.next_work(now) {
             if at > now {
                 self.timers.set(&TimerKey::Conversation(key.clone()), Some(at));
             } else {
-                conversation.queued = true;
-                if let Some(agent) = self.agents.get_mut(&key.0) {
-                    let turn = (key.1.clone(), key.2);
-                    match key.2 {
-                        Lane::Talk => agent.ready.push_back(turn),
-                        Lane::Commands => agent.ready.push_front(turn),
-                    }
-                }
-                self.start_ready(&key.0, now);
+                self.queue_turn(key, now);
             }
         } else {
             self.timers.set(&TimerKey::Conversation(key.clone()), None);
             self.forget_idle(key);
         }
+    }
+
+    fn queue_turn(&mut self, key: &Key, now: Duration) {
+        if let Some(conversation) = self.conversations.get_mut(key) {
+            conversation.queued = true;
+        }
+        if let Some(agent) = self.agents.get_mut(&key.0) {
+            let turn = (key.1.clone(), key.2);
+            match key.2 {
+                Lane::Talk => agent.ready.push_back(turn),
+                Lane::Commands => agent.ready.push_front(turn),
+            }
+        }
+        self.start_ready(&key.0, now);
     }
 
     /// An idle conversation costs nothing: the database knows it. Its compactor works for nobody who waits.
@@ -409,6 +447,12 @@ impl Hub {
         let all = if key.2 == Lane::Commands { self.running_of(&key.0, now) } else { Vec::new() };
         let Some(conversation) = self.conversations.get_mut(key) else { return };
         conversation.queued = false;
+        if conversation.run.as_ref().is_some_and(JobRun::is_over) {
+            if let Some(agent) = self.agents.get_mut(&key.0) {
+                agent.turns -= 1;
+            }
+            return self.consider_run(key, now);
+        }
         let messages = conversation.newest > conversation.covered;
         let results = conversation.results_due.take_if(|at| *at <= now).is_some();
         conversation.results_since = None;
@@ -420,11 +464,17 @@ impl Hub {
         let work = match apology {
             apology if key.2 == Lane::Commands => Work::Commands { running: all, apology },
             Some(kind) => Work::Apology { kind, single },
-            None => Work::Turn(Turn { single, absorb: conversation.retriggers > MAX_RETRIGGERS, running }),
+            None => {
+                let most = if conversation.run.is_some() { MAX_RUN_RETRIGGERS } else { MAX_RETRIGGERS };
+                let execution = conversation.run.as_ref().map(|run| run.execution);
+                Work::Turn(Turn { single, absorb: conversation.retriggers > most, running, execution })
+            }
         };
+        let left = conversation.run.as_ref().map(|run| run.deadline.saturating_sub(now));
+        let timeout = left.map_or(TURN_TIMEOUT, |left| left.min(TURN_TIMEOUT));
         conversation.turn = Some(RunningTurn { newest: conversation.newest, results, apology });
         let place = conversation.place.clone();
-        let begin = Begin { lane: key.2, ..Begin::new(ProcessKind::Channel, String::new(), TURN_TIMEOUT) };
+        let begin = Begin { lane: key.2, ..Begin::new(ProcessKind::Channel, String::new(), timeout) };
         self.start(&key.0, place, begin, now, work);
     }
 
@@ -485,6 +535,7 @@ impl Hub {
         let Some(process) = self.processes.get_mut(&key) else { return };
         match event.what {
             What::Status(status) => process.status = status,
+            What::Scheduled => self.look(&key.0),
             What::Task(news) => self.on_news(&key.0, news, now),
             What::Pressed { window, unread } => self.pressed(&key, window, unread, now),
             What::Waiting => {
@@ -525,6 +576,9 @@ impl Hub {
     }
 
     fn turn_ended(&mut self, key: &Key, how: How, now: Duration) {
+        if self.run_ended(key, &how, now) {
+            return;
+        }
         let Some(conversation) = self.conversations.get_mut(key) else { return };
         let Some(turn) = conversation.turn.take() else { return };
         match how {
@@ -541,11 +595,18 @@ impl Hub {
             }
             // A stop of the daemon leaves the message for the next start.
             How::Cancelled if self.stage != Stage::Running => return,
-            How::Cancelled => conversation.fail(&turn, Some(Kind::Cancelled), now),
             How::Failed(kind, _) if kind.is_retryable() => conversation.fail(&turn, None, now),
-            How::Failed(kind, _) => conversation.fail(&turn, Some(kind), now),
-            How::Panicked(_) | How::Finished | How::Idle | How::Ingested(_) | How::Compacted { .. } => {
-                conversation.fail(&turn, Some(Kind::Bug), now)
+            how => {
+                let (kind, reason) = match how {
+                    How::Cancelled => (Kind::Cancelled, String::new()),
+                    How::Failed(kind, reason) => (kind, reason),
+                    How::Panicked(panic) => (Kind::Bug, panic),
+                    other => (Kind::Bug, format!("{other:?}")),
+                };
+                if conversation.run.is_some() {
+                    return self.run_failed(key, kind, reason, now);
+                }
+                conversation.fail(&turn, Some(kind), now);
             }
         }
         self.consider(key, now);
@@ -739,6 +800,8 @@ impl Hub {
                 self.start_tasks(&id, now);
             }
         }
+        // The zone and the policy of jobs may be others.
+        self.look_everywhere();
     }
 
     fn stop(&mut self, now: Duration) {
@@ -823,6 +886,7 @@ impl Conversation {
             not_before: None,
             apology: None,
             queued: false,
+            run: None,
         }
     }
 

@@ -11,9 +11,11 @@ mod answer;
 mod branch;
 mod channel;
 mod ingestion;
+mod job;
 mod memories;
 mod pattern;
 mod phrases;
+mod reminder;
 mod request;
 mod wire;
 mod worker;
@@ -41,6 +43,7 @@ fn answer(request: &CompletionRequest, clock: &dyn Clock) -> Result<Answer, Stri
     let request = Request::of(request);
     Ok(match request.asking() {
         Asking::Channel => channel::answer(table, &request, clock),
+        Asking::Job => job::answer(table, &request),
         Asking::Branch => branch::answer(table, &request),
         Asking::Worker => worker::answer(table, &request),
         Asking::Ingestion => ingestion::answer(table, &request),
@@ -54,6 +57,8 @@ mod order {
     pub(super) const RECALL: &str = "recall:";
     pub(super) const FORGET: &str = "forget:";
     pub(super) const RUN: &str = "run:";
+    /// What the prompt of a reminder begins with.
+    pub(super) const REMIND: &str = "remind:";
 
     /// The topic of somebody who wants to see all memories; `words.everything` of the table knows it.
     pub(super) const EVERYTHING: &str = "everything";

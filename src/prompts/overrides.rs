@@ -14,7 +14,8 @@ use crate::error::{Fault, Kind};
 
 /// What has a place in the stable prefix. Fragments are not here: they hold the fences between what
 /// people say and what the system says.
-const PROMPTS: [Template; 4] = [Template::Channel, Template::Branch, Template::Worker, Template::Ingestion];
+const PROMPTS: [Template; 5] =
+    [Template::Channel, Template::Branch, Template::Worker, Template::Ingestion, Template::Scheduled];
 const SUFFIX: &str = ".md.j2";
 /// Longest template, in bytes.
 const FILE_BYTES_MAX: u64 = 64 << 10;

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Tool, ToolContext, ToolError, arguments_of, schema_of};
+use crate::conversation::SCHEDULED;
 use crate::error::Fault;
 use crate::id::ProcessId;
 use crate::message::Place;
@@ -61,7 +62,8 @@ impl Tool for TaskCreate {
             priority: arguments.priority.unwrap_or_default(),
             subtasks: arguments.subtasks.into_iter().map(subtask).collect(),
             metadata: arguments.metadata.unwrap_or_default(),
-            place: Some(self.place.clone()),
+            // A job has no listeners when its run is over.
+            place: Some(self.place.clone()).filter(|place| place.instance.as_str() != SCHEDULED),
             ..NewTask::new(arguments.title, Actor::Process(self.process))
         };
         let task = self.tasks.create(new).map_err(|error| tool_error(&error))?.task;

@@ -202,6 +202,8 @@ pub struct Client {
     after: i64,
     /// Answers by the platform id of the message they answer.
     pub answers: BTreeMap<String, Vec<String>>,
+    /// What was said without being asked.
+    pub unasked: Vec<String>,
     /// Everything that was said, in order.
     pub said: Vec<String>,
 }
@@ -215,6 +217,7 @@ impl Client {
             conversation: conversation.to_owned(),
             after: 0,
             answers: BTreeMap::new(),
+            unasked: Vec::new(),
             said: Vec::new(),
         }
     }
@@ -242,9 +245,14 @@ impl Client {
         let messages = body["messages"].as_array().cloned().unwrap_or_default();
         for message in &messages {
             self.after = self.after.max(message["id"].as_i64().unwrap());
-            self.said.push(message["content"].as_str().unwrap_or_default().to_owned());
-            for id in message["in_reply_to"].as_array().into_iter().flatten() {
-                let said = message["content"].as_str().unwrap_or_default().to_owned();
+            let said = message["content"].as_str().unwrap_or_default().to_owned();
+            let asked = message["in_reply_to"].as_array().cloned().unwrap_or_default();
+            if asked.is_empty() {
+                self.unasked.push(said.clone());
+            }
+            self.said.push(said.clone());
+            for id in &asked {
+                let said = said.clone();
                 self.answers.entry(id.as_str().unwrap().to_owned()).or_default().push(said);
             }
         }

@@ -1,6 +1,7 @@
 //! The hub's rules, one by one, without a thread.
 
 mod compaction;
+mod runs;
 
 use super::*;
 use crate::event::Ingested;

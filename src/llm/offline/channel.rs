@@ -4,12 +4,13 @@
 //! could not be started together with all other sentences. Without anything to say the turn is
 //! skipped, because the result of the work comes back as a turn of its own.
 
-use serde_json::json;
+use jiff::civil::Date;
+use serde_json::{Value, json};
 
 use super::answer::{Answer, Call, process_argument};
-use super::order;
-use super::phrases::{Does, Heard, Table, fill};
+use super::phrases::{ChannelSentences, Does, Heard, Table, fill};
 use super::request::{Episode, Request, Step};
+use super::{order, reminder};
 use crate::clock::Clock;
 use crate::id::{ProcessId, ProcessKind};
 use crate::text::{one_line, shorten};
@@ -31,7 +32,7 @@ const MAX_TASK_BYTES: usize = 120;
 const MAX_REPLIES: usize = 2;
 
 /// Calls that settle a turn when another model has made them before it went away.
-const SETTLING: [&str; 6] = ["reply", "skip", "branch", "spawn_worker", "route", "cancel"];
+const SETTLING: [&str; 7] = ["reply", "skip", "branch", "spawn_worker", "route", "cancel", "cron"];
 
 /// One consequence of a turn.
 enum Item {
@@ -44,6 +45,9 @@ enum Aim {
     Start { task: String },
     Stop { process: ProcessId },
     PassOn { process: ProcessId },
+    Remind { what: String, again: bool },
+    Reminders,
+    Unremind { id: String },
 }
 
 pub(super) fn answer(table: &Table, request: &Request<'_>, clock: &dyn Clock) -> Answer {
@@ -85,9 +89,10 @@ fn sentences(table: &Table, episode: &Episode<'_>, items: &[Item]) -> Vec<String
         let sentence = match item {
             Item::Say(text) => Some(text.clone()),
             Item::Work { aim, .. } => {
-                let failure =
-                    steps.next().map_or(Some(String::new()), |step| step.failure(&table.words.refusals));
-                aim.sentence(table, failure)
+                let step = steps.next();
+                let failure = step.map_or(Some(String::new()), |step| step.failure(&table.words.refusals));
+                let answer = step.and_then(|step| step.outcome.as_ref()?.value.as_ref());
+                aim.sentence(table, failure, answer.unwrap_or(&Value::Null))
             }
         };
         sentences.extend(sentence.filter(|sentence| !sentences.contains(sentence)));
@@ -121,7 +126,7 @@ impl Item {
 
 impl Aim {
     /// What a person has to know about how the call went. Work that was started speaks for itself later.
-    fn sentence(&self, table: &Table, failure: Option<String>) -> Option<String> {
+    fn sentence(&self, table: &Table, failure: Option<String>, answer: &Value) -> Option<String> {
         let words = &table.channel;
         match (self, failure) {
             (Aim::Start { .. }, None) => None,
@@ -138,8 +143,37 @@ impl Aim {
             (Aim::PassOn { process }, Some(reason)) => {
                 Some(fill(&words.not_routed, &[("process", &process.to_string()), ("reason", &reason)]))
             }
+            (Aim::Remind { what, again }, None) => {
+                let sentence = if *again { &words.reminded_again } else { &words.reminded };
+                let when = answer["created"]["next_run"].as_str().unwrap_or_default();
+                Some(fill(sentence, &[("when", when), ("what", what)]))
+            }
+            (Aim::Remind { what, .. }, Some(reason)) => {
+                Some(fill(&words.not_reminded, &[("what", what), ("reason", &reason)]))
+            }
+            (Aim::Reminders, None) => Some(reminders(words, answer)),
+            (Aim::Unremind { id }, None) => Some(fill(&words.unreminded, &[("id", id)])),
+            (Aim::Reminders | Aim::Unremind { .. }, Some(reason)) => {
+                Some(fill(&table.job.failed, &[("reason", &reason)]))
+            }
         }
     }
+}
+
+/// What the `cron` tool lists, a line each.
+fn reminders(words: &ChannelSentences, answer: &Value) -> String {
+    let line = |job: &Value| {
+        let text = |name: &str| job[name].as_str().unwrap_or_default().to_owned();
+        let prompt = text("prompt");
+        let what = order::read(order::REMIND, &prompt).unwrap_or(&prompt);
+        let sentence = if job["next_run"].is_string() { &words.reminder_line } else { &words.reminder_off };
+        fill(sentence, &[("id", &text("id")), ("what", what), ("when", &text("next_run"))])
+    };
+    let lines: Vec<_> = answer["jobs"].as_array().into_iter().flatten().map(line).collect();
+    if lines.is_empty() {
+        return words.no_reminders.clone();
+    }
+    fill(&words.reminders, &[("jobs", &lines.join("\n"))])
 }
 
 /// Turns the parts of a turn into items, always the same ones for the same turn.
@@ -207,8 +241,42 @@ impl<'a> Plan<'a> {
             Does::Stop => self.stop(),
             Does::Status => self.status(),
             Does::Time => self.time(),
+            Does::Remind => self.remind(what),
+            Does::Reminders => self.cron(json!({ "action": "list" }), Aim::Reminders),
+            Does::Unremind => {
+                let arguments = json!({ "action": "delete", "id": what });
+                self.cron(arguments, Aim::Unremind { id: what.to_owned() });
+            }
             Does::Say => self.say(heard.intent.says.trim().to_owned()),
         }
+    }
+
+    /// What says no time is remembered at least.
+    fn remind(&mut self, text: &str) {
+        let found = reminder::find(&self.table.when, text, self.today());
+        let Some(found) = found.filter(|_| self.request.offers("cron")) else {
+            return self.branch(order::REMEMBER, text);
+        };
+        let mut arguments = found.arguments;
+        arguments.insert("action".to_owned(), json!("create"));
+        arguments.insert("prompt".to_owned(), json!(order::write(order::REMIND, &found.what)));
+        let what = one_line(&found.what, MAX_TASK_BYTES);
+        self.cron(Value::Object(arguments), Aim::Remind { what, again: found.again });
+    }
+
+    fn cron(&mut self, arguments: Value, aim: Aim) {
+        self.work(Call::of(self.request, "cron", arguments), aim);
+    }
+
+    /// The date on the wall, which the status block tells; else that of UTC.
+    fn today(&self) -> Date {
+        let told = self
+            .status
+            .lines()
+            .next()
+            .and_then(|line| line.split_once(" here ")?.1.split_whitespace().nth(1)?.parse().ok());
+        let utc = || self.clock.now().to_rfc3339().get(..10)?.parse().ok();
+        told.or_else(utc).unwrap_or_default()
     }
 
     fn branch(&mut self, verb: &str, what: &str) {
@@ -286,6 +354,8 @@ impl<'a> Plan<'a> {
                 let task = match aim {
                     Aim::Start { task } => task,
                     Aim::Stop { process } | Aim::PassOn { process } => process.to_string(),
+                    Aim::Remind { what, .. } => what,
+                    Aim::Reminders | Aim::Unremind { .. } => "cron".to_owned(),
                 };
                 self.say(fill(&words.no_tool, &[("task", &task)]));
             }

@@ -36,10 +36,12 @@ pub(super) struct Table {
     unmatched: Unmatched,
     kind: Vec<KindRule>,
     pub(super) words: WordLists,
+    pub(super) when: WhenWords,
     pub(super) channel: ChannelSentences,
     pub(super) branch: BranchSentences,
     pub(super) worker: WorkerSentences,
     pub(super) ingestion: IngestionSentences,
+    pub(super) job: JobSentences,
     pub(super) other: OtherSentences,
 }
 
@@ -73,6 +75,12 @@ pub(super) enum Does {
     Stop,
     Status,
     Time,
+    /// A reminder, if the message says when; else it is remembered.
+    Remind,
+    /// Which jobs report here.
+    Reminders,
+    /// Take back one of them.
+    Unremind,
     /// The intent's own sentence.
     Say,
 }
@@ -111,9 +119,63 @@ pub(super) struct WordLists {
     pub(super) finished: Vec<String>,
 }
 
+/// What times are made of, in lower case.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WhenWords {
+    pub(super) remind: Vec<String>,
+    pub(super) whom: Vec<String>,
+    pub(super) joins: Vec<String>,
+    pub(super) inside: Vec<String>,
+    pub(super) at: Vec<String>,
+    pub(super) on: Vec<String>,
+    pub(super) every: Vec<String>,
+    pub(super) daily: Vec<String>,
+    pub(super) today: Vec<String>,
+    pub(super) tomorrow: Vec<String>,
+    pub(super) morning: Vec<String>,
+    pub(super) workday: Vec<String>,
+    pub(super) noon: Vec<String>,
+    pub(super) midnight: Vec<String>,
+    pub(super) am: Vec<String>,
+    pub(super) pm: Vec<String>,
+    pub(super) half: Vec<String>,
+    pub(super) one: Vec<String>,
+    pub(super) and: Vec<String>,
+    /// From Sunday on.
+    pub(super) weekdays: Vec<Vec<String>>,
+    pub(super) units: UnitWords,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UnitWords {
+    pub(super) second: Vec<String>,
+    pub(super) minute: Vec<String>,
+    pub(super) hour: Vec<String>,
+    pub(super) day: Vec<String>,
+    pub(super) week: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JobSentences {
+    pub(super) reminder: String,
+    pub(super) offline: String,
+    pub(super) failed: String,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ChannelSentences {
+    pub(super) reminded: String,
+    pub(super) reminded_again: String,
+    pub(super) not_reminded: String,
+    pub(super) reminders: String,
+    pub(super) no_reminders: String,
+    pub(super) reminder_line: String,
+    pub(super) reminder_off: String,
+    pub(super) unreminded: String,
     pub(super) offline: String,
     pub(super) wordless: String,
     pub(super) time: String,

@@ -23,6 +23,8 @@ const MAX_REASON_BYTES: usize = 300;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asking {
     Channel,
+    /// A channel without a person: a job that has come due.
+    Job,
     Branch,
     Worker,
     Ingestion,
@@ -80,6 +82,8 @@ impl<'a> Request<'a> {
             Asking::Channel
         } else if self.offers("memory_persistence_complete") {
             Asking::Ingestion
+        } else if self.offers("set_outcome") {
+            Asking::Job
         } else if self.offers("memory_save") {
             Asking::Branch
         } else if self.offers("shell") || self.offers("set_status") {

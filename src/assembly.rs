@@ -3,6 +3,7 @@
 
 mod ingestion;
 mod reload;
+mod stop;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
 use ingestion::Ingest;
@@ -30,7 +31,7 @@ use spacebot::http::server::{Handler, Limits, Server, ServerHandle, ServerOption
 use spacebot::hub::bindings::Bindings;
 use spacebot::hub::state::{Event, Hub};
 use spacebot::hub::{self, AgentIntake, AgentOutbox, Bell, HubParts, Inputs};
-use spacebot::id::{AgentId, ConversationId, InstanceId, OutboxId};
+use spacebot::id::{AgentId, ConversationId, InstanceId};
 use spacebot::llm::{LlmManager, offline};
 use spacebot::memory::{MemoryStore, SearchOptions};
 use spacebot::message::{Intake, Outbox};
@@ -39,13 +40,10 @@ use spacebot::messaging::mailbox::Mailbox;
 use spacebot::messaging::webhook::Webhook;
 use spacebot::thread::{self, Cancel, Current};
 use spacebot::tools::workspace::Workspace;
+use stop::{flush, join};
 
 pub(crate) use reload::Options;
 
-/// What adapters get to send committed answers during a stop.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often that is looked at.
-const FLUSH_LOOK: Duration = Duration::from_millis(20);
 /// How long a thread that was told to stop may take before it is left behind.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -484,41 +482,4 @@ impl Watchdog {
             sd_notify::notify(&[sd_notify::NotifyState::Watchdog]).ok(); // without systemd there is no one to tell
         }
     }
-}
-
-/// Gives the adapter time to send what is committed.
-fn flush(adapter: &Adapter, agents: &BTreeMap<AgentId, Arc<AgentParts>>) {
-    let started = Instant::now();
-    let waits = |agent: &AgentParts| {
-        agent
-            .conversations
-            .pending(&adapter.instance, None, OutboxId(0), 1)
-            .is_ok_and(|rows| !rows.is_empty())
-    };
-    while adapter.irc.state.is_connected()
-        && started.elapsed() < FLUSH_TIMEOUT
-        && agents.values().any(|agent| waits(agent))
-    {
-        std::thread::park_timeout(FLUSH_LOOK);
-    }
-}
-
-/// Joins all by name; false when one is left behind.
-fn join(threads: Vec<JoinHandle<()>>, timeout: Duration) -> bool {
-    let started = Instant::now();
-    let mut all = true;
-    for handle in threads {
-        while !handle.is_finished() && started.elapsed() < timeout {
-            std::thread::park_timeout(Duration::from_millis(1));
-        }
-        let name = handle.thread().name().unwrap_or("?").to_owned();
-        if !handle.is_finished() {
-            log::error!("thread {name} did not end and is left behind");
-            all = false;
-        } else if handle.join().is_err() {
-            log::error!("thread {name} panicked");
-            all = false;
-        }
-    }
-    all
 }

@@ -99,10 +99,17 @@ pub struct Config {
 }
 
 impl Config {
+    /// The agent of this id; without one, the default agent.
+    pub fn agent(&self, id: Option<&str>) -> Option<&AgentConfig> {
+        match id {
+            Some(id) => self.agents.iter().find(|agent| agent.id.as_str() == id),
+            None => self.agents.iter().find(|agent| agent.is_default).or(self.agents.first()),
+        }
+    }
+
     /// Who answers where nobody else is bound.
     pub fn default_agent(&self) -> AgentId {
-        let default = self.agents.iter().find(|agent| agent.is_default).or(self.agents.first());
-        default.map_or_else(|| AgentId::new("main"), |agent| agent.id.clone())
+        self.agent(None).map_or_else(|| AgentId::new("main"), |agent| agent.id.clone())
     }
 }
 

@@ -11,6 +11,7 @@ mod llm_double;
 use std::time::{Duration, Instant};
 
 use daemon::{Client, DEADLINE, Daemon, Home, eventually};
+use llm_double::script::offers;
 use llm_double::{Answer, At, Body, Double, Request, Say, ToolCall, WireFormat};
 use serde_json::{Value, json};
 use spacebot::clock::SystemClock;
@@ -34,10 +35,6 @@ fn home(double: &Double, defaults: &str, compaction: &str) -> Home {
 fn call(name: &str, arguments: &Value) -> Say {
     let call = ToolCall { id: "call_1".to_owned(), name: name.to_owned(), arguments: arguments.to_string() };
     Say::new(Body::Answer(Answer { calls: vec![call], ..Answer::default() }))
-}
-
-fn offers(request: &Request, tool: &str) -> bool {
-    request.json["tools"].to_string().contains(&format!("\"{tool}\""))
 }
 
 /// What asks: told by its tools.

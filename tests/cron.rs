@@ -13,36 +13,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use daemon::{Client, DEADLINE, Daemon, Home, eventually};
-use llm_double::{Answer, At, Body, Double, Request, Say, ToolCall, WireFormat};
+use llm_double::script::{calls, config, last_message, offers};
+use llm_double::{At, Double, Request, Say};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
 const HOUR: i64 = 3_600_000;
 
 fn home(double: &Double, more: &str) -> Home {
-    let url = double.base_url("p", WireFormat::OpenAi);
-    Home::new(&format!(
-        "[llm.provider.double]\napi_type = \"openai_chat_completions\"\nbase_url = \"{url}\"\napi_key = \"k\"\n\
-         [defaults]\n{more}\n[defaults.routing]\nchannel = \"double/m\"\nbranch = \"double/m\"\nworker = \"double/m\"\n"
-    ))
-}
-
-fn calls(list: &[(&str, Value)]) -> Say {
-    let call = |(number, (name, arguments)): (usize, &(&str, Value))| ToolCall {
-        id: format!("call_{number}"),
-        name: (*name).to_owned(),
-        arguments: arguments.to_string(),
-    };
-    Say::new(Body::Answer(Answer { calls: list.iter().enumerate().map(call).collect(), ..Answer::default() }))
-}
-
-fn offers(request: &Request, tool: &str) -> bool {
-    request.json["tools"].to_string().contains(&format!("\"{tool}\""))
-}
-
-fn last_message(request: &Request) -> String {
-    let messages = request.json["messages"].as_array().cloned().unwrap_or_default();
-    messages.last().map(Value::to_string).unwrap_or_default()
+    Home::new(&config(double, more))
 }
 
 /// In a conversation with a person: makes the hourly job that is asked for.

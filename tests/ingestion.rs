@@ -19,7 +19,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use daemon::{Daemon, Home, eventually, processes_with};
-use llm_double::{Answer, At, Body, Double, Request, Say, ToolCall, WireFormat};
+use llm_double::script::{calls, messages};
+use llm_double::{At, Double, Request, Say, WireFormat};
 use serde_json::{Value, json};
 use spacebot::db::rusqlite::{Connection, OpenFlags};
 
@@ -167,19 +168,6 @@ fn home_with(double: &Double) -> Home {
          [defaults.routing]\nbranch = \"double/m\"\n{POLL}chunk_size = 500\n",
         double.base_url("p", WireFormat::OpenAi)
     ))
-}
-
-fn calls(list: &[(&str, Value)]) -> Say {
-    let call = |(number, (name, arguments)): (usize, &(&str, Value))| ToolCall {
-        id: format!("call_{number}"),
-        name: (*name).to_owned(),
-        arguments: arguments.to_string(),
-    };
-    Say::new(Body::Answer(Answer { calls: list.iter().enumerate().map(call).collect(), ..Answer::default() }))
-}
-
-fn messages(request: &Request) -> Vec<Value> {
-    request.json["messages"].as_array().cloned().unwrap_or_default()
 }
 
 /// The marks in the part that the model reads.

@@ -11,34 +11,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use daemon::{Home, eventually};
-use llm_double::{Answer, Body, Double, Request, Say, ToolCall, WireFormat};
-use serde_json::{Value, json};
+use llm_double::script::{calls, config, last_message, offers};
+use llm_double::{Answer, Body, Double, Say, ToolCall};
+use serde_json::json;
 
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 
 fn home(double: &Double, more: &str) -> Home {
-    let url = double.base_url("p", WireFormat::OpenAi);
-    Home::new(&format!(
-        "[llm.provider.double]\napi_type = \"openai_chat_completions\"\nbase_url = \"{url}\"\napi_key = \"k-double\"\n\
-         [defaults.routing]\nchannel = \"double/m\"\nbranch = \"double/m\"\nworker = \"double/m\"\n{more}"
-    ))
-}
-
-fn calls(list: &[(&str, Value)]) -> Say {
-    let call = |(number, (name, arguments)): (usize, &(&str, Value))| ToolCall {
-        id: format!("call_{number}"),
-        name: (*name).to_owned(),
-        arguments: arguments.to_string(),
-    };
-    Say::new(Body::Answer(Answer { calls: list.iter().enumerate().map(call).collect(), ..Answer::default() }))
-}
-
-fn last_message(request: &Request) -> String {
-    request.json["messages"].as_array().and_then(|all| all.last()).map(Value::to_string).unwrap_or_default()
-}
-
-fn offers(request: &Request, tool: &str) -> bool {
-    request.json["tools"].to_string().contains(&format!("\"{tool}\""))
+    Home::new(&format!("{}{more}", config(double, "")))
 }
 
 fn why(home: &Home, id: &str) -> String {

@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use daemon::{Client, DEADLINE, Home};
-use llm_double::{Answer, Body, Double, Request, Say, ToolCall, WireFormat};
-use serde_json::{Value, json};
+use llm_double::script::{calls, last_message, offers};
+use llm_double::{Double, Request, Say, WireFormat};
+use serde_json::json;
 
 fn home(double: &Double, wire: WireFormat) -> Home {
     let (api, url) = match wire {
@@ -27,30 +28,9 @@ fn home(double: &Double, wire: WireFormat) -> Home {
     ))
 }
 
-fn calls(list: &[(&str, Value)]) -> Say {
-    let call = |(number, (name, arguments)): (usize, &(&str, Value))| ToolCall {
-        id: format!("call_{number}"),
-        name: (*name).to_owned(),
-        arguments: arguments.to_string(),
-    };
-    Say::new(Body::Answer(Answer { calls: list.iter().enumerate().map(call).collect(), ..Answer::default() }))
-}
-
 /// The whole request as text; enough to see who asks and what came last.
 fn text(request: &Request) -> String {
     request.json.to_string()
-}
-
-fn last_message(request: &Request) -> String {
-    request.json["messages"]
-        .as_array()
-        .and_then(|messages| messages.last())
-        .map(Value::to_string)
-        .unwrap_or_default()
-}
-
-fn offers(request: &Request, tool: &str) -> bool {
-    request.json["tools"].to_string().contains(&format!("\"{tool}\""))
 }
 
 #[test]

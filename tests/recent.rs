@@ -11,7 +11,8 @@ mod llm_double;
 use std::time::{Duration, Instant};
 
 use daemon::{Client, DEADLINE, Home, eventually};
-use llm_double::{Answer, Body, Double, Request, Say, ToolCall, WireFormat};
+use llm_double::script::{calls, config, messages, offers};
+use llm_double::{Double, Request, Say};
 use serde_json::{Value, json};
 use spacebot::agent;
 use spacebot::clock::{Clock, SimulatedClock, SystemClock, Timestamp};
@@ -24,25 +25,7 @@ use spacebot::memory::{MemoryStore, MemoryType, NewAssociation, NewMemory, Relat
 use spacebot::working_memory::{EventKind, NewEvent, WorkingMemory};
 
 fn home(double: &Double, more: &str) -> Home {
-    let url = double.base_url("p", WireFormat::OpenAi);
-    Home::new(&format!(
-        "[llm.provider.double]\napi_type = \"openai_chat_completions\"\nbase_url = \"{url}\"\napi_key = \"k\"\n\
-         [defaults]\ntimezone = \"Asia/Kathmandu\"\n\
-         [defaults.routing]\nchannel = \"double/m\"\nbranch = \"double/m\"\nworker = \"double/m\"\n{more}"
-    ))
-}
-
-fn calls(list: &[(&str, Value)]) -> Say {
-    let call = |(number, (name, arguments)): (usize, &(&str, Value))| ToolCall {
-        id: format!("call_{number}"),
-        name: (*name).to_owned(),
-        arguments: arguments.to_string(),
-    };
-    Say::new(Body::Answer(Answer { calls: list.iter().enumerate().map(call).collect(), ..Answer::default() }))
-}
-
-fn messages(request: &Request) -> Vec<Value> {
-    request.json["messages"].as_array().cloned().unwrap_or_default()
+    Home::new(&format!("{}{more}", config(double, "timezone = \"Asia/Kathmandu\"")))
 }
 
 /// The text of the last message.
@@ -52,10 +35,6 @@ fn last(request: &Request) -> String {
         Value::String(text) => text,
         parts => parts.as_array().into_iter().flatten().filter_map(|part| part["text"].as_str()).collect(),
     }
-}
-
-fn offers(request: &Request, tool: &str) -> bool {
-    request.json["tools"].to_string().contains(&format!("\"{tool}\""))
 }
 
 /// Plays all three kinds of process.

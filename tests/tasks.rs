@@ -12,32 +12,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use daemon::{DEADLINE, Home, eventually};
-use llm_double::{Answer, At, Body, Double, Request, Say, ToolCall, WireFormat};
+use llm_double::script::{calls, config, last_message};
+use llm_double::{At, Double, Request, Say};
 use serde_json::{Value, json};
 
 fn home(double: &Double) -> Home {
-    let url = double.base_url("p", WireFormat::OpenAi);
-    Home::new(&format!(
-        "[llm.provider.double]\napi_type = \"openai_chat_completions\"\nbase_url = \"{url}\"\napi_key = \"k-double\"\n\
-         [defaults.routing]\nchannel = \"double/m\"\nbranch = \"double/m\"\nworker = \"double/m\"\n"
-    ))
-}
-
-fn calls(list: &[(&str, Value)]) -> Say {
-    let call = |(number, (name, arguments)): (usize, &(&str, Value))| ToolCall {
-        id: format!("call_{number}"),
-        name: (*name).to_owned(),
-        arguments: arguments.to_string(),
-    };
-    Say::new(Body::Answer(Answer { calls: list.iter().enumerate().map(call).collect(), ..Answer::default() }))
+    Home::new(&config(double, ""))
 }
 
 fn reply(text: &str) -> Say {
     calls(&[("reply", json!({ "content": text }))])
-}
-
-fn last_message(request: &Request) -> String {
-    request.json["messages"].as_array().and_then(|all| all.last()).map(Value::to_string).unwrap_or_default()
 }
 
 /// The schema of a tool that the model is offered.

@@ -131,19 +131,7 @@ fn conclusion(ended: Ended, run: AgentRun, link: &Link<'_>) -> (&'static str, St
 
 struct Thinking;
 
-impl Conduct for Thinking {
-    fn on_text(&mut self, _text: &str, _desk: &mut ProcessDesk<'_>) -> Option<String> {
-        None
-    }
-
-    fn on_tools(&mut self, _desk: &mut ProcessDesk<'_>) -> bool {
-        false
-    }
-
-    fn next_message(&mut self) -> Option<String> {
-        None
-    }
-}
+impl Conduct for Thinking {}
 
 /// See [`Toolbox::new`].
 static DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();

@@ -264,10 +264,6 @@ impl Aside {
 struct Talking;
 
 impl Conduct for Talking {
-    fn on_text(&mut self, _text: &str, _desk: &mut ProcessDesk<'_>) -> Option<String> {
-        None
-    }
-
     fn on_tools(&mut self, desk: &mut ProcessDesk<'_>) -> bool {
         let started = desk.started > 0;
         desk.effects.iter().any(|effect| match effect {
@@ -275,10 +271,6 @@ impl Conduct for Talking {
             Effect::Deliver { .. } => !started,
             _ => false,
         })
-    }
-
-    fn next_message(&mut self) -> Option<String> {
-        None
     }
 }
 

@@ -253,16 +253,4 @@ static NO_DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
 /// Ends with the first text.
 struct Silent;
 
-impl Conduct for Silent {
-    fn on_text(&mut self, _text: &str, _desk: &mut ProcessDesk<'_>) -> Option<String> {
-        None
-    }
-
-    fn on_tools(&mut self, _desk: &mut ProcessDesk<'_>) -> bool {
-        false
-    }
-
-    fn next_message(&mut self) -> Option<String> {
-        None
-    }
-}
+impl Conduct for Silent {}

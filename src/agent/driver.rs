@@ -21,16 +21,23 @@ use crate::llm::SpacebotModel;
 use crate::thread::contained;
 use crate::tools::ToolError;
 
-/// What the driver asks of the kind of process that it drives.
+/// What the driver asks of the kind of process that it drives. Without answers of its own, a process
+/// ends with its first text and hears nothing on the way.
 pub(super) trait Conduct {
     /// A reply without tool calls. `Some` sends these words back to the model, `None` accepts.
-    fn on_text(&mut self, text: &str, desk: &mut ProcessDesk<'_>) -> Option<String>;
+    fn on_text(&mut self, _text: &str, _desk: &mut ProcessDesk<'_>) -> Option<String> {
+        None
+    }
 
     /// All tools of one step are done; true ends the run.
-    fn on_tools(&mut self, desk: &mut ProcessDesk<'_>) -> bool;
+    fn on_tools(&mut self, _desk: &mut ProcessDesk<'_>) -> bool {
+        false
+    }
 
     /// A message that came for the running process, to be read before the next model call.
-    fn next_message(&mut self) -> Option<String>;
+    fn next_message(&mut self) -> Option<String> {
+        None
+    }
 }
 
 /// How a drive ended.

@@ -225,10 +225,6 @@ impl Conduct for UntilComplete<'_> {
         self.nudges = 0;
         self.draft.is_complete()
     }
-
-    fn next_message(&mut self) -> Option<String> {
-        None
-    }
 }
 
 /// See [`Toolbox::new`].

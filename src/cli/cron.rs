@@ -83,9 +83,7 @@ pub fn run(config: &Config, agent: Option<&str>, action: &CronAction) -> Result<
 
 /// The named agent, or the default one.
 fn find<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a AgentConfig, CommandError> {
-    let wanted = |agent: &&AgentConfig| name.map_or(agent.is_default, |name| agent.id.as_str() == name);
-    let found = config.agents.iter().find(wanted);
-    found.ok_or_else(|| CommandError::UnknownAgent(name.unwrap_or_default().to_owned()))
+    config.agent(name).ok_or_else(|| CommandError::UnknownAgent(name.unwrap_or_default().to_owned()))
 }
 
 fn rhythm(job: &Job) -> String {

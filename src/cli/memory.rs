@@ -107,13 +107,8 @@ pub fn run(config: &Config, agent: Option<&str>, action: MemoryAction) -> Result
 
 /// The agent that is named, else the default one.
 pub(super) fn owner<'a>(config: &'a Config, agent: Option<&str>) -> Result<&'a AgentConfig, CommandError> {
-    let mut agents = config.agents.iter();
-    let found = match agent {
-        Some(id) => agents.find(|known| known.id.as_str() == id),
-        None => agents.find(|agent| agent.is_default).or(config.agents.first()),
-    };
     let missing = || format!("there is no agent {:?} in the config", agent.unwrap_or_default());
-    found.ok_or_else(|| CommandError::Invalid(missing()))
+    config.agent(agent).ok_or_else(|| CommandError::Invalid(missing()))
 }
 
 fn statistics(store: &MemoryStore, folder: &std::path::Path) -> Result<bool, CommandError> {

@@ -134,13 +134,9 @@ struct Command<'a> {
 
 impl<'a> Command<'a> {
     fn new(config: &'a Config, agent: Option<&str>, json: bool) -> Result<Self, TaskCommandError> {
-        let default = config.agents.iter().find(|agent| agent.is_default).or(config.agents.first());
-        let default = default.map(|agent| agent.id.to_string()).unwrap_or_default();
-        let agent = agent.map_or(default, str::to_owned);
-        if config.agents.iter().all(|known| known.id.as_str() != agent) {
-            return Err(TaskCommandError::Invalid(format!("there is no agent {agent:?} in the config")));
-        }
-        Ok(Self { config, agent, json })
+        let missing = || format!("there is no agent {:?} in the config", agent.unwrap_or_default());
+        let agent = config.agent(agent).ok_or_else(|| TaskCommandError::Invalid(missing()))?;
+        Ok(Self { config, agent: agent.id.to_string(), json })
     }
 
     fn board(&self) -> Result<Tasks, TaskCommandError> {

@@ -91,7 +91,7 @@ impl Sum {
 /// # Errors
 /// There is no such message, or it cannot be read.
 pub fn run(config: &Config, agent: Option<&str>, id: Option<&str>, json: bool) -> Result<(), WhyError> {
-    let agent = chosen(config, agent)?;
+    let agent = config.agent(agent).ok_or_else(|| WhyError::Agent(agent.unwrap_or_default().to_owned()))?;
     let path = config.data_folder.join("agents").join(agent.id.as_str()).join("data").join("spacebot.db");
     let missing = || WhyError::NoMessage(id.unwrap_or("of any kind").to_owned());
     if !path.exists() {
@@ -107,14 +107,6 @@ pub fn run(config: &Config, agent: Option<&str>, id: Option<&str>, json: bool) -
         tell(&explanation, agent, &mut out)?;
     }
     Ok(out.flush()?)
-}
-
-fn chosen<'a>(config: &'a Config, agent: Option<&str>) -> Result<&'a AgentConfig, WhyError> {
-    let found = match agent {
-        Some(id) => config.agents.iter().find(|known| known.id.as_str() == id),
-        None => config.agents.iter().find(|known| known.is_default).or(config.agents.first()),
-    };
-    found.ok_or_else(|| WhyError::Agent(agent.unwrap_or_default().to_owned()))
 }
 
 fn tell(explanation: &Explanation, agent: &AgentConfig, out: &mut impl Write) -> io::Result<()> {

@@ -15,6 +15,8 @@ mod expect;
 mod render;
 #[path = "llm/say.rs"]
 mod say;
+#[path = "llm/script.rs"]
+pub mod script;
 #[path = "llm/stand_in.rs"]
 mod stand_in;
 

@@ -40,16 +40,8 @@ impl Tool for Broken {
 struct UntilReply;
 
 impl Conduct for UntilReply {
-    fn on_text(&mut self, _text: &str, _desk: &mut ProcessDesk<'_>) -> Option<String> {
-        None
-    }
-
     fn on_tools(&mut self, desk: &mut ProcessDesk<'_>) -> bool {
         desk.effects.iter().any(|effect| matches!(effect, Effect::Reply { .. }))
-    }
-
-    fn next_message(&mut self) -> Option<String> {
-        None
     }
 }
 

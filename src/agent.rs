@@ -5,6 +5,7 @@ mod branch;
 mod channel;
 mod commands;
 mod compactor;
+mod cortex;
 mod driver;
 mod happening;
 mod ingestion;
@@ -22,6 +23,7 @@ mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use cortex::introduce;
 pub use job::{Job, RunEnd, Running, Turn, Work};
 pub use link::Link;
 pub use prompt::AgentPrompts;
@@ -114,6 +116,7 @@ pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
         Work::Extraction => compactor::extract(parts, job, link),
         Work::Chunk { file } => ingestion::run(parts, job, file, link),
         Work::RunEnd { execution, end } => schedule::finish(parts, job, *execution, end, link),
+        Work::Cortex { errand, notes } => cortex::run(parts, job, *errand, notes, link),
     }
 }
 
@@ -127,7 +130,7 @@ fn tidy(parts: &AgentParts) -> Result<(), DbError> {
 pub fn close_after_panic(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
     let sentence = prompts::notice("process_broke");
     match job.process.kind {
-        ProcessKind::Channel => How::Panicked(sentence.to_owned()),
+        ProcessKind::Channel | ProcessKind::Cortex => How::Panicked(sentence.to_owned()),
         ProcessKind::Branch => branch::close(parts, job, sentence, link),
         ProcessKind::Worker => worker::close(parts, job, sentence, link),
         ProcessKind::Compactor => match &job.work {

@@ -20,7 +20,7 @@ use ingestion::Ingest;
 use nix::fcntl::{Flock, FlockArg};
 use reload::{Files, InForce, Readers, Reload};
 use spacebot::agent::{self, AgentParts, AgentPrompts};
-use spacebot::api::{Api, Boards, ConfigFacts, Facts};
+use spacebot::api::{Api, Boards, ConfigFacts, Cortexes, Facts};
 use spacebot::clock::{SharedClock, SystemClock};
 use spacebot::config::{AgentConfig, Config};
 use spacebot::conversation::{Conversations, Recovered};
@@ -280,6 +280,7 @@ impl Ground {
                 agent.id
             );
         }
+        agent::introduce(&parts).map_err(|error| fault("profile", &error))?;
         self.found.extend(hub::ready_tasks(&agent.id, &parts).map_err(|error| fault("tasks", &error))?);
         self.agents.insert(agent.id.clone(), Arc::new(parts));
         Ok(())
@@ -379,6 +380,7 @@ fn start_server(
             token: config.api.auth_token.clone(),
             facts,
             boards: boards(ground),
+            cortexes: cortexes(ground),
             adapters: Arc::new(move || {
                 states.iter().map(|(name, state)| (name.clone(), state.describe())).collect()
             }),
@@ -395,6 +397,17 @@ fn start_server(
 
 fn boards(ground: &Ground) -> Boards {
     ground.agents.iter().map(|(id, agent)| (id.clone(), agent.tasks())).collect()
+}
+
+fn cortexes(ground: &Ground) -> Cortexes {
+    let embedder = ground.search.embedder.clone();
+    let stores = ground.agents.iter().map(|(id, agent)| (id.clone(), agent.cortex())).collect();
+    let embedding = move || match &embedder {
+        Some(embedder) if embedder.is_loaded() => "loaded",
+        Some(_) => "not loaded",
+        None => "off",
+    };
+    Cortexes { stores, embedding: Arc::new(embedding) }
 }
 
 fn facts(config: &Config, about: ConfigFacts) -> Facts {

@@ -30,8 +30,25 @@ pub struct StatusReport {
     pub waiting_turns: usize,
     pub processes: Vec<ProcessReport>,
     pub stopping: bool,
+    #[serde(default)]
+    pub cortex: Vec<CortexReport>,
     /// Conversations with a turn, a process or work that waits.
     pub busy: Vec<String>,
+}
+
+/// How the cortex of one agent does.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct CortexReport {
+    pub agent: String,
+    /// cold, warming, warm, degraded, off.
+    pub state: String,
+    /// The errand that runs now.
+    pub running: Option<String>,
+    /// Errands that rest after failures, and for how long.
+    pub resting: Vec<String>,
+    pub warm_after_ms: Option<u64>,
+    /// Turns that began before it was warm.
+    pub turns_while_cold: u64,
 }
 
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]

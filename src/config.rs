@@ -5,18 +5,22 @@
 
 mod changes;
 mod compaction;
+mod cortex;
 mod describe;
 mod ingestion;
 mod load;
 mod loop_guard;
+mod memory;
 mod section;
 
 pub use changes::{changes, in_force};
 pub use compaction::CompactionConfig;
+pub use cortex::CortexConfig;
 pub use describe::describe;
 pub use ingestion::IngestionConfig;
 pub use load::{Environment, Loaded, ProcessEnvironment, load, places};
 pub use loop_guard::{LoopGuardConfig, LoopLimits};
+pub use memory::{EmbeddingConfig, Language, MemoryConfig, VectorIndexKind};
 
 use std::fmt;
 use std::net::IpAddr;
@@ -113,101 +117,6 @@ impl Config {
     }
 }
 
-/// `[memory]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct MemoryConfig {
-    pub embedding: EmbeddingConfig,
-    pub index: VectorIndexKind,
-    pub language: Language,
-}
-
-/// How vectors near a question are found (`memory.index`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum VectorIndexKind {
-    /// What measured best for the number of vectors (docs/MEMORY.md); today that is always
-    /// [`VectorIndexKind::Sketch`].
-    #[default]
-    Auto,
-    Sketch,
-    /// A graph of neighbours (`hnsw_rs`) beside the sketches.
-    Hnsw,
-}
-
-impl VectorIndexKind {
-    /// Every kind with its name in the config.
-    pub const ALL: [(&'static str, Self); 3] =
-        [("auto", Self::Auto), ("sketch", Self::Sketch), ("hnsw", Self::Hnsw)];
-}
-
-/// Whose words the text index knows the stems of (`memory.language`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Language {
-    Arabic,
-    Danish,
-    Dutch,
-    #[default]
-    English,
-    Finnish,
-    French,
-    German,
-    Greek,
-    Hungarian,
-    Italian,
-    Norwegian,
-    Portuguese,
-    Romanian,
-    Russian,
-    Spanish,
-    Swedish,
-    Tamil,
-    Turkish,
-    /// No stems: words are found as they are written.
-    None,
-}
-
-impl Language {
-    /// Every language with its name in the config.
-    pub const ALL: [(&'static str, Self); 19] = [
-        ("english", Self::English),
-        ("arabic", Self::Arabic),
-        ("danish", Self::Danish),
-        ("dutch", Self::Dutch),
-        ("finnish", Self::Finnish),
-        ("french", Self::French),
-        ("german", Self::German),
-        ("greek", Self::Greek),
-        ("hungarian", Self::Hungarian),
-        ("italian", Self::Italian),
-        ("norwegian", Self::Norwegian),
-        ("portuguese", Self::Portuguese),
-        ("romanian", Self::Romanian),
-        ("russian", Self::Russian),
-        ("spanish", Self::Spanish),
-        ("swedish", Self::Swedish),
-        ("tamil", Self::Tamil),
-        ("turkish", Self::Turkish),
-        ("none", Self::None),
-    ];
-}
-
-/// `[memory.embedding]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EmbeddingConfig {
-    pub enabled: bool,
-    /// Folder of the model; none: the usual places.
-    pub model: Option<PathBuf>,
-    /// The library of onnxruntime; none: the usual places, else the built-in runtime.
-    pub onnxruntime: Option<PathBuf>,
-    /// The model is put away after this time without a text (`idle_unload_secs`, 5 to 86,400).
-    pub idle_unload: Duration,
-}
-
-impl Default for EmbeddingConfig {
-    fn default() -> Self {
-        Self { enabled: true, model: None, onnxruntime: None, idle_unload: Duration::from_secs(300) }
-    }
-}
-
 /// `[llm]` and `[llm.provider.<id>]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LlmConfig {
@@ -263,6 +172,9 @@ pub struct RoutingConfig {
     pub worker: String,
     /// Summarises what leaves the window of a conversation; none: the model of the channel.
     pub compactor: Option<String>,
+    /// Smooths the bulletin, writes profile and syntheses; none: these are made without a model or not at all.
+    /// In the operator's conversation with the cortex, then the model of the channel answers.
+    pub cortex: Option<String>,
     /// Tried in this order after the model of the process; the offline responder is always last.
     pub fallbacks: Vec<String>,
     /// How long a model is left alone after a 429 that names no time (`rate_limit_cooldown_secs`).
@@ -280,6 +192,7 @@ impl RoutingConfig {
             ProcessKind::Branch | ProcessKind::Ingestion => &self.branch,
             ProcessKind::Worker => &self.worker,
             ProcessKind::Compactor => self.compactor.as_ref().unwrap_or(&self.channel),
+            ProcessKind::Cortex => self.cortex.as_ref().unwrap_or(&self.channel),
         }
     }
 }
@@ -291,6 +204,7 @@ impl Default for RoutingConfig {
             branch: OFFLINE_MODEL.to_owned(),
             worker: OFFLINE_MODEL.to_owned(),
             compactor: None,
+            cortex: None,
             fallbacks: Vec::new(),
             rate_limit_cooldown: Duration::from_secs(60),
         }
@@ -323,6 +237,7 @@ pub struct LimitsConfig {
     pub task_max_attempts: usize,
     /// How long messages, answers, runs and journals are kept after they are over (`keep_days`, 1 to 3,650).
     pub keep: Duration,
+    pub cortex: CortexConfig,
 }
 
 /// Days of the config are 24 hours.
@@ -344,6 +259,7 @@ impl Default for LimitsConfig {
             worker_idle_timeout: Duration::from_secs(600),
             task_max_attempts: 3,
             keep: 90 * DAY,
+            cortex: CortexConfig::default(),
         }
     }
 }

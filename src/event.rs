@@ -82,6 +82,8 @@ pub enum How {
     },
     /// A chunk of a file is in, or one more try of it has failed; either stands in the database.
     Ingested(Ingested),
+    /// The cortex has done its errand; these are worth while next, after these times.
+    Tended(Vec<(Errand, Duration)>),
     /// The run of a job has ended; what it had to say waits there.
     Delivered(Option<(InstanceId, ConversationId)>),
     Cancelled,
@@ -90,6 +92,29 @@ pub enum How {
     /// Nothing was committed; the hub decides whether to try again.
     Failed(Kind, String),
     Panicked(String),
+}
+
+/// What the cortex of an agent does, one at a time and each after a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Errand {
+    /// Looks after memories, bulletin and profile, without a model; says which others are worth one.
+    Tend,
+    /// Has a model put the bulletin into words.
+    Smooth,
+    /// Has a model write the profile.
+    Profile,
+}
+
+impl Errand {
+    pub const ALL: [Self; 3] = [Self::Tend, Self::Smooth, Self::Profile];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Errand::Tend => "upkeep",
+            Errand::Smooth => "bulletin",
+            Errand::Profile => "profile",
+        }
+    }
 }
 
 /// What is left of a file behind one of its chunks.

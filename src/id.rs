@@ -90,6 +90,8 @@ pub enum ProcessKind {
     Compactor,
     /// Reads one chunk of a file.
     Ingestion,
+    /// Looks after the agent as a whole: bulletin, memories, syntheses, and a conversation with the operator.
+    Cortex,
 }
 
 impl ProcessKind {
@@ -100,6 +102,7 @@ impl ProcessKind {
             ProcessKind::Worker => "worker",
             ProcessKind::Compactor => "compactor",
             ProcessKind::Ingestion => "ingestion",
+            ProcessKind::Cortex => "cortex",
         }
     }
 

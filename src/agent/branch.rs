@@ -13,7 +13,7 @@ use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
 use super::toolbox::Toolbox;
 use super::worker::with_notice;
-use super::{AgentParts, happening, persist, prompt, transcript};
+use super::{AgentParts, cortex, happening, persist, prompt, transcript};
 use crate::conversation::{BranchEnd, Record, Step};
 use crate::db::DbError;
 use crate::error::Fault;
@@ -63,13 +63,11 @@ pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Ori
     let (ended, run) = driver.drive(Message::user(description), history, &mut Thinking);
     let (status, conclusion) = conclusion(ended, run, link);
     driver.journal.add(Step::End, json!({ "status": status, "model_calls": driver.counts.model_calls }));
-    if let Err(error) = parts.memory.maintain(parts.conversations.now()) {
-        log::warn!("the memory index was not tended: {error}");
-    }
-    match parts.memory.tend(parts.conversations.now()) {
-        Ok(None) => {}
-        Ok(Some(tended)) => log::debug!("memories tended: {tended:?}"),
-        Err(error) => log::warn!("the memories were not tended: {error}"),
+    // Where a cortex looks after the memories, it does so when this has ended.
+    if !limits.cortex.enabled
+        && let Err(error) = cortex::tend_memory(parts)
+    {
+        log::warn!("the memories were not tended: {error}");
     }
     end(
         parts,

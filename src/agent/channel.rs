@@ -12,7 +12,7 @@ use super::job::{Job, Turn};
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
 use super::toolbox::Toolbox;
-use super::{AgentParts, compactor, happening, prompt, recent, status};
+use super::{AgentParts, compactor, cortex, happening, prompt, recent, status};
 use crate::clock::Timestamp;
 use crate::conversation::{NewLine, Role, Step, TurnCommit, WaitingResult};
 use crate::cron::{Target, store};
@@ -187,6 +187,7 @@ fn answer(
     let origin = Origin { answers: input.askers(), fork };
     let mut journal = RunJournal::new(&parts.conversations, job.process.number);
     let words = turn::write(&words);
+    let briefing = cortex::briefing(parts);
     journal.add(
         Step::Start,
         json!({
@@ -196,6 +197,7 @@ fn answer(
             "results": input.results.iter().map(|result| result.process.to_string()).collect::<Vec<_>>(),
             "summaries": summaries,
             "history_from": first,
+            "bulletin": briefing,
             "prompt": words,
         }),
     );
@@ -211,7 +213,7 @@ fn answer(
         spec: RunSpec {
             preamble: Some(match turn.execution {
                 Some(_) => parts.prompts.scheduled(),
-                None => parts.prompts.channel(&job.place).map_err(boxed)?,
+                None => parts.prompts.channel(&job.place, briefing.as_deref()).map_err(boxed)?,
             }),
             max_turns: Some(limits.max_turns + 1),
             ..RunSpec::new()

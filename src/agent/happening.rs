@@ -88,6 +88,7 @@ impl Work {
             | Work::Commands { .. }
             | Work::RunEnd { .. }
             | Work::Chunk { .. }
+            | Work::Cortex { .. }
             | Work::Compaction { .. }
             | Work::Extraction => "",
         }
@@ -102,6 +103,7 @@ impl Work {
             | Work::Task { .. }
             | Work::RunEnd { .. }
             | Work::Chunk { .. }
+            | Work::Cortex { .. }
             | Work::Compaction { .. }
             | Work::Extraction => &[],
         }

@@ -236,6 +236,7 @@ impl Performer {
             ProcessKind::Worker => format!("worker:{}", process.number),
             ProcessKind::Compactor => format!("compact:{}", process.number),
             ProcessKind::Ingestion => format!("ingest:{}", process.number),
+            ProcessKind::Cortex => format!("cortex:{}", process.number),
         };
         match thread::spawn(name, move || thread.run()) {
             Ok(handle) => drop(

@@ -3,11 +3,13 @@
 
 mod board;
 mod compaction;
+mod cortex;
 mod ingestion;
 mod runs;
 
 pub use board::MAX_READY_TASKS;
 pub use compaction::{COMPACTION_REST, COMPACTION_TIMEOUT, COMPACTION_TRIES, MAX_COMPACTORS};
+pub use cortex::{CORTEX_DEBOUNCE, CORTEX_REST, ERRAND_TIMEOUT};
 pub use ingestion::{CHUNK_TIMEOUT, INGEST};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -27,6 +29,7 @@ use crate::event::{How, Origin, ProcessEvent, StopReason, What};
 use crate::id::{AgentId, ConversationId, InboxId, InstanceId, ProcessId, ProcessKind};
 use crate::message::Lane;
 use compaction::Compacting;
+use cortex::Cortex;
 use ingestion::Reading;
 use runs::{JobRun, MAX_RUN_RETRIGGERS, Watch};
 
@@ -160,6 +163,8 @@ enum TimerKey {
     Compaction(AgentId, ConversationId),
     /// The next try of a chunk.
     Reading(AgentId),
+    /// The next errand of the cortex.
+    Cortex(AgentId),
     Stop,
 }
 
@@ -220,6 +225,7 @@ struct Agent {
     board: Board,
     compacting: BTreeMap<ConversationId, Compacting>,
     reading: Option<Reading>,
+    cortex: Cortex,
 }
 
 /// What is known of a process when it starts.
@@ -274,6 +280,7 @@ impl Hub {
                     compacting,
                     reading,
                     watch,
+                    cortex: Cortex::default(),
                 };
                 (id, agent)
             })
@@ -306,7 +313,10 @@ impl Hub {
             Event::FileWaits { agent, place, file } => self.file_waits(agent, place, file, now),
             Event::Process(event) => self.on_process(event, now),
             Event::Command(command) => self.on_command(command, now),
-            Event::ClockChanged => self.look_everywhere(),
+            Event::ClockChanged => {
+                self.look_everywhere();
+                self.warm_up(now);
+            }
             Event::Looked { agent, look } => self.looked(&agent, look, now),
             Event::Timer => {}
             Event::Stop => self.stop(now),
@@ -327,6 +337,7 @@ impl Hub {
                 TimerKey::Tasks(agent) => self.start_tasks(&agent, now),
                 TimerKey::Compaction(agent, conversation) => self.compaction_due(&agent, &conversation, now),
                 TimerKey::Reading(agent) => self.read_on(&agent, now),
+                TimerKey::Cortex(agent) => self.cortex_due(&agent, now),
                 TimerKey::Stop => self.stop_harder(now),
             }
         }
@@ -472,6 +483,9 @@ impl Hub {
         };
         let left = conversation.run.as_ref().map(|run| run.deadline.saturating_sub(now));
         let timeout = left.map_or(TURN_TIMEOUT, |left| left.min(TURN_TIMEOUT));
+        if let Some(agent) = self.agents.get_mut(&key.0) {
+            agent.cortex.turn_begins();
+        }
         conversation.turn = Some(RunningTurn { newest: conversation.newest, results, apology });
         let place = conversation.place.clone();
         let begin = Begin { lane: key.2, ..Begin::new(ProcessKind::Channel, String::new(), timeout) };
@@ -536,7 +550,10 @@ impl Hub {
         match event.what {
             What::Status(status) => process.status = status,
             What::Scheduled => self.look(&key.0),
-            What::Task(news) => self.on_news(&key.0, news, now),
+            What::Task(news) => {
+                self.on_news(&key.0, news, now);
+                self.cortex_changed(&key.0, now);
+            }
             What::Pressed { window, unread } => self.pressed(&key, window, unread, now),
             What::Waiting => {
                 process.waiting = true;
@@ -570,6 +587,11 @@ impl Hub {
             }
             ProcessKind::Compactor => self.compactor_ended(key, &conversation.1, how, now),
             ProcessKind::Ingestion => self.chunk_ended(key, how, now),
+            ProcessKind::Cortex => self.cortex_ended(key, how, now),
+        }
+        // A turn saves no memory and makes no task; and the cortex is no change to itself.
+        if !matches!(key.1.kind, ProcessKind::Channel | ProcessKind::Cortex) {
+            self.cortex_changed(&key.0, now);
         }
         self.start_ready(&key.0, now);
         self.start_tasks(&key.0, now);
@@ -762,6 +784,7 @@ impl Hub {
             }
             Command::Tasks { agent, news } => {
                 news.into_iter().for_each(|news| self.on_news(&agent, news, now));
+                self.cortex_changed(&agent, now);
             }
         }
     }
@@ -780,6 +803,7 @@ impl Hub {
             waiting_turns: self.agents.values().map(|agent| agent.ready.len()).sum(),
             processes: self.processes.iter().map(process).collect(),
             stopping: self.stage != Stage::Running,
+            cortex: self.cortex_reports(now),
             // An idle conversation is not in the table; a busy one may be there with both lanes.
             busy: self
                 .conversations
@@ -798,6 +822,7 @@ impl Hub {
                 agent.limits = limits;
                 self.start_ready(&id, now);
                 self.start_tasks(&id, now);
+                self.cortex_reloaded(&id, now);
             }
         }
         // The zone and the policy of jobs may be others.
@@ -818,7 +843,9 @@ impl Hub {
         let idle: Vec<_> = self
             .processes
             .iter()
-            .filter(|(key, process)| process.waiting || key.1.kind == ProcessKind::Compactor)
+            .filter(|(key, process)| {
+                process.waiting || matches!(key.1.kind, ProcessKind::Compactor | ProcessKind::Cortex)
+            })
             .map(|(key, _)| key.clone())
             .collect();
         for key in idle {

@@ -164,8 +164,9 @@ fn what_must_not_wait_is_told_after_the_commit_and_refused_when_the_queue_is_ful
 fn all_statements_of_one_read_see_the_same_state() {
     let (_folder, db, handle) = opened();
     db.write(insert(1)).expect("write");
-    let count =
-        |c: &Connection| c.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)).expect("count");
+    let count = |c: &Connection| {
+        c.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)).expect("count")
+    };
     let seen = db
         .read(|connection| {
             let first = count(connection);

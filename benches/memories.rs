@@ -117,15 +117,16 @@ fn measure(folder: &Path) {
     let queries: Vec<String> =
         fs::read_to_string(folder.join("queries")).unwrap().lines().map(str::to_owned).collect();
     let embedder = embedder();
-    let before = resident();
+    let before = (resident(), status("RssAnon:") / 1024.0);
     for query in &queries {
         embedder.query(query, Duration::from_secs(60)).unwrap();
     }
     let loaded = resident();
     // Its thread ends when the model has been put away.
     while threads() > 1 {
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::yield_now();
     }
+    let own = status("RssAnon:") / 1024.0;
     let (empty, started) = (resident(), Instant::now());
     let (store, db) = open(&ours, Some(embedder));
     let ask = |query: &str| store.search(&SearchQuery::hybrid(query)).unwrap();
@@ -157,9 +158,10 @@ fn measure(folder: &Path) {
         "| spacebot | {half:.2} / {most:.2} | – | {save:.2} / {save_most:.2} | {memory:.1} | {first:.0} | {disk:.0} |"
     );
     println!(
-        "(model: {:.1} MiB while loaded, {:.1} MiB left after it was put away)",
-        loaded - before,
-        empty - before
+        "(model: {:.1} MiB while loaded; after it was put away {:.1} MiB left, of which {:.1} no file's)",
+        loaded - before.0,
+        empty - before.0,
+        own - before.1
     );
 }
 

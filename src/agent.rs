@@ -13,6 +13,7 @@ mod job;
 mod journal;
 mod link;
 mod prompt;
+mod pulse;
 mod recent;
 mod schedule;
 mod status;
@@ -27,6 +28,7 @@ pub use cortex::introduce;
 pub use job::{Job, RunEnd, Running, Turn, Work};
 pub use link::Link;
 pub use prompt::AgentPrompts;
+pub use pulse::Pulse;
 pub use schedule::{Look, Run, end_cut_off_runs, look};
 pub use worker::WorkerState;
 

@@ -49,6 +49,31 @@ pub struct CortexReport {
     pub warm_after_ms: Option<u64>,
     /// Turns that began before it was warm.
     pub turns_while_cold: u64,
+    pub observed: Observed,
+}
+
+/// What the cortex has seen of the agent's runs since the start of the daemon.
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+pub struct Observed {
+    /// The last ones, newest first.
+    pub signals: Vec<String>,
+    pub tools: Vec<ToolReport>,
+    pub model_calls: u64,
+    pub tokens: u64,
+    /// Runs for which no model answered.
+    pub provider_failures: u64,
+    pub ended_by_limit: u64,
+    pub ended_by_repetition: u64,
+}
+
+/// How a tool does lately.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct ToolReport {
+    pub name: String,
+    pub calls: u32,
+    pub failures: u32,
+    /// It has failed several times in a row and not succeeded since.
+    pub failing: bool,
 }
 
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]

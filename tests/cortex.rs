@@ -16,6 +16,7 @@ use llm_double::{Double, Request, Say};
 use serde_json::{Value, json};
 use spacebot::clock::SystemClock;
 use spacebot::db::Db;
+use spacebot::db::rusqlite::Connection;
 use spacebot::memory::{MemoryStore, MemoryType, Mode, SearchQuery};
 
 /// As short as it is allowed to be.
@@ -172,5 +173,72 @@ fn a_model_that_fails_leaves_the_rendered_bulletin_and_is_left_alone() {
     });
     daemon.client("d").ask("2", "hello");
     assert!(system(turns(&double).last().unwrap()).contains("- Una sails on Sundays"));
+    daemon.stop();
+}
+
+fn events(home: &Home) -> Vec<(String, String)> {
+    let connection = rusqlite_of(home);
+    let mut statement =
+        connection.prepare("SELECT event_type, summary FROM cortex_events ORDER BY id").unwrap();
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+fn rusqlite_of(home: &Home) -> Connection {
+    Connection::open(home.database()).unwrap()
+}
+
+#[test]
+fn a_worker_that_does_nothing_is_ended_with_its_command_and_told_once() {
+    let marker = format!("{}.25", 40_000 + std::process::id() % 9_000);
+    let command = format!("sleep {marker}");
+    let double = Double::recording(move |request| match () {
+        () if offers(request, "set_status") => {
+            calls(&[("shell", json!({ "command": command, "timeout_seconds": 300 }))])
+        }
+        () if last_message(request).contains("<result") => {
+            calls(&[("reply", json!({ "content": "it got nowhere" }))])
+        }
+        () => {
+            calls(&[("spawn_worker", json!({ "task": "sleep" })), ("reply", json!({ "content": "begun" }))])
+        }
+    });
+    let config = config(&double, "");
+    let home = Home::new(&format!(
+        "{config}{FAST}stuck_worker_secs = 10\n[defaults.sandbox]\nmode = \"disabled\"\n"
+    ));
+    let daemon = home.start();
+    let mut client = daemon.client("c");
+    client.send("1", "begin");
+    eventually("the command runs", DEADLINE, || !daemon::processes_with(&marker).is_empty());
+    eventually("it is told", Duration::from_secs(60), || {
+        client.poll(1);
+        client.answers.values().flatten().any(|text| text == "it got nowhere")
+    });
+    assert!(daemon::processes_with(&marker).is_empty(), "the command went with it");
+    eventually("it is noted", DEADLINE, || events(&home).iter().any(|(kind, _)| kind == "process_stuck"));
+    let told = client.answers.values().flatten().filter(|text| *text == "it got nowhere").count();
+    assert_eq!(told, 1);
+    daemon.stop();
+}
+
+#[test]
+fn a_model_that_does_not_answer_is_noted_and_shown() {
+    let double = Double::recording(|_| Say::error(401, "authentication_error", "no"));
+    let home = home(&double, "", "");
+    let daemon = home.start();
+    let mut client = daemon.client("c");
+    for number in 0..3 {
+        client.ask(&number.to_string(), "hello");
+    }
+    assert_eq!(cortex_of(&daemon)["observed"]["provider_failures"], 3);
+    eventually("it is noted", Duration::from_secs(40), || {
+        let (status, body) = daemon::get(&format!("http://127.0.0.1:{}/api/cortex/events", home.api));
+        assert_eq!(status, 200, "{body}");
+        body["events"][0]["event_type"] == "models_failing"
+    });
+    let (status, body) =
+        daemon::get(&format!("http://127.0.0.1:{}/api/cortex/events?agent_id=nobody", home.api));
+    assert_eq!(status, 404, "{body}");
     daemon.stop();
 }

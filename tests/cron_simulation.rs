@@ -20,8 +20,8 @@ use local_model::{Say, local_model};
 use rig_core::completion::{CompletionRequest, Message};
 use rig_core::message::UserContent;
 use serde_json::json;
-use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Work};
-use spacebot::clock::{Clock, SharedClock, Timestamp, Zone};
+use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Pulse, Work};
+use spacebot::clock::{Clock, SharedClock, SystemClock, Timestamp, Zone};
 use spacebot::config::{
     AgentConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig, RoutingConfig,
     SandboxConfig, ScheduleConfig, WorkingMemoryConfig,
@@ -355,7 +355,8 @@ impl World {
         self.life.running.borrow_mut().insert(process, (cancel.clone(), reason.clone()));
         let up = |what: What| self.handle(Event::Process(ProcessEvent { agent: agent_id(), process, what }));
         let messages = bounded(8);
-        let link = Link { up: &up, cancel: &cancel, reason: &reason, messages: &messages.1 };
+        let pulse = Pulse::new(SystemClock::shared());
+        let link = Link { up: &up, cancel: &cancel, reason: &reason, messages: &messages.1, pulse: &pulse };
         let how = contained(|| agent::run(&self.life.parts, &job, &link))
             .unwrap_or_else(|_| agent::close_after_panic(&self.life.parts, &job, &link));
         self.life.running.borrow_mut().remove(&process);

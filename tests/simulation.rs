@@ -23,8 +23,8 @@ use local_model::{Say, local_model};
 use rig_core::completion::{CompletionRequest, Message};
 use rig_core::message::UserContent;
 use serde_json::json;
-use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Work};
-use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
+use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Pulse, Work};
+use spacebot::clock::{Clock, SharedClock, SimulatedClock, SystemClock, Timestamp, Zone};
 use spacebot::command::{Command, StatusReport};
 use spacebot::config::{
     AgentConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig, RoutingConfig,
@@ -361,7 +361,11 @@ impl Life {
             Action::Report { to, report } => to.try_send(report).expect("room"),
             Action::Told { to, done } => to.try_send(done).expect("room"),
             Action::Rescan { .. } => *self.rescan.borrow_mut() = true,
-            Action::Ring { .. } | Action::Look { .. } | Action::StopIntake | Action::Exit => {}
+            Action::Ring { .. }
+            | Action::Look { .. }
+            | Action::Feel { .. }
+            | Action::StopIntake
+            | Action::Exit => {}
         }
     }
 
@@ -372,7 +376,8 @@ impl Life {
         let up = |what: What| {
             self.handle(Event::Process(ProcessEvent { agent: agent_id(), process, what }), clock.monotonic());
         };
-        let link = Link { up: &up, cancel: &cancel, reason: &reason, messages: &messages.1 };
+        let pulse = Pulse::new(SystemClock::shared());
+        let link = Link { up: &up, cancel: &cancel, reason: &reason, messages: &messages.1, pulse: &pulse };
         let how = contained(|| agent::run(&self.parts, &job, &link))
             .unwrap_or_else(|_| agent::close_after_panic(&self.parts, &job, &link));
         self.running.borrow_mut().remove(&process);

@@ -14,9 +14,11 @@ use serde_json::{Value, json};
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
 use super::toolbox::Toolbox;
+use crate::config::OFFLINE_MODEL;
 use crate::conversation::Step;
 use crate::error::{Fault, Kind};
-use crate::hooks::{self, Call, Finding, LoopGuard, Verdict};
+use crate::event::{DriveEnd, What};
+use crate::hooks::{self, Call, CortexHook, Finding, LoopGuard, Verdict};
 use crate::llm::SpacebotModel;
 use crate::thread::contained;
 use crate::tools::ToolError;
@@ -39,6 +41,9 @@ pub(super) trait Conduct {
         None
     }
 }
+
+/// What the cortex hears of tools that do not exist: a model may make up any name.
+const UNKNOWN_TOOL: &str = "unknown";
 
 /// How a drive ended.
 #[derive(Debug)]
@@ -72,6 +77,7 @@ pub(super) struct Counts {
     pub(super) model_calls: usize,
     pub(super) max_model_calls: usize,
     pub(super) tool_calls: usize,
+    pub(super) hook: CortexHook,
 }
 
 impl Driver<'_> {
@@ -89,7 +95,22 @@ impl Driver<'_> {
             Err(error) => Ended::Failed(Kind::Bug, format!("the run broke a rule of its own: {error}")),
         };
         let ended = if self.link.cancel.is_cancelled() { Ended::Cancelled } else { ended };
+        self.tell_cortex(&ended);
         (ended, run)
+    }
+
+    /// What was out of the ordinary is noted here too: the hub writes nothing.
+    fn tell_cortex(&mut self, ended: &Ended) {
+        let end = match ended {
+            Ended::Text(_) | Ended::Tools => DriveEnd::Done,
+            Ended::Limit => DriveEnd::Limit,
+            Ended::Repeating => DriveEnd::Repeating,
+            Ended::Cancelled => DriveEnd::Cancelled,
+            Ended::Failed(..) => DriveEnd::Failed,
+        };
+        let observation = self.counts.hook.end(end);
+        self.journal.note(&observation);
+        (self.link.up)(What::Observed(Box::new(observation)));
     }
 
     fn steps(&mut self, run: &mut AgentRun, conduct: &mut dyn Conduct) -> Result<Ended, PromptError> {
@@ -147,10 +168,25 @@ impl Driver<'_> {
         let request = prepared.apply(CompletionRequest::new(prompt));
         self.counts.model_calls += 1;
         let started = Instant::now();
-        let reply = match self.model.call(&request, self.link.cancel, &mut |_| {}) {
+        self.link.pulse.model_call(true);
+        let answer = self.model.call(&request, self.link.cancel, &mut |_| {});
+        self.link.pulse.model_call(false);
+        let reply = match answer {
             Ok(reply) => reply,
-            Err(error) => return Ok(Some(Ended::Failed(error.kind(), error.to_string()))),
+            Err(error) => {
+                if !self.link.cancel.is_cancelled() {
+                    self.counts.hook.model_failed(error.kind());
+                }
+                return Ok(Some(Ended::Failed(error.kind(), error.to_string())));
+            }
         };
+        if reply.fell_back && reply.model == OFFLINE_MODEL {
+            self.counts.hook.stood_in();
+        }
+        let usage = &reply.response.usage;
+        let tokens =
+            usage.input_tokens.unwrap_or_default().saturating_add(usage.output_tokens.unwrap_or_default());
+        self.counts.hook.model_answered(tokens);
         let mut response = reply.response;
         response.raw = Value::Null;
         self.journal.add(
@@ -215,6 +251,11 @@ impl Driver<'_> {
                 Err(result) => (result, true),
             };
             let tool = call.tool_call.function.name.as_str();
+            if !self.link.cancel.is_cancelled() {
+                let known =
+                    self.toolbox.definitions().iter().any(|definition| definition.name.as_str() == tool);
+                self.counts.hook.tool_called(if known { tool } else { UNKNOWN_TOOL }, failed);
+            }
             self.journal.add(
                 Step::Tool,
                 json!({ "tool": tool, "milliseconds": milliseconds(started), "result": result, "error": failed }),
@@ -260,6 +301,7 @@ impl Driver<'_> {
     }
 
     fn note_guard(&mut self, call: &ToolCall, finding: Finding, verdict: &str) {
+        self.counts.hook.repeated();
         let (tool, rule) = (call.function.name.as_str(), finding.rule.as_str());
         log::debug!("{tool} {verdict}: {rule}, {} times", finding.count);
         self.journal.add(
@@ -279,7 +321,10 @@ impl Driver<'_> {
         }
         let arguments = call.function.arguments_value();
         let (toolbox, desk, cancel) = (&mut self.toolbox, &mut self.desk, self.link.cancel);
-        contained(|| toolbox.call(name, arguments, cancel, desk)).unwrap_or_else(|panic| {
+        self.link.pulse.beat();
+        let called = contained(|| toolbox.call(name, arguments, cancel, desk));
+        self.link.pulse.beat();
+        called.unwrap_or_else(|panic| {
             log::error!("tool {name} panicked: {panic}");
             Err(ToolError::Failed(format!("the tool {name} broke; it may not be used again for this")))
         })

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select};
 
+use super::pulse::Pulse;
 use crate::effect::{Answer, Ask, Effect};
 use crate::event::{Origin, StopReason, What};
 use crate::thread::Cancel;
@@ -21,6 +22,7 @@ pub struct Link<'a> {
     /// Set before `cancel` is raised.
     pub reason: &'a OnceLock<StopReason>,
     pub messages: &'a Receiver<String>,
+    pub pulse: &'a Pulse,
 }
 
 impl Link<'_> {

@@ -1,7 +1,7 @@
 //! Does what the hub decides: starts and stops process threads, hands messages and answers on, rings
 //! adapters, feeds the watchdog. It waits in one place and never on I/O.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TrySendError, at, bounded, never, select};
 
 use super::state::{Action, Event, Hub, MAX_READY_TASKS};
-use crate::agent::{self, AgentParts, Job, Link};
+use crate::agent::{self, AgentParts, Job, Link, Pulse};
 use crate::allocator;
 use crate::clock::SharedClock;
 use crate::command::Command;
@@ -70,6 +70,7 @@ struct RunningProcess {
     cancel: Cancel,
     reason: Arc<OnceLock<StopReason>>,
     messages: Sender<String>,
+    pulse: Arc<Pulse>,
     handle: JoinHandle<()>,
 }
 
@@ -79,12 +80,20 @@ struct Performer {
     /// Threads that have said their last word and are about to end.
     ended: Vec<JoinHandle<()>>,
     draining: bool,
+    /// Answers for the hub, before anything else; at most one for each process.
+    felt: VecDeque<Event>,
 }
 
 /// Runs the hub until it has stopped everything. `tick` is called at least every `tick_every` (the
 /// watchdog); it must not block.
 pub fn run(mut hub: Hub, parts: HubParts, tick_every: Option<Duration>, mut tick: impl FnMut()) {
-    let mut performer = Performer { parts, running: HashMap::new(), ended: Vec::new(), draining: false };
+    let mut performer = Performer {
+        parts,
+        running: HashMap::new(),
+        ended: Vec::new(),
+        draining: false,
+        felt: VecDeque::new(),
+    };
     let mut next_tick = tick_every.map(|every| performer.parts.clock.monotonic() + every);
     let mut quiet_at = None;
     loop {
@@ -140,6 +149,7 @@ fn kind_of(event: &Event) -> &'static str {
         Event::ClockChanged => "a change of the clock",
         Event::Looked { .. } => "a look at the jobs",
         Event::Timer => "a timer",
+        Event::Felt { .. } => "a sign of life",
         Event::Stop => "a stop",
         Event::Reloaded(_) => "a new config",
     }
@@ -150,6 +160,9 @@ impl Performer {
     fn next_event(&mut self, deadline: Option<Duration>) -> Event {
         let inputs = &self.parts.inputs;
         if let Ok(event) = inputs.control.try_recv() {
+            return event;
+        }
+        if let Some(event) = self.felt.pop_front() {
             return event;
         }
         let wait = deadline.map(|at| at.saturating_sub(self.parts.clock.monotonic()));
@@ -199,6 +212,11 @@ impl Performer {
                 to.try_send(answer).ok(); // the asker may be gone
             }
             Action::Answer { to, answer } => drop(to.try_send(answer)),
+            Action::Feel { agent, process } => {
+                let running = self.running.get(&(agent.clone(), process));
+                let quiet = running.and_then(|running| running.pulse.quiet());
+                self.felt.push_back(Event::Felt { agent, process, quiet });
+            }
             Action::Report { to, report } => drop(to.try_send(report)),
             Action::Told { to, done } => drop(to.try_send(done)),
             Action::Ring { instance, conversation } => {
@@ -221,6 +239,7 @@ impl Performer {
         let process = job.process;
         let (messages, received) = bounded(QUEUE_STEER);
         let (cancel, reason) = (Cancel::new(), Arc::new(OnceLock::new()));
+        let pulse = Arc::new(Pulse::new(self.parts.clock.clone()));
         let thread = ProcessThread {
             agent: agent.clone(),
             parts,
@@ -228,6 +247,7 @@ impl Performer {
             cancel: cancel.clone(),
             reason: reason.clone(),
             messages: received,
+            pulse: pulse.clone(),
             up: self.parts.up.clone(),
         };
         let name = match process.kind {
@@ -240,7 +260,8 @@ impl Performer {
         };
         match thread::spawn(name, move || thread.run()) {
             Ok(handle) => drop(
-                self.running.insert((agent, process), RunningProcess { cancel, reason, messages, handle }),
+                self.running
+                    .insert((agent, process), RunningProcess { cancel, reason, messages, pulse, handle }),
             ),
             Err(error) => {
                 log::error!("no thread for {process}: {error}");
@@ -369,6 +390,7 @@ struct ProcessThread {
     cancel: Cancel,
     reason: Arc<OnceLock<StopReason>>,
     messages: Receiver<String>,
+    pulse: Arc<Pulse>,
     up: Sender<ProcessEvent>,
 }
 
@@ -380,7 +402,8 @@ impl ProcessThread {
             // A hub that is gone has stopped already.
             self.up.send(event).ok();
         };
-        let link = Link { up: &tell, cancel: &self.cancel, reason: &self.reason, messages: &self.messages };
+        let (cancel, reason) = (&self.cancel, &self.reason);
+        let link = Link { up: &tell, cancel, reason, messages: &self.messages, pulse: &self.pulse };
         let how = contained(|| agent::run(&self.parts, &self.job, &link)).unwrap_or_else(|panic| {
             log::error!("{process} panicked: {panic}");
             contained(|| agent::close_after_panic(&self.parts, &self.job, &link))

@@ -8,15 +8,18 @@ mod board;
 mod compaction;
 mod cortex;
 mod ingestion;
+mod observation;
 mod requests;
 mod runs;
 mod stop;
+mod supervision;
 mod turns;
 
 pub use board::MAX_READY_TASKS;
 pub use compaction::{COMPACTION_REST, COMPACTION_TIMEOUT, COMPACTION_TRIES, MAX_COMPACTORS};
 pub use cortex::{CORTEX_DEBOUNCE, CORTEX_REST, ERRAND_TIMEOUT};
 pub use ingestion::{CHUNK_TIMEOUT, INGEST};
+pub use observation::SIGNALS_MAX;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -100,6 +103,12 @@ pub enum Event {
     },
     /// Some deadline may have come.
     Timer,
+    /// How long nothing was heard of a process; none while it asks a model.
+    Felt {
+        agent: AgentId,
+        process: ProcessId,
+        quiet: Option<Duration>,
+    },
     Stop,
     /// The config was read again: limits of agents from now on.
     Reloaded(BTreeMap<AgentId, LimitsConfig>),
@@ -144,6 +153,11 @@ pub enum Action {
     Rescan {
         agent: AgentId,
     },
+    /// Look for how long nothing was heard of the process.
+    Feel {
+        agent: AgentId,
+        process: ProcessId,
+    },
     /// Look which jobs are due, and claim them.
     Look {
         agent: AgentId,
@@ -171,6 +185,8 @@ enum TimerKey {
     Reading(AgentId),
     /// The next errand of the cortex.
     Cortex(AgentId),
+    /// When to look whether a process is stuck.
+    Supervision(ProcessKey),
     Stop,
 }
 
@@ -324,6 +340,7 @@ impl Hub {
                 self.warm_up(now);
             }
             Event::Looked { agent, look } => self.looked(&agent, look, now),
+            Event::Felt { agent, process, quiet } => self.felt(&(agent, process), quiet, now),
             Event::Timer => {}
             Event::Stop => self.stop(now),
             Event::Reloaded(limits) => self.reloaded(limits, now),
@@ -344,6 +361,7 @@ impl Hub {
                 TimerKey::Compaction(agent, conversation) => self.compaction_due(&agent, &conversation, now),
                 TimerKey::Reading(agent) => self.read_on(&agent, now),
                 TimerKey::Cortex(agent) => self.cortex_due(&agent, now),
+                TimerKey::Supervision(key) => self.feel(&key, now),
                 TimerKey::Stop => self.stop_harder(now),
             }
         }
@@ -374,7 +392,8 @@ impl Hub {
             deadline: now + timeout,
         };
         self.timers.set(&TimerKey::Process(key.clone()), Some(entry.deadline));
-        self.processes.insert(key, entry);
+        self.processes.insert(key.clone(), entry);
+        self.supervise(&key, now);
         let job = Job { process, place, work };
         self.actions.push(Action::Start { agent: agent_id.clone(), job });
         Some(process)
@@ -392,6 +411,7 @@ impl Hub {
                 self.on_news(&key.0, news, now);
                 self.cortex_changed(&key.0, now);
             }
+            What::Observed(observation) => self.observed(&key, *observation, now),
             What::Pressed { window, unread } => self.pressed(&key, window, unread, now),
             What::Waiting => {
                 process.waiting = true;
@@ -408,6 +428,7 @@ impl Hub {
     fn on_exit(&mut self, key: &ProcessKey, how: How, now: Duration) {
         let Some(process) = self.processes.remove(key) else { return };
         self.timers.set(&TimerKey::Process(key.clone()), None);
+        self.timers.set(&TimerKey::Supervision(key.clone()), None);
         let conversation = (key.0.clone(), process.conversation, process.lane);
         match key.1.kind {
             ProcessKind::Channel => {

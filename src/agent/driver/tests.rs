@@ -9,7 +9,8 @@ use rig_core::completion::ToolDefinition;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::clock::{SimulatedClock, Timestamp};
+use crate::agent::Pulse;
+use crate::clock::{SimulatedClock, SystemClock, Timestamp};
 use crate::config::{LlmConfig, LoopGuardConfig, RoutingConfig};
 use crate::conversation::{Conversations, Record};
 use crate::db::Db;
@@ -66,7 +67,8 @@ fn a_panic_in_a_tool_is_a_result_that_the_model_reads_and_the_run_goes_on() {
     let llm = LlmManager::new(&LlmConfig::default(), clock, model);
     let (cancel, reason, messages) = (Cancel::new(), OnceLock::new(), crossbeam_channel::never());
     let up = |_: What| {};
-    let link = Link { up: &up, cancel: &cancel, reason: &reason, messages: &messages };
+    let pulse = Pulse::new(SystemClock::shared());
+    let link = Link { up: &up, cancel: &cancel, reason: &reason, messages: &messages, pulse: &pulse };
     let mut driver = Driver {
         link: &link,
         model: llm.model_for(&RoutingConfig::default(), ProcessKind::Channel),

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::observation::Seen;
 use super::{Begin, Hub, ProcessKey, Stage, TimerKey};
 use crate::agent::Work;
 use crate::command::CortexReport;
@@ -63,6 +64,7 @@ pub(super) struct Cortex {
     /// Turns that began before it was warm.
     cold_turns: u64,
     notes: Vec<NewCortexEvent>,
+    pub(super) seen: Seen,
 }
 
 #[derive(Debug, Default)]
@@ -109,6 +111,11 @@ impl Cortex {
         if self.notes.len() < NOTES_MAX {
             self.notes.push(event);
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn noted(&self) -> impl Iterator<Item = &'static str> {
+        self.notes.iter().map(|event| event.event_type)
     }
 
     /// A turn begins.
@@ -247,6 +254,7 @@ impl Hub {
                     .warm_after
                     .map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
                 turns_while_cold: cortex.cold_turns,
+                observed: cortex.seen.report(now),
             }
         };
         self.agents.iter().map(report).collect()

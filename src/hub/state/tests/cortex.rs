@@ -1,7 +1,7 @@
 //! The cortex: one errand after a change, backoff, rest, and nothing while nothing changes.
 
 use super::*;
-use crate::event::Errand;
+use crate::event::{DriveEnd, Errand, Observation};
 
 fn errands(bench: &mut Bench) -> Vec<(ProcessId, Errand)> {
     let errand = |job: Job| match job.work {
@@ -171,4 +171,138 @@ fn without_a_cortex_nothing_runs_and_a_stop_does_not_wait_for_one() {
     assert_eq!(bench.cancelled(), [(process, StopReason::Shutdown)]);
     bench.exit(process, How::Cancelled);
     assert!(matches!(bench.actions[..], [Action::Exit]), "{:?}", bench.actions);
+}
+
+fn worker(bench: &mut Bench) -> ProcessId {
+    let turn = bench.message("c", 1).one();
+    bench.ask(turn.process, Ask::SpawnWorker { task: "dig".to_owned(), interactive: true });
+    bench.turned(turn.process, 1);
+    bench.one().process
+}
+
+/// Answers what the hub asked about signs of life.
+fn felt(bench: &mut Bench, quiet: Option<u64>) -> usize {
+    let asked: Vec<_> = std::mem::take(&mut bench.actions)
+        .into_iter()
+        .filter_map(|action| match action {
+            Action::Feel { process, .. } => Some(process),
+            _ => None,
+        })
+        .collect();
+    for process in &asked {
+        let quiet = quiet.map(Duration::from_secs);
+        bench.event(Event::Felt { agent: AgentId::new(MAIN), process: *process, quiet });
+    }
+    asked.len()
+}
+
+#[test]
+fn who_does_nothing_is_ended_once_and_who_asks_a_model_or_waits_is_not() {
+    let cortex = CortexConfig { tick_interval: Duration::from_secs(3600), ..CortexConfig::default() };
+    let limits = LimitsConfig {
+        worker_timeout: Duration::from_secs(80_000),
+        worker_idle_timeout: Duration::from_secs(80_000),
+        cortex,
+        ..LimitsConfig::default()
+    };
+    let mut bench = with_cortex(limits);
+    let worker = worker(&mut bench);
+    bench.wait(599_000);
+    assert_eq!(felt(&mut bench, Some(599)), 0, "not yet");
+    bench.wait(1000);
+    assert_eq!(felt(&mut bench, None), 1, "it asks a model");
+    bench.wait(600_000);
+    assert_eq!(felt(&mut bench, Some(200)), 1);
+    bench.wait(399_000);
+    assert_eq!(felt(&mut bench, Some(0)), 0, "as long as its patience goes from the last sign");
+    bench.wait(1000);
+    assert_eq!(felt(&mut bench, Some(0)), 1, "the hub was busy, the process was not");
+    bench.process(worker, What::Waiting);
+    let relaying = bench.wait(500).one();
+    bench.turned(relaying.process, 1);
+    bench.wait(6_000_000);
+    assert_eq!(felt(&mut bench, Some(6000)), 0, "it waits for a person");
+    let turn = bench.message("c", 2).one();
+    let routed = bench.ask(turn.process, Ask::Route { worker, message: "go on".to_owned() });
+    assert!(routed.try_recv().is_err(), "it is on its way to the worker");
+    bench.turned(turn.process, 2);
+    bench.wait(600_000);
+    assert_eq!(felt(&mut bench, Some(600)), 1);
+    assert_eq!(bench.cancelled(), [(worker, StopReason::Timeout)]);
+    bench.wait(600_000);
+    assert_eq!(felt(&mut bench, Some(1200)), 0);
+    assert_eq!(bench.cancelled(), [], "once");
+    bench.exit(worker, How::Finished);
+    let cortex = &bench.hub.agents[&AgentId::new(MAIN)].cortex;
+    let kinds: Vec<_> = cortex.noted().collect();
+    assert_eq!(kinds, ["process_stuck", "process_hangs"]);
+}
+
+fn observation(tool: &str, calls: &[bool], end: DriveEnd) -> Observation {
+    let mut hook = crate::hooks::CortexHook::default();
+    hook.model_answered(10);
+    calls.iter().for_each(|failed| hook.tool_called(tool, *failed));
+    hook.end(end)
+}
+
+#[test]
+fn a_tool_that_fails_three_times_in_a_row_is_noted_once_also_across_runs() {
+    let mut bench = warm();
+    let worker = worker(&mut bench);
+    let tell = |bench: &mut Bench, calls: &[bool]| {
+        bench.process(worker, What::Observed(Box::new(observation("shell", calls, DriveEnd::Done))));
+    };
+    tell(&mut bench, &[true, false, true]);
+    tell(&mut bench, &[true]);
+    assert_eq!(bench.hub.agents[&AgentId::new(MAIN)].cortex.noted().count(), 0, "two in a row");
+    tell(&mut bench, &[true]);
+    tell(&mut bench, &[true, true]);
+    assert_eq!(bench.hub.agents[&AgentId::new(MAIN)].cortex.noted().collect::<Vec<_>>(), ["tool_failing"]);
+    let report = bench.hub.cortex_reports(bench.now).remove(0).observed;
+    assert!(report.tools[0].failing && report.tools[0].calls == 7 && report.tools[0].failures == 6);
+    assert_eq!((report.model_calls, report.tokens), (4, 40));
+    assert_eq!(report.signals, ["worker done x4, 0 s ago"], "neighbours of one kind are one");
+    tell(&mut bench, &[false]);
+    assert!(!bench.hub.cortex_reports(bench.now).remove(0).observed.tools[0].failing);
+    // It is written by the next pass.
+    bench.wait(30_000);
+    let noted: Vec<_> = bench
+        .started()
+        .into_iter()
+        .filter_map(|job| match job.work {
+            Work::Cortex { notes, .. } => Some(notes.len()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(noted, [1]);
+}
+
+#[test]
+fn what_was_seen_is_bounded_whatever_happens() {
+    let mut bench = warm();
+    let worker = worker(&mut bench);
+    for number in 0..2000 {
+        let end = if number % 2 == 0 { DriveEnd::Limit } else { DriveEnd::Repeating };
+        let seen = observation(&format!("tool{number}"), &[true; 9], end);
+        bench.process(worker, What::Observed(Box::new(seen)));
+    }
+    let report = bench.hub.cortex_reports(bench.now).remove(0).observed;
+    assert_eq!((report.ended_by_limit, report.ended_by_repetition), (1000, 1000));
+    assert_eq!(report.tools.len(), 128);
+    let cortex = &bench.hub.agents[&AgentId::new(MAIN)].cortex;
+    assert_eq!((cortex.seen.count(), cortex.noted().count()), (SIGNALS_MAX, 32));
+}
+
+#[test]
+fn models_that_do_not_answer_are_noted_at_the_third_run_in_a_row() {
+    let mut bench = warm();
+    let worker = worker(&mut bench);
+    let failing = Observation { provider_error: Some(Kind::Transient), ..Observation::default() };
+    for run in [failing.clone(), failing.clone(), observation("x", &[], DriveEnd::Done)] {
+        bench.process(worker, What::Observed(Box::new(run)));
+    }
+    for expected in [0, 0, 1, 1] {
+        bench.process(worker, What::Observed(Box::new(failing.clone())));
+        assert_eq!(bench.hub.agents[&AgentId::new(MAIN)].cortex.noted().count(), expected);
+    }
 }

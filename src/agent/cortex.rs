@@ -20,7 +20,8 @@ use super::job::Job;
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
 use super::toolbox::Toolbox;
-use crate::conversation::Step;
+use crate::config::MemoryMode;
+use crate::conversation::{Place, Step};
 use crate::cortex::{CortexStore, NewCortexEvent};
 use crate::error::{Fault, Kind};
 use crate::event::{Errand, How, Origin};
@@ -47,9 +48,13 @@ impl AgentParts {
     }
 }
 
-/// What stands in the stable part of a channel's prompt; none when nothing is known.
-pub(super) fn briefing(parts: &AgentParts) -> Option<String> {
+/// What stands in the stable part of a channel's prompt; none when nothing is known, or this conversation does
+/// not use the memory.
+pub(super) fn briefing(parts: &AgentParts, place: &Place) -> Option<String> {
     if !parts.config.limits.cortex.enabled {
+        return None;
+    }
+    if !parts.settings(place).is_ok_and(|settings| settings.memory_mode != MemoryMode::Off) {
         return None;
     }
     // A prompt without it is better than no answer.

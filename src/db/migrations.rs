@@ -23,6 +23,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (20261121004000, "tasks", include_str!("../../migrations/20261121004000_tasks.sql")),
     (20261121005000, "compaction", include_str!("../../migrations/20261121005000_compaction.sql")),
     (20261121008000, "cortex", include_str!("../../migrations/20261121008000_cortex.sql")),
+    (
+        20261121010000,
+        "channel settings",
+        include_str!("../../migrations/20261121010000_channel_settings.sql"),
+    ),
 ];
 
 /// Applies what is missing, each file in its own transaction.

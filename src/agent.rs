@@ -127,6 +127,7 @@ pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
         Work::Extraction => compactor::extract(parts, job, link),
         Work::Chunk { file } => ingestion::run(parts, job, file, link),
         Work::RunEnd { execution, end } => schedule::finish(parts, job, *execution, end, link),
+        Work::CortexChat { thread, message } => cortex::chat::run(parts, job, (thread, message), link),
         Work::Cortex { errand, notes } => cortex::run(parts, job, *errand, notes, link),
     }
 }
@@ -141,7 +142,11 @@ fn tidy(parts: &AgentParts) -> Result<(), DbError> {
 pub fn close_after_panic(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
     let sentence = prompts::notice("process_broke");
     match job.process.kind {
-        ProcessKind::Channel | ProcessKind::Cortex => How::Panicked(sentence.to_owned()),
+        ProcessKind::Channel => How::Panicked(sentence.to_owned()),
+        ProcessKind::Cortex => match &job.work {
+            Work::CortexChat { thread, .. } => cortex::chat::close(parts, thread, sentence, link),
+            _ => How::Panicked(sentence.to_owned()),
+        },
         ProcessKind::Branch => branch::close(parts, job, sentence, link),
         ProcessKind::Worker => worker::close(parts, job, sentence, link),
         ProcessKind::Compactor => match &job.work {

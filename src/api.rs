@@ -92,6 +92,9 @@ impl Handler for Api {
             "portal/send" if request.method == "POST" => self.mailbox.send(request),
             "portal/send" => Outcome::Respond(method_not_allowed()),
             "tasks" => self.tasks(request),
+            "cortex-chat/send" => Outcome::Respond(post_only(request, || self.cortex_send(request))),
+            "cortex-chat/messages" => Outcome::Respond(get_only(request, || self.cortex_messages(request))),
+            "cortex-chat/threads" => Outcome::Respond(get_only(request, || self.cortex_threads(request))),
             "cortex/events" => Outcome::Respond(get_only(request, || self.cortex_events(request))),
             _ if path.starts_with("tasks/") => self.task(request, &path["tasks/".len()..]),
             _ => match path.strip_prefix("portal/poll/") {

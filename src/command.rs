@@ -2,7 +2,7 @@
 
 use crossbeam_channel::Sender;
 
-use crate::effect::TaskNews;
+use crate::effect::{Answer, TaskNews};
 use crate::id::{AgentId, ProcessId};
 
 #[derive(Debug, Clone)]
@@ -15,6 +15,13 @@ pub enum Command {
         process: ProcessId,
         reason: String,
         answer: Sender<bool>,
+    },
+    /// The operator has written to the cortex.
+    CortexChat {
+        agent: AgentId,
+        thread: String,
+        message: String,
+        answer: Sender<Answer>,
     },
     /// The operator has changed the board.
     Tasks {
@@ -46,6 +53,8 @@ pub struct CortexReport {
     pub running: Option<String>,
     /// Errands that rest after failures, and for how long.
     pub resting: Vec<String>,
+    /// An answer to the operator is being made.
+    pub chatting: bool,
     pub warm_after_ms: Option<u64>,
     /// Turns that began before it was warm.
     pub turns_while_cold: u64,

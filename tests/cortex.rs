@@ -242,3 +242,76 @@ fn a_model_that_does_not_answer_is_noted_and_shown() {
     assert_eq!(status, 404, "{body}");
     daemon.stop();
 }
+
+fn ask_cortex(home: &Home, thread: &str, message: &str) -> (bool, String) {
+    let output = home.command(&["cortex", "--thread", thread, message]).output().unwrap();
+    let said = if output.status.success() { output.stdout } else { output.stderr };
+    (output.status.success(), String::from_utf8_lossy(&said).trim().to_owned())
+}
+
+#[test]
+fn the_operator_talks_with_the_cortex_in_threads_one_message_at_a_time() {
+    let (release, gate) = std::sync::mpsc::channel::<()>();
+    let gate = std::sync::Mutex::new(gate);
+    let double = Double::recording(move |request| {
+        let last = last_message(request);
+        match () {
+            () if last.contains("wait for it") => {
+                gate.lock().unwrap().recv_timeout(DEADLINE).ok();
+                Say::text("it came")
+            }
+            () if last.contains("what runs") => calls(&[("task_list", json!({}))]),
+            () if last.contains("\\\"tasks\\\"") || last.contains("tasks") => Say::text("nothing runs"),
+            () => Say::text("I see"),
+        }
+    });
+    let home = home(&double, "", "");
+    let daemon = home.start();
+    assert_eq!(ask_cortex(&home, "a", "hello, I am the operator"), (true, "I see".to_owned()));
+    assert_eq!(ask_cortex(&home, "a", "what runs?"), (true, "nothing runs".to_owned()));
+    assert_eq!(ask_cortex(&home, "b", "hello"), (true, "I see".to_owned()));
+    let asked = double.requests();
+    let texts: Vec<String> = asked.iter().map(|request| request.json["messages"].to_string()).collect();
+    assert!(texts[1].contains("I am the operator") && texts[1].contains("I see"), "{}", texts[1]);
+    assert!(!texts.last().unwrap().contains("I am the operator"), "threads are apart");
+    for tool in [
+        "memory_save",
+        "memory_recall",
+        "channel_recall",
+        "worker_inspect",
+        "task_create",
+        "shell",
+        "file_read",
+    ] {
+        assert!(offers(&asked[0], tool), "{tool}");
+    }
+    assert!(!offers(&asked[0], "reply") && !offers(&asked[0], "set_status"));
+    // One at a time.
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| ask_cortex(&home, "a", "wait for it"));
+        eventually("it is busy", DEADLINE, || cortex_of(&daemon)["chatting"] == true);
+        let (done, said) = ask_cortex(&home, "b", "me too");
+        assert!(!done && said.contains("answering another message"), "{said}");
+        release.send(()).unwrap();
+        assert_eq!(waiting.join().unwrap(), (true, "it came".to_owned()));
+    });
+    let (_, thread) =
+        daemon::get(&format!("http://127.0.0.1:{}/api/cortex-chat/messages?thread_id=a", home.api));
+    let said: Vec<_> = thread["messages"].as_array().unwrap().iter().map(|one| one["role"].clone()).collect();
+    assert_eq!(said, ["user", "assistant", "user", "assistant", "user", "assistant"]);
+    assert_eq!(thread["messages"][3]["tools"], json!(["task_list"]));
+    let (_, threads) = daemon::get(&format!("http://127.0.0.1:{}/api/cortex-chat/threads", home.api));
+    assert_eq!(threads["threads"].as_array().unwrap().len(), 2, "a refused message stands in no thread");
+    daemon.stop();
+}
+
+#[test]
+fn without_a_model_the_cortex_says_that_it_is_offline() {
+    let home = Home::new("");
+    let daemon = home.start();
+    let (done, said) = ask_cortex(&home, "a", "what colour is the cellar key?");
+    assert!(done && said.contains("No language model"), "{said}");
+    daemon.stop();
+    let (done, said) = ask_cortex(&home, "a", "are you there?");
+    assert!(!done && said.contains("no daemon answers"), "{said}");
+}

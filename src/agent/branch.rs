@@ -152,7 +152,7 @@ fn definitions(memory_mode: MemoryMode) -> &'static OnceLock<Vec<ToolDefinition>
     }
 }
 
-fn branch_tools(parts: &AgentParts, job: &Job, memory_mode: MemoryMode) -> Vec<Box<dyn Tool>> {
+pub(super) fn branch_tools(parts: &AgentParts, job: &Job, memory_mode: MemoryMode) -> Vec<Box<dyn Tool>> {
     let conversations = &parts.conversations;
     let (board, place) = (parts.tasks(), job.place.clone());
     let mut tools = memory_tools(parts, job, memory_mode);

@@ -3,6 +3,7 @@
 //! call. Without a model of its own (`routing.cortex`) no errand ever asks one.
 
 mod bulletin;
+pub(super) mod chat;
 mod profile;
 
 pub use profile::introduce;

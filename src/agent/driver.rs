@@ -78,6 +78,8 @@ pub(super) struct Counts {
     pub(super) max_model_calls: usize,
     pub(super) tool_calls: usize,
     pub(super) hook: CortexHook,
+    /// Names of the tools that were called, each once.
+    pub(super) called: Vec<String>,
 }
 
 impl Driver<'_> {
@@ -255,6 +257,9 @@ impl Driver<'_> {
                 let known =
                     self.toolbox.definitions().iter().any(|definition| definition.name.as_str() == tool);
                 self.counts.hook.tool_called(if known { tool } else { UNKNOWN_TOOL }, failed);
+                if known && !self.counts.called.iter().any(|called| called == tool) {
+                    self.counts.called.push(tool.to_owned());
+                }
             }
             self.journal.add(
                 Step::Tool,

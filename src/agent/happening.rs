@@ -89,6 +89,7 @@ impl Work {
             | Work::RunEnd { .. }
             | Work::Chunk { .. }
             | Work::Cortex { .. }
+            | Work::CortexChat { .. }
             | Work::Compaction { .. }
             | Work::Extraction => "",
         }
@@ -104,6 +105,7 @@ impl Work {
             | Work::RunEnd { .. }
             | Work::Chunk { .. }
             | Work::Cortex { .. }
+            | Work::CortexChat { .. }
             | Work::Compaction { .. }
             | Work::Extraction => &[],
         }

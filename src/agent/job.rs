@@ -60,6 +60,11 @@ pub enum Work {
         errand: Errand,
         notes: Vec<NewCortexEvent>,
     },
+    /// Answers the operator in a thread of the cortex.
+    CortexChat {
+        thread: String,
+        message: String,
+    },
     /// The end of a job's run, when nothing of it is going on any more.
     RunEnd {
         execution: i64,

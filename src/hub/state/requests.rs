@@ -15,6 +15,10 @@ impl Hub {
                 self.cancel(&key, StopReason::Asked(reason));
                 self.actions.push(Action::Told { to: answer, done: known });
             }
+            Command::CortexChat { agent, thread, message, answer } => {
+                let begun = self.cortex_chat(&agent, thread, message, now);
+                self.actions.push(Action::Answer { to: answer, answer: begun });
+            }
             Command::Tasks { agent, news } => {
                 news.into_iter().for_each(|news| self.on_news(&agent, news, now));
                 self.cortex_changed(&agent, now);

@@ -306,3 +306,31 @@ fn models_that_do_not_answer_are_noted_at_the_third_run_in_a_row() {
         assert_eq!(bench.hub.agents[&AgentId::new(MAIN)].cortex.noted().count(), expected);
     }
 }
+
+#[test]
+fn the_operator_is_answered_one_message_at_a_time_beside_the_errands() {
+    let mut bench = warm();
+    let send = |bench: &mut Bench| {
+        let (answer, answered) = bounded(1);
+        let (thread, message) = ("t".to_owned(), "hello".to_owned());
+        let agent = AgentId::new(MAIN);
+        bench.event(Event::Command(Command::CortexChat { agent, thread, message, answer }));
+        for action in std::mem::take(&mut bench.actions) {
+            match action {
+                Action::Answer { to, answer } => to.try_send(answer).expect("room"),
+                other => bench.actions.push(other),
+            }
+        }
+        answered.try_recv().expect("an answer")
+    };
+    let Answer::Started(process) = send(&mut bench) else { panic!("it begins") };
+    assert_eq!(send(&mut bench), Answer::Refused(Refusal::Busy(process)));
+    bench.actions.clear();
+    bench.hub.cortex_changed(&AgentId::new(MAIN), bench.now);
+    bench.wait(30_000);
+    let (tend, _) = one_errand(&mut bench);
+    bench.exit(tend, How::Tended(Vec::new()));
+    assert!(matches!(send(&mut bench), Answer::Refused(Refusal::Busy(_))), "the errand was another process");
+    bench.exit(process, How::Panicked("it broke".to_owned()));
+    assert!(matches!(send(&mut bench), Answer::Started(_)));
+}

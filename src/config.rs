@@ -4,6 +4,7 @@
 //! that name file, line and key path. docs/CONFIG.md lists every key.
 
 mod changes;
+mod coalescing;
 mod compaction;
 mod describe;
 mod ingestion;
@@ -12,6 +13,7 @@ mod loop_guard;
 mod section;
 
 pub use changes::{changes, in_force};
+pub use coalescing::CoalescingConfig;
 pub use compaction::CompactionConfig;
 pub use describe::describe;
 pub use ingestion::IngestionConfig;
@@ -323,6 +325,8 @@ pub struct LimitsConfig {
     pub task_max_attempts: usize,
     /// How long messages, answers, runs and journals are kept after they are over (`keep_days`, 1 to 3,650).
     pub keep: Duration,
+    /// How long messages in company wait for each other.
+    pub coalescing: CoalescingConfig,
 }
 
 /// Days of the config are 24 hours.
@@ -344,6 +348,7 @@ impl Default for LimitsConfig {
             worker_idle_timeout: Duration::from_secs(600),
             task_max_attempts: 3,
             keep: 90 * DAY,
+            coalescing: CoalescingConfig::default(),
         }
     }
 }

@@ -168,7 +168,13 @@ impl<'a> Stage<'a> {
 
     fn run(&self, job: Job) {
         let (cancel, reason, messages) = (Cancel::new(), OnceLock::new(), never());
-        let link = Link { up: &|_| {}, cancel: &cancel, reason: &reason, messages: &messages };
+        let link = Link {
+            up: &|_| {},
+            cancel: &cancel,
+            reason: &reason,
+            messages: &messages,
+            rings: &crossbeam_channel::never(),
+        };
         let how = agent::run(&self.parts, &job, &link);
         assert!(matches!(how, How::Turned { .. }), "{how:?}");
     }

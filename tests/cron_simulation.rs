@@ -355,7 +355,13 @@ impl World {
         self.life.running.borrow_mut().insert(process, (cancel.clone(), reason.clone()));
         let up = |what: What| self.handle(Event::Process(ProcessEvent { agent: agent_id(), process, what }));
         let messages = bounded(8);
-        let link = Link { up: &up, cancel: &cancel, reason: &reason, messages: &messages.1 };
+        let link = Link {
+            up: &up,
+            cancel: &cancel,
+            reason: &reason,
+            messages: &messages.1,
+            rings: &crossbeam_channel::never(),
+        };
         let how = contained(|| agent::run(&self.life.parts, &job, &link))
             .unwrap_or_else(|_| agent::close_after_panic(&self.life.parts, &job, &link));
         self.life.running.borrow_mut().remove(&process);

@@ -16,8 +16,8 @@ use toml::de::DeTable;
 
 use super::section::{Section, Source};
 use super::{
-    AgentConfig, ApiConfig, ApiType, BindingConfig, CompactionConfig, Config, ConfigError, DAY,
-    EmbeddingConfig, IngestionConfig, IrcConfig, Language, LimitsConfig, LlmConfig, LoopGuardConfig,
+    AgentConfig, ApiConfig, ApiType, BindingConfig, CoalescingConfig, CompactionConfig, Config, ConfigError,
+    DAY, EmbeddingConfig, IngestionConfig, IrcConfig, Language, LimitsConfig, LlmConfig, LoopGuardConfig,
     MemoryConfig, ProviderConfig, RoutingConfig, SandboxConfig, SandboxMode, ScheduleConfig, Secret,
     VectorIndexKind, WebhookConfig, WorkingMemoryConfig,
 };
@@ -324,6 +324,7 @@ fn limits(section: &Section<'_, '_>, base: &LimitsConfig) -> LimitsConfig {
         keep: section
             .number("keep_days", 1, 3650)
             .map_or(base.keep, |days| Duration::from_secs(days * DAY.as_secs())),
+        coalescing: CoalescingConfig::read(&section.table("coalescing"), &base.coalescing),
     }
 }
 

@@ -26,7 +26,7 @@ const EVERY_TABLE: &str = r#"
 "#;
 
 /// Keys that stand in the document as tables of their own, not as rows.
-const TABLES: [&str; 19] = [
+const TABLES: [&str; 20] = [
     "schedule",
     "llm",
     "provider",
@@ -45,6 +45,7 @@ const TABLES: [&str; 19] = [
     "embedding",
     "working_memory",
     "compaction",
+    "coalescing",
     "loop_guard",
 ];
 

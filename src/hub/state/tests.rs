@@ -1,6 +1,7 @@
 //! The hub's rules, one by one, without a thread.
 
 mod compaction;
+mod company;
 mod runs;
 
 use super::*;

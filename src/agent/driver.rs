@@ -40,8 +40,9 @@ pub(super) trait Conduct {
         None
     }
 
-    /// Whether a message that has come sends this reply back to the model; else the reply is the end.
-    fn hears_after(&self, _text: &str) -> bool {
+    /// Whether a message that has come sends a reply without tool calls back to the model; else that reply
+    /// is the end.
+    fn hears_after_text(&self) -> bool {
         true
     }
 }
@@ -199,7 +200,7 @@ impl Driver<'_> {
     /// A reply without tool calls is parked in the run: it can still be sent back.
     fn after_text(&mut self, run: &mut AgentRun, conduct: &mut dyn Conduct) -> Result<(), PromptError> {
         let Some(text) = parked_text(run) else { return Ok(()) };
-        let heard = if conduct.hears_after(&text) { self.hear(conduct) } else { None };
+        let heard = if conduct.hears_after_text() { self.hear(conduct) } else { None };
         let words = match heard {
             Some(words) => words,
             None => match conduct.on_text(&text, &mut self.desk) {

@@ -49,8 +49,8 @@ impl Conduct for Talking<'_> {
         Some(Heard { text, messages })
     }
 
-    /// Words without a call are the answer; what has come meanwhile gets its own. Only silence is none.
-    fn hears_after(&self, text: &str) -> bool {
-        text.trim().is_empty()
+    /// Words without a call are the answer, and go out; what has come meanwhile gets its own.
+    fn hears_after_text(&self) -> bool {
+        false
     }
 }

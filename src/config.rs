@@ -10,6 +10,7 @@ mod describe;
 mod ingestion;
 mod load;
 mod loop_guard;
+mod schedule;
 mod section;
 
 pub use changes::{changes, in_force};
@@ -19,6 +20,7 @@ pub use describe::describe;
 pub use ingestion::IngestionConfig;
 pub use load::{Environment, Loaded, ProcessEnvironment, load, places};
 pub use loop_guard::{LoopGuardConfig, LoopLimits};
+pub use schedule::{MissedSlots, ScheduleConfig};
 
 use std::fmt;
 use std::net::IpAddr;
@@ -386,29 +388,6 @@ impl Default for WorkingMemoryConfig {
             min_importance: 0.5,
             retention: 30 * DAY,
         }
-    }
-}
-
-/// `[defaults.schedule]` / `[agents.schedule]`: jobs that run at their time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ScheduleConfig {
-    pub missed: MissedSlots,
-    /// Longest run of a job that names no time of its own (`job_timeout_secs`, 10 to 86,400).
-    pub timeout: Duration,
-}
-
-/// `missed_slots`: what to do with slots that passed while nobody could run them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum MissedSlots {
-    /// Run the latest of them once, if it is not too old.
-    #[default]
-    RunOnce,
-    Skip,
-}
-
-impl Default for ScheduleConfig {
-    fn default() -> Self {
-        Self { missed: MissedSlots::RunOnce, timeout: Duration::from_secs(1500) }
     }
 }
 

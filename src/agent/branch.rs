@@ -62,6 +62,7 @@ pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Ori
     };
     let (ended, run) = driver.drive(Message::user(description), history, &mut Thinking);
     let (status, conclusion) = conclusion(ended, run, link);
+    let conclusion = parts.llm.scrubber().hide_keys(&conclusion);
     driver.journal.add(Step::End, json!({ "status": status, "model_calls": driver.counts.model_calls }));
     if let Err(error) = parts.memory.maintain(parts.conversations.now()) {
         log::warn!("the memory index was not tended: {error}");

@@ -16,9 +16,6 @@ use super::job::{Job, Turn};
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
 use super::toolbox::Toolbox;
-use input::Input;
-use talking::Talking;
-
 use super::{AgentParts, compactor, happening, prompt, recent, status};
 use crate::clock::Timestamp;
 use crate::conversation::{NewLine, Role, Step, TurnCommit};
@@ -32,9 +29,12 @@ use crate::hooks::LoopGuard;
 use crate::id::ProcessKind;
 use crate::message::Content;
 use crate::prompts;
+use crate::tools::speech::Speech;
 use crate::tools::{self, Tool};
 use crate::turn::{self, Part};
 use crate::working_memory::NewEvent;
+use input::Input;
+use talking::Talking;
 
 pub(super) fn turn(parts: &AgentParts, job: &Job, turn: &Turn, link: &Link<'_>) -> How {
     let mut input = match Input::read(parts, job, turn.single) {
@@ -147,7 +147,7 @@ fn answer(
         link,
         model: parts.llm.model_for(&parts.config.routing, ProcessKind::Channel),
         toolbox: match turn.execution {
-            Some(_) => Toolbox::new(job_tools(), &JOB_DEFINITIONS),
+            Some(_) => Toolbox::new(job_tools(parts), &JOB_DEFINITIONS),
             None => Toolbox::new(channel_tools(parts, job), &DEFINITIONS),
         },
         desk: ProcessDesk::new(link, origin),
@@ -165,13 +165,14 @@ fn answer(
     };
     let summaries = history.summaries.iter().map(prompt::summary);
     let history_messages = summaries.chain(history.lines.iter().map(prompt::line)).collect();
-    let mut talking = Talking { parts, job, link, input, hears: turn.execution.is_none() };
+    let speech = speech(parts);
+    let mut talking = Talking::new(parts, job, link, input, &speech, turn.execution.is_none());
     let (ended, _) = driver.drive(Message::user(words), history_messages, &mut talking);
     let input = &*input;
     let outcome = turn.execution.map(|execution| (execution, outcome(&driver.desk)));
     let said = match &outcome {
         Some((_, outcome)) => heard_by_nobody(ended, outcome.is_some()),
-        None => said(ended, &driver.desk, input, job.place.direct),
+        None => said(ended, &driver.desk, input, job.place.direct, &speech),
     };
     let say = match said {
         Ok(say) => say,
@@ -206,6 +207,10 @@ impl Aside {
     }
 }
 
+fn speech(parts: &AgentParts) -> Speech {
+    Speech::new(parts.llm.scrubber().clone())
+}
+
 /// See [`Toolbox::new`].
 static DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
 
@@ -218,7 +223,7 @@ fn channel_tools(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
     };
     let (clock, timeout) = (parts.conversations.clone(), parts.config.schedule.timeout);
     vec![
-        Box::new(tools::reply::Reply),
+        Box::new(tools::reply::Reply::new(speech(parts))),
         Box::new(tools::branch::Branch),
         Box::new(tools::spawn_worker::SpawnWorker),
         Box::new(tools::route::Route),
@@ -232,9 +237,9 @@ fn channel_tools(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
 static JOB_DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
 
 /// No reply, because nobody is there, and no jobs that make jobs.
-fn job_tools() -> Vec<Box<dyn Tool>> {
+fn job_tools(parts: &AgentParts) -> Vec<Box<dyn Tool>> {
     vec![
-        Box::new(tools::set_outcome::SetOutcome),
+        Box::new(tools::set_outcome::SetOutcome::new(speech(parts))),
         Box::new(tools::branch::Branch),
         Box::new(tools::spawn_worker::SpawnWorker),
         Box::new(tools::route::Route),
@@ -266,7 +271,13 @@ fn heard_by_nobody(ended: Ended, has_outcome: bool) -> Result<Vec<Content>, How>
 /// What the turn says, from its effects and its last words. A person who wrote directly or addressed the
 /// agent always gets an answer, unless something is on its way, or the model chose silence for who wrote
 /// directly.
-fn said(ended: Ended, desk: &ProcessDesk<'_>, input: &Input, direct: bool) -> Result<Vec<Content>, How> {
+fn said(
+    ended: Ended,
+    desk: &ProcessDesk<'_>,
+    input: &Input,
+    direct: bool,
+    speech: &Speech,
+) -> Result<Vec<Content>, How> {
     let mut say: Vec<Content> = Vec::new();
     let mut silent = false;
     for (number, effect) in desk.effects.iter().enumerate() {
@@ -292,6 +303,7 @@ fn said(ended: Ended, desk: &ProcessDesk<'_>, input: &Input, direct: bool) -> Re
         Ended::Cancelled => return Err(How::Cancelled),
         Ended::Failed(kind, reason) => return Err(How::Failed(kind, reason)),
         Ended::Tools => None,
+        Ended::Text(words) if speech.of_text(&words).is_some() => Some("unfit"),
         Ended::Text(words) if !words.trim().is_empty() => {
             say.push(text(words.trim()));
             None

@@ -6,19 +6,44 @@ use super::super::job::Job;
 use super::super::link::{Link, ProcessDesk};
 use super::input::Input;
 use crate::effect::Effect;
+use crate::tools::speech::Speech;
+
+/// Times that a turn is told that its text is not for a person.
+const MAX_CORRECTIONS: usize = 2;
 
 /// A turn ends with the first reply, skip or plain words, that of a job with its outcome if nothing was
 /// started.
 pub(super) struct Talking<'a> {
-    pub(super) parts: &'a AgentParts,
-    pub(super) job: &'a Job,
-    pub(super) link: &'a Link<'a>,
-    pub(super) input: &'a mut Input,
-    /// People write to this conversation.
-    pub(super) hears: bool,
+    parts: &'a AgentParts,
+    job: &'a Job,
+    link: &'a Link<'a>,
+    input: &'a mut Input,
+    speech: &'a Speech,
+    corrections: usize,
+    /// People write to this conversation and read what it says.
+    heard: bool,
+}
+
+impl<'a> Talking<'a> {
+    pub(super) fn new(
+        parts: &'a AgentParts,
+        job: &'a Job,
+        link: &'a Link<'a>,
+        input: &'a mut Input,
+        speech: &'a Speech,
+        heard: bool,
+    ) -> Self {
+        Self { parts, job, link, input, speech, corrections: 0, heard }
+    }
 }
 
 impl Conduct for Talking<'_> {
+    fn on_text(&mut self, text: &str, _desk: &mut ProcessDesk<'_>) -> Option<String> {
+        let unfit = self.speech.of_text(text).filter(|_| self.heard && self.corrections < MAX_CORRECTIONS)?;
+        self.corrections += 1;
+        Some(unfit.correction().to_owned())
+    }
+
     fn on_tools(&mut self, desk: &mut ProcessDesk<'_>) -> bool {
         let started = desk.started > 0;
         desk.effects.iter().any(|effect| match effect {
@@ -31,7 +56,7 @@ impl Conduct for Talking<'_> {
     /// The inbox is read only behind a ring. Without a call left to read it the message waits for the next
     /// turn, and so it does when the inbox cannot be read.
     fn next_message(&mut self, desk: &mut ProcessDesk<'_>, left: usize) -> Option<Heard> {
-        if !self.hears || left == 0 || self.link.rings.try_recv().is_err() {
+        if !self.heard || left == 0 || self.link.rings.try_recv().is_err() {
             return None;
         }
         let has = self.input.messages.len();

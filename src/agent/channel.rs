@@ -4,22 +4,21 @@
 mod input;
 mod people;
 mod talking;
-
-use std::sync::OnceLock;
+mod toolset;
 
 use rig_agent::run::RunSpec;
-use rig_core::completion::{Message, ToolDefinition};
+use rig_core::completion::Message;
 use serde_json::json;
 
 use super::driver::{Counts, Driver, Ended};
 use super::job::{Job, Turn};
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
-use super::toolbox::Toolbox;
 use super::{AgentParts, compactor, happening, prompt, recent, status};
 use crate::clock::Timestamp;
+use crate::config::Delegation;
 use crate::conversation::{NewLine, Role, Step, TurnCommit};
-use crate::cron::{Target, store};
+use crate::cron::store;
 use crate::db::DbError;
 use crate::db::rusqlite::Connection;
 use crate::effect::Effect;
@@ -30,7 +29,6 @@ use crate::id::ProcessKind;
 use crate::message::Content;
 use crate::prompts;
 use crate::tools::speech::Speech;
-use crate::tools::{self, Tool};
 use crate::turn::{self, Part};
 use crate::working_memory::NewEvent;
 use input::Input;
@@ -113,8 +111,13 @@ fn answer(
     input: &mut Input,
     link: &Link<'_>,
 ) -> Result<How, Box<dyn Fault>> {
-    let limits = &parts.config.limits;
     let conversation = &job.place.conversation;
+    let settings = parts.settings(&job.place).map_err(boxed)?;
+    let limits = &parts.config.limits;
+    let max_turns = match settings.delegation {
+        Delegation::Direct if turn.execution.is_none() => limits.worker_max_turns,
+        _ => limits.max_turns,
+    };
     let history = compactor::history(parts, &job.place).map_err(boxed)?;
     let mut words = input.parts(job.place.direct).map_err(boxed)?;
     let first = history.lines.first().map(|line| line.id);
@@ -148,25 +151,25 @@ fn answer(
         link,
         model: parts.llm.model_for(&parts.config.routing, ProcessKind::Channel),
         toolbox: match turn.execution {
-            Some(_) => Toolbox::new(job_tools(parts), &JOB_DEFINITIONS),
-            None => Toolbox::new(channel_tools(parts, job), &DEFINITIONS),
+            Some(_) => toolset::of_job(parts),
+            None => toolset::of_channel(parts, job, settings),
         },
         desk: ProcessDesk::new(link, origin),
         journal,
         spec: RunSpec {
             preamble: Some(match turn.execution {
                 Some(_) => parts.prompts.scheduled(),
-                None => parts.prompts.channel(&job.place).map_err(boxed)?,
+                None => parts.prompts.channel(&job.place, settings.delegation).map_err(boxed)?,
             }),
-            max_turns: Some(limits.max_turns + 1),
+            max_turns: Some(max_turns + 1),
             ..RunSpec::new()
         },
-        counts: Counts { max_model_calls: limits.max_turns, ..Counts::default() },
+        counts: Counts { max_model_calls: max_turns, ..Counts::default() },
         guard: LoopGuard::new(parts.config.loop_guard.of(ProcessKind::Channel)),
     };
     let summaries = history.summaries.iter().map(prompt::summary);
     let history_messages = summaries.chain(history.lines.iter().map(prompt::line)).collect();
-    let speech = speech(parts);
+    let speech = toolset::speech(parts);
     let mut talking = Talking::new(parts, job, link, input, &speech, turn.execution.is_none());
     let (ended, _) = driver.drive(Message::user(words), history_messages, &mut talking);
     let input = &*input;
@@ -206,47 +209,6 @@ impl Aside {
             Aside::Outcome((execution, Some(outcome))) => store::set_outcome(connection, execution, &outcome),
         }
     }
-}
-
-fn speech(parts: &AgentParts) -> Speech {
-    Speech::new(parts.llm.scrubber().clone())
-}
-
-/// See [`Toolbox::new`].
-static DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
-
-fn channel_tools(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
-    let here = Target {
-        conversation: job.place.conversation.clone(),
-        instance: job.place.instance.clone(),
-        direct: job.place.direct,
-        name: job.place.name.clone(),
-    };
-    let (clock, timeout) = (parts.conversations.clone(), parts.config.schedule.timeout);
-    vec![
-        Box::new(tools::reply::Reply::new(speech(parts))),
-        Box::new(tools::branch::Branch),
-        Box::new(tools::spawn_worker::SpawnWorker),
-        Box::new(tools::route::Route),
-        Box::new(tools::cancel::CancelProcess),
-        Box::new(tools::skip::Skip),
-        Box::new(tools::react::React),
-        Box::new(tools::cron::CronTool::new(parts.cron(), clock, here, timeout)),
-    ]
-}
-
-static JOB_DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
-
-/// No reply, because nobody is there, and no jobs that make jobs.
-fn job_tools(parts: &AgentParts) -> Vec<Box<dyn Tool>> {
-    vec![
-        Box::new(tools::set_outcome::SetOutcome::new(speech(parts))),
-        Box::new(tools::branch::Branch),
-        Box::new(tools::spawn_worker::SpawnWorker),
-        Box::new(tools::route::Route),
-        Box::new(tools::cancel::CancelProcess),
-        Box::new(tools::skip::Skip),
-    ]
 }
 
 /// The last call wins.

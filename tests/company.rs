@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Turn, Work};
 use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
 use spacebot::config::{
-    AgentConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig, RoutingConfig,
-    SandboxConfig, ScheduleConfig, WorkingMemoryConfig,
+    AgentConfig, ChannelConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig,
+    ResponseMode, RoutingConfig, SandboxConfig, ScheduleConfig, WorkingMemoryConfig,
 };
-use spacebot::conversation::{BranchEnd, Conversations, ResponseMode, Role, Step, nothing_else};
+use spacebot::conversation::{BranchEnd, Conversations, Role, Step, change_settings, nothing_else};
 use spacebot::db::Db;
 use spacebot::event::How;
 use spacebot::exec::Sandbox;
@@ -103,6 +103,8 @@ impl Room {
             ingestion: IngestionConfig::default(),
             schedule: ScheduleConfig::default(),
             loop_guard: LoopGuardConfig::default(),
+            channel: ChannelConfig::default(),
+            bindings: Vec::new(),
         };
         let identity = Identity::load_or_seed(folder.path()).unwrap();
         let parts = AgentParts {
@@ -269,7 +271,11 @@ fn what_comes_to_a_turn_that_has_answered_waits_for_the_next() {
 fn what_needs_no_answer_disturbs_no_turn() {
     let mut room = Room::new(false);
     let conversation = room.place.conversation.clone();
-    let set = move |connection: &_| ResponseMode::MentionOnly.set(connection, &conversation, Timestamp(1));
+    let set = move |connection: &_| {
+        change_settings(connection, &conversation, Timestamp(1), |settings| {
+            settings.response_mode = Some(ResponseMode::MentionOnly);
+        })
+    };
     room.parts.conversations.db().write(set).unwrap();
     room.write("m1", "una!");
     room.thinks(&[("m2", "bob")], vec![react()]);

@@ -44,8 +44,9 @@ pub(super) fn turn(parts: &AgentParts, job: &Job, turn: &Turn, link: &Link<'_>) 
     if input.is_empty() {
         return How::Turned { covered: None, more: false, outbox: Vec::new() };
     }
-    match parts.conversations.response_mode(&job.place.conversation) {
-        Ok(mode) if mode.answers(input.messages.iter().map(|received| &received.message)) => {}
+    match parts.settings(&job.place) {
+        Ok(settings)
+            if settings.response_mode.answers(input.messages.iter().map(|received| &received.message)) => {}
         Ok(_) => {
             let kept = keep_unanswered(parts, job, &mut input);
             if input.is_empty() || !matches!(kept, How::Turned { .. }) {
@@ -114,7 +115,7 @@ fn answer(
 ) -> Result<How, Box<dyn Fault>> {
     let limits = &parts.config.limits;
     let conversation = &job.place.conversation;
-    let history = compactor::history(parts, conversation).map_err(boxed)?;
+    let history = compactor::history(parts, &job.place).map_err(boxed)?;
     let mut words = input.parts(job.place.direct).map_err(boxed)?;
     let first = history.lines.first().map(|line| line.id);
     let summaries: Vec<i64> = history.summaries.iter().map(|summary| summary.id).collect();

@@ -57,7 +57,7 @@ impl Input {
         // The turn has the oldest, and nobody else answers them.
         let mut newer = conversations.unanswered(conversation, MAX_MESSAGES + 1).map_err(boxed)?;
         newer.retain(|received| newest.is_none_or(|(id, _)| received.id > id));
-        let mode = conversations.response_mode(conversation).map_err(boxed)?;
+        let mode = parts.settings(&job.place).map_err(boxed)?.response_mode;
         if room == 0 || !mode.answers(newer.iter().map(|received| &received.message)) {
             return Ok(None);
         }

@@ -276,6 +276,26 @@ pub struct AgentConfig {
 }
 
 impl AgentConfig {
+    /// The defaults.
+    pub fn new(id: AgentId, display_name: impl Into<String>, timezone: Zone) -> Self {
+        Self {
+            id,
+            is_default: true,
+            display_name: display_name.into(),
+            routing: RoutingConfig::default(),
+            limits: LimitsConfig::default(),
+            sandbox: SandboxConfig::default(),
+            timezone,
+            working_memory: WorkingMemoryConfig::default(),
+            compaction: CompactionConfig::default(),
+            ingestion: IngestionConfig::default(),
+            schedule: ScheduleConfig::default(),
+            loop_guard: LoopGuardConfig::default(),
+            channel: ChannelConfig::default(),
+            bindings: Vec::new(),
+        }
+    }
+
     /// What the config says about a conversation: the first binding of this agent that covers it, else the
     /// agent.
     pub fn channel_of(&self, instance: &InstanceId, conversation: &ConversationId) -> ChannelConfig {

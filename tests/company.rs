@@ -16,10 +16,7 @@ use rig_core::message::UserContent;
 use serde_json::{Value, json};
 use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Turn, Work};
 use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
-use spacebot::config::{
-    AgentConfig, ChannelConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig,
-    ResponseMode, RoutingConfig, SandboxConfig, ScheduleConfig, WorkingMemoryConfig,
-};
+use spacebot::config::{AgentConfig, LimitsConfig, LlmConfig, ResponseMode};
 use spacebot::conversation::{BranchEnd, Conversations, Role, Step, change_settings, nothing_else};
 use spacebot::db::Db;
 use spacebot::event::How;
@@ -90,22 +87,7 @@ impl Room {
             }
             Ok(says)
         });
-        let config = AgentConfig {
-            id: AgentId::new("main"),
-            is_default: true,
-            display_name: "Bot".to_owned(),
-            routing: RoutingConfig::default(),
-            limits,
-            sandbox: SandboxConfig::default(),
-            timezone: Zone::utc(),
-            working_memory: WorkingMemoryConfig::default(),
-            compaction: CompactionConfig::default(),
-            ingestion: IngestionConfig::default(),
-            schedule: ScheduleConfig::default(),
-            loop_guard: LoopGuardConfig::default(),
-            channel: ChannelConfig::default(),
-            bindings: Vec::new(),
-        };
+        let config = AgentConfig { limits, ..AgentConfig::new(AgentId::new("main"), "Bot", Zone::utc()) };
         let identity = Identity::load_or_seed(folder.path()).unwrap();
         let parts = AgentParts {
             prompts: AgentPrompts::new(&config, &identity, "/workspace").unwrap(),

@@ -26,10 +26,7 @@ use serde_json::json;
 use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Work};
 use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
 use spacebot::command::{Command, StatusReport};
-use spacebot::config::{
-    AgentConfig, ChannelConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig,
-    RoutingConfig, SandboxConfig, ScheduleConfig, WorkingMemoryConfig,
-};
+use spacebot::config::{AgentConfig, LimitsConfig, LlmConfig};
 use spacebot::conversation::{Conversations, Place};
 use spacebot::db::rusqlite::Connection;
 use spacebot::db::{CommitGate, Db, DbError};
@@ -302,22 +299,7 @@ fn begin(
     let db = Db::open_inline(&folder.join("spacebot.db"), Some(disk.clone()))
         .expect("the database opens after every crash");
     let conversations = Conversations::new(db.clone(), shared.clone());
-    let config = AgentConfig {
-        id: agent_id(),
-        is_default: true,
-        display_name: "Sim".to_owned(),
-        routing: RoutingConfig::default(),
-        limits: limits(),
-        sandbox: SandboxConfig::default(),
-        ingestion: IngestionConfig::default(),
-        loop_guard: LoopGuardConfig::default(),
-        channel: ChannelConfig::default(),
-        bindings: Vec::new(),
-        timezone: Zone::utc(),
-        working_memory: WorkingMemoryConfig::default(),
-        compaction: CompactionConfig::default(),
-        schedule: ScheduleConfig::default(),
-    };
+    let config = AgentConfig { limits: limits(), ..AgentConfig::new(agent_id(), "Sim", Zone::utc()) };
     let unfinished =
         agent::recover(&conversations, &config.limits, &config.working_memory).expect("recovery").unfinished;
     let (calm, random) = (calm.clone(), random.clone());

@@ -10,7 +10,7 @@ use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 use super::compactor;
-use crate::config::{AgentConfig, SandboxMode};
+use crate::config::{AgentConfig, Delegation, SandboxMode};
 use crate::conversation::{Line, Place, Role, Summary};
 use crate::identity::Identity;
 use crate::prompts::{self, OverrideError, Overrides, PromptError, Template};
@@ -72,14 +72,20 @@ impl AgentPrompts {
         old.read_again(folder, &context(config, identity, workspace))
     }
 
-    /// The channel's prompt with its conversation at the end: as stable as the conversation's name and what
-    /// is known (`bulletin`).
-    pub(super) fn channel(&self, place: &Place, bulletin: Option<&str>) -> Result<String, PromptError> {
+    /// The channel's prompt with its conversation at the end: as stable as the conversation's name, who acts in
+    /// it, and what is known (`bulletin`).
+    pub(super) fn channel(
+        &self,
+        place: &Place,
+        delegation: Delegation,
+        bulletin: Option<&str>,
+    ) -> Result<String, PromptError> {
         let context = json!({
             "platform": place.instance.platform(),
             "name": place.name,
             "conversation": place.conversation.as_str(),
             "direct": place.direct,
+            "acts": delegation == Delegation::Direct,
         });
         let briefing = match bulletin {
             Some(bulletin) => prompts::render(Template::Briefing, &json!({ "bulletin": bulletin }))?,

@@ -39,16 +39,3 @@ CREATE TABLE cortex_chat_messages (
     created_at INTEGER NOT NULL
 );
 CREATE INDEX cortex_chat_messages_thread ON cortex_chat_messages (thread_id, id);
-
--- Events of the working memory in a few words: paragraphs within a day, and days as a whole.
-CREATE TABLE working_memory_syntheses (
-    id         INTEGER PRIMARY KEY,
-    kind       TEXT NOT NULL,                         -- intraday, daily
-    from_at    INTEGER NOT NULL,                      -- the span that it tells of, the end not included
-    to_at      INTEGER NOT NULL,
-    last_event INTEGER NOT NULL,                      -- of working_memory_events
-    events     INTEGER NOT NULL,
-    content    TEXT NOT NULL,
-    created_at INTEGER NOT NULL
-);
-CREATE INDEX working_memory_syntheses_span ON working_memory_syntheses (kind, from_at);

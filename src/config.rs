@@ -221,7 +221,7 @@ pub struct RoutingConfig {
     pub worker: String,
     /// Summarises what leaves the window of a conversation; none: the model of the channel.
     pub compactor: Option<String>,
-    /// Smooths the bulletin, writes profile and syntheses; none: these are made without a model or not at all.
+    /// Smooths the bulletin and writes the profile; none: these are made without a model.
     /// In the operator's conversation with the cortex, then the model of the channel answers.
     pub cortex: Option<String>,
     /// Tried in this order after the model of the process; the offline responder is always last.

@@ -90,7 +90,7 @@ pub enum ProcessKind {
     Compactor,
     /// Reads one chunk of a file.
     Ingestion,
-    /// Looks after the agent as a whole: bulletin, memories, syntheses, and a conversation with the operator.
+    /// Looks after the agent as a whole: bulletin, memories, and a conversation with the operator.
     Cortex,
 }
 

@@ -7,7 +7,8 @@ use super::section::Section;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CortexConfig {
-    /// Without it there is no bulletin, nobody looks after the memories between branches, and nothing is synthesised.
+    /// Without it there is no bulletin, memories are tended at the end of a branch only,
+    /// and nobody is taken for stuck.
     pub enabled: bool,
     /// Least time between two passes, and a pass needs a change (`tick_interval_secs`, 5 to 3,600).
     pub tick_interval: Duration,
@@ -22,10 +23,6 @@ pub struct CortexConfig {
     pub stuck_worker: Duration,
     /// The same for a branch (`stuck_branch_secs`, 5 to 3,600).
     pub stuck_branch: Duration,
-    /// New events that make a paragraph worth while (`synthesis_events`, 3 to 200).
-    pub synthesis_events: usize,
-    /// Or this time since the last one with new events (`synthesis_hours`, 1 to 24).
-    pub synthesis_after: Duration,
 }
 
 impl Default for CortexConfig {
@@ -38,8 +35,6 @@ impl Default for CortexConfig {
             circuit_breaker_threshold: 3,
             stuck_worker: Duration::from_secs(600),
             stuck_branch: Duration::from_secs(60),
-            synthesis_events: 15,
-            synthesis_after: Duration::from_secs(4 * 3600),
         }
     }
 }
@@ -64,10 +59,6 @@ impl CortexConfig {
                 .unwrap_or(base.circuit_breaker_threshold),
             stuck_worker: seconds("stuck_worker_secs", 10, 86_400, base.stuck_worker),
             stuck_branch: seconds("stuck_branch_secs", 5, 3600, base.stuck_branch),
-            synthesis_events: count("synthesis_events", 3, 200, base.synthesis_events),
-            synthesis_after: section
-                .number("synthesis_hours", 1, 24)
-                .map_or(base.synthesis_after, |hours| Duration::from_secs(hours * 3600)),
         };
         section.finish();
         config
@@ -82,8 +73,6 @@ impl CortexConfig {
             ("circuit_breaker_threshold", u64::from(self.circuit_breaker_threshold)),
             ("stuck_worker_secs", self.stuck_worker.as_secs()),
             ("stuck_branch_secs", self.stuck_branch.as_secs()),
-            ("synthesis_events", self.synthesis_events as u64),
-            ("synthesis_hours", self.synthesis_after.as_secs() / 3600),
         ];
         numbers.iter().try_for_each(|(key, number)| writeln!(out, "{key} = {number}"))
     }

@@ -319,10 +319,27 @@ pub struct LimitsConfig {
     pub branch_timeout: Duration,
     /// How long an interactive worker waits for the next `route` (`worker_idle_timeout_secs`).
     pub worker_idle_timeout: Duration,
+    /// What a worker knows of the conversation besides its task.
+    pub worker_context: WorkerContext,
     /// Workers that a task gets before it has failed (1 to 10).
     pub task_max_attempts: usize,
     /// How long messages, answers, runs and journals are kept after they are over (`keep_days`, 1 to 3,650).
     pub keep: Duration,
+}
+
+/// What a worker knows of the conversation (`worker_context`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WorkerContext {
+    /// Its task and nothing else.
+    #[default]
+    None,
+    /// The history as the turn saw it that asked for the worker.
+    Fork,
+}
+
+impl WorkerContext {
+    /// Each with its name in the config.
+    pub const ALL: [(&'static str, Self); 2] = [("none", Self::None), ("fork", Self::Fork)];
 }
 
 /// Days of the config are 24 hours.
@@ -342,6 +359,7 @@ impl Default for LimitsConfig {
             worker_timeout: Duration::from_secs(1800),
             branch_timeout: Duration::from_secs(60),
             worker_idle_timeout: Duration::from_secs(600),
+            worker_context: WorkerContext::default(),
             task_max_attempts: 3,
             keep: 90 * DAY,
         }

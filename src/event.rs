@@ -31,6 +31,8 @@ pub struct Origin {
     /// Platform ids of the messages that the turn is about.
     pub answers: Vec<String>,
     pub fork: Fork,
+    /// The number of the turn.
+    pub turn: Option<u64>,
 }
 
 /// What a branch forks from: the history as the turn saw it, and the new messages.

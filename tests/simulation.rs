@@ -298,8 +298,7 @@ fn begin(
         compaction: CompactionConfig::default(),
         schedule: ScheduleConfig::default(),
     };
-    let unfinished =
-        agent::recover(&conversations, &config.limits, &config.working_memory).expect("recovery").unfinished;
+    let recovered = agent::recover(&conversations, &config.limits, &config.working_memory).expect("recovery");
     let (calm, random) = (calm.clone(), random.clone());
     let model = local_model(move |request| {
         let mut random = random.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -326,7 +325,8 @@ fn begin(
         unrecorded: RefCell::default(),
     };
     let ready = hub::ready_tasks(&agent_id(), &life.parts).expect("tasks");
-    for event in hub::events_of(&agent_id(), unfinished).chain(ready) {
+    let resumed = recovered.resumed.into_iter().map(|run| Event::Resumed { agent: agent_id(), run });
+    for event in resumed.chain(hub::events_of(&agent_id(), recovered.unfinished)).chain(ready) {
         life.handle(event, clock.monotonic());
     }
     life

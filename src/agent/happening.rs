@@ -82,7 +82,7 @@ impl Work {
     fn task(&self) -> &str {
         match self {
             Work::Branch { description: task, .. } | Work::Worker { task, .. } => task,
-            Work::Task { what, .. } => what,
+            Work::Task { what, .. } | Work::GoOn { what, .. } => what,
             Work::Turn(_)
             | Work::Apology { .. }
             | Work::Commands { .. }
@@ -96,6 +96,7 @@ impl Work {
     fn answers(&self) -> &[String] {
         match self {
             Work::Branch { origin, .. } | Work::Worker { origin, .. } => &origin.answers,
+            Work::GoOn { answers, .. } => answers,
             Work::Turn(_)
             | Work::Apology { .. }
             | Work::Commands { .. }

@@ -19,7 +19,7 @@ use super::{
     AgentConfig, ApiConfig, ApiType, BindingConfig, CompactionConfig, Config, ConfigError, DAY,
     EmbeddingConfig, IngestionConfig, IrcConfig, Language, LimitsConfig, LlmConfig, LoopGuardConfig,
     MemoryConfig, ProviderConfig, RoutingConfig, SandboxConfig, SandboxMode, ScheduleConfig, Secret,
-    VectorIndexKind, WebhookConfig, WorkingMemoryConfig,
+    VectorIndexKind, WebhookConfig, WorkerContext, WorkingMemoryConfig,
 };
 use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
@@ -310,7 +310,7 @@ fn limits(section: &Section<'_, '_>, base: &LimitsConfig) -> LimitsConfig {
     LimitsConfig {
         max_turns: count("max_turns", 1, 50, base.max_turns),
         branch_max_turns: count("branch_max_turns", 1, 100, base.branch_max_turns),
-        worker_max_turns: count("worker_max_turns", 1, 500, base.worker_max_turns),
+        worker_max_turns: count("worker_max_turns", 1, 150, base.worker_max_turns),
         max_concurrent_branches: count("max_concurrent_branches", 1, 20, base.max_concurrent_branches),
         max_concurrent_workers: count("max_concurrent_workers", 1, 20, base.max_concurrent_workers),
         max_concurrent_turns: count("max_concurrent_turns", 1, 64, base.max_concurrent_turns),
@@ -320,6 +320,7 @@ fn limits(section: &Section<'_, '_>, base: &LimitsConfig) -> LimitsConfig {
         branch_timeout: seconds(section, "branch_timeout_secs", 5, 3600).unwrap_or(base.branch_timeout),
         worker_idle_timeout: seconds(section, "worker_idle_timeout_secs", 10, 86_400)
             .unwrap_or(base.worker_idle_timeout),
+        worker_context: section.choice("worker_context", &WorkerContext::ALL).unwrap_or(base.worker_context),
         task_max_attempts: count("task_max_attempts", 1, 10, base.task_max_attempts),
         keep: section
             .number("keep_days", 1, 3650)

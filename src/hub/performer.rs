@@ -133,6 +133,7 @@ fn kind_of(event: &Event) -> &'static str {
     match event {
         Event::Arrived { .. } => "a message",
         Event::Unfinished { .. } => "an unfinished conversation",
+        Event::Resumed { .. } => "a run that goes on",
         Event::Task { .. } => "news of a task",
         Event::FileWaits { .. } => "a file to remember",
         Event::Process(_) => "a process event",

@@ -4,6 +4,7 @@
 mod board;
 mod compaction;
 mod ingestion;
+mod resume;
 mod runs;
 
 pub use board::MAX_READY_TASKS;
@@ -20,7 +21,7 @@ use super::timers::Timers;
 use crate::agent::{Job, Look, Running, Turn, Work};
 use crate::command::{Command, ProcessReport, StatusReport};
 use crate::config::LimitsConfig;
-use crate::conversation::Place;
+use crate::conversation::{Place, Resumed};
 use crate::effect::{Answer, Ask, ReadyTask, Refusal, TaskNews};
 use crate::error::Kind;
 use crate::event::{How, Origin, ProcessEvent, StopReason, What};
@@ -68,6 +69,11 @@ pub enum Event {
         lane: Lane,
         newest: Option<InboxId>,
         results: bool,
+    },
+    /// A start found a branch or worker that was cut off and goes on.
+    Resumed {
+        agent: AgentId,
+        run: Resumed,
     },
     /// The board has changed, or a start found this on it.
     Task {
@@ -302,6 +308,7 @@ impl Hub {
             Event::Unfinished { agent, place, lane, newest, results } => {
                 self.found((agent, place.conversation.clone(), lane), place, newest, results, now);
             }
+            Event::Resumed { agent, run } => self.resume(&agent, run, now),
             Event::Task { agent, news } => self.on_news(&agent, news, now),
             Event::FileWaits { agent, place, file } => self.file_waits(agent, place, file, now),
             Event::Process(event) => self.on_process(event, now),

@@ -42,6 +42,10 @@ impl Tool for MemoryDelete {
         schema_of::<Arguments>()
     }
 
+    fn changes(&self) -> bool {
+        true
+    }
+
     fn call(&mut self, arguments: Value, context: &mut ToolContext<'_>) -> Result<String, ToolError> {
         let arguments: Arguments = arguments_of(arguments)?;
         if context.cancel.is_cancelled() {

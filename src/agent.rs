@@ -12,6 +12,7 @@ mod job;
 mod journal;
 mod link;
 mod prompt;
+mod reading;
 mod rebuild;
 mod recent;
 mod resume;
@@ -34,7 +35,7 @@ pub use schedule::{Look, Run, end_cut_off_runs, look};
 pub use worker::WorkerState;
 
 use crate::config::{AgentConfig, LimitsConfig, WorkingMemoryConfig};
-use crate::conversation::{Conversations, Recovered, Verdict};
+use crate::conversation::{Conversations, Place, Recovered, Verdict};
 use crate::db::DbError;
 use crate::error::Fault;
 use crate::event::How;
@@ -96,6 +97,14 @@ pub fn recover(
     })
 }
 
+/// After a start: conversations from which memories are still to be taken, and after which time.
+///
+/// # Errors
+/// The database cannot be read.
+pub fn unremembered(parts: &AgentParts) -> Result<Vec<(Place, Duration)>, DbError> {
+    compactor::unremembered(parts)
+}
+
 /// Runs one process to its end. The terminal state is in the database when this returns, except
 /// for [`How::Failed`] and [`How::Cancelled`] of a channel turn and of the compactor, which change nothing.
 pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
@@ -126,6 +135,7 @@ pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
         Work::Task { number, revision, what } => worker::run_task(parts, job, *number, *revision, what, link),
         Work::Compaction { tries } => compactor::run(parts, job, *tries, link),
         Work::Extraction => compactor::extract(parts, job, link),
+        Work::Persistence => compactor::remember(parts, job, link),
         Work::Chunk { file } => ingestion::run(parts, job, file, link),
         Work::RunEnd { execution, end } => schedule::finish(parts, job, *execution, end, link),
     }
@@ -146,6 +156,7 @@ pub fn close_after_panic(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How 
         ProcessKind::Worker => worker::close(parts, job, sentence, link),
         ProcessKind::Compactor => match &job.work {
             Work::Extraction => compactor::close_extraction(parts, job, sentence),
+            Work::Persistence => compactor::close_remembering(parts, job, sentence),
             _ => How::Panicked(sentence.to_owned()),
         },
         ProcessKind::Ingestion => ingestion::close(parts, job, sentence, link),

@@ -282,6 +282,7 @@ impl Ground {
                 agent.id
             );
         }
+        self.found.extend(hub::unremembered(&agent.id, &parts).map_err(|error| fault("memories", &error))?);
         self.found.extend(hub::ready_tasks(&agent.id, &parts).map_err(|error| fault("tasks", &error))?);
         self.agents.insert(agent.id.clone(), Arc::new(parts));
         Ok(())

@@ -9,7 +9,9 @@ mod describe;
 mod ingestion;
 mod load;
 mod loop_guard;
+mod memory_persistence;
 mod section;
+mod worker_log;
 
 pub use changes::{changes, in_force};
 pub use compaction::CompactionConfig;
@@ -17,6 +19,8 @@ pub use describe::describe;
 pub use ingestion::IngestionConfig;
 pub use load::{Environment, Loaded, ProcessEnvironment, load, places};
 pub use loop_guard::{LoopGuardConfig, LoopLimits};
+pub use memory_persistence::MemoryPersistenceConfig;
+pub use worker_log::WorkerLogMode;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -251,6 +255,7 @@ pub struct AgentConfig {
     pub working_memory: WorkingMemoryConfig,
     pub compaction: CompactionConfig,
     pub ingestion: IngestionConfig,
+    pub memory_persistence: MemoryPersistenceConfig,
     pub schedule: ScheduleConfig,
     pub loop_guard: LoopGuardConfig,
 }
@@ -321,6 +326,7 @@ pub struct LimitsConfig {
     pub worker_idle_timeout: Duration,
     /// What a worker knows of the conversation besides its task.
     pub worker_context: WorkerContext,
+    pub worker_log_mode: WorkerLogMode,
     /// Workers that a task gets before it has failed (1 to 10).
     pub task_max_attempts: usize,
     /// How long messages, answers, runs and journals are kept after they are over (`keep_days`, 1 to 3,650).
@@ -360,6 +366,7 @@ impl Default for LimitsConfig {
             branch_timeout: Duration::from_secs(60),
             worker_idle_timeout: Duration::from_secs(600),
             worker_context: WorkerContext::default(),
+            worker_log_mode: WorkerLogMode::default(),
             task_max_attempts: 3,
             keep: 90 * DAY,
         }

@@ -57,8 +57,8 @@ pub enum What {
     /// The task board has changed.
     Task(TaskNews),
     /// There is something to do about the `window` of the conversation, or memories are to be taken from
-    /// what has left it.
-    Pressed { window: bool, unread: bool },
+    /// what has left it, or after a while from what was said.
+    Pressed { window: bool, unread: bool, remember: Option<Duration> },
     /// An interactive worker has a first result in the database and waits for `route`.
     Waiting,
     /// The last word of a process; exactly one comes, whatever happened. By then the terminal state
@@ -81,6 +81,10 @@ pub enum How {
     Compacted {
         again: bool,
         unread: bool,
+    },
+    /// Memories were taken from what was said; after this time it is to be done again.
+    Remembered {
+        next: Option<Duration>,
     },
     /// A chunk of a file is in, or one more try of it has failed; either stands in the database.
     Ingested(Ingested),

@@ -26,8 +26,8 @@ use serde_json::json;
 use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Turn, Work};
 use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
 use spacebot::config::{
-    AgentConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig, RoutingConfig,
-    SandboxConfig, ScheduleConfig, WorkingMemoryConfig,
+    AgentConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig,
+    MemoryPersistenceConfig, RoutingConfig, SandboxConfig, ScheduleConfig, WorkingMemoryConfig,
 };
 use spacebot::conversation::{Conversations, Role};
 use spacebot::db::Db;
@@ -79,6 +79,7 @@ fn agent_in(folder: &Path, clock: &Arc<SimulatedClock>) -> AgentParts {
         working_memory: WorkingMemoryConfig::default(),
         compaction: CompactionConfig::default(),
         ingestion: IngestionConfig::default(),
+        memory_persistence: MemoryPersistenceConfig::default(),
         schedule: ScheduleConfig::default(),
         loop_guard: LoopGuardConfig::default(),
     };

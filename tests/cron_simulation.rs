@@ -23,8 +23,8 @@ use serde_json::json;
 use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Work};
 use spacebot::clock::{Clock, SharedClock, Timestamp, Zone};
 use spacebot::config::{
-    AgentConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig, RoutingConfig,
-    SandboxConfig, ScheduleConfig, WorkingMemoryConfig,
+    AgentConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig,
+    MemoryPersistenceConfig, RoutingConfig, SandboxConfig, ScheduleConfig, WorkingMemoryConfig,
 };
 use spacebot::conversation::Conversations;
 use spacebot::cron::schedule::ActiveHours;
@@ -242,6 +242,7 @@ fn begin(
         timezone: "Europe/Berlin".parse::<Zone>().expect("a zone"),
         working_memory: WorkingMemoryConfig::default(),
         ingestion: IngestionConfig::default(),
+        memory_persistence: MemoryPersistenceConfig::default(),
         loop_guard: LoopGuardConfig::default(),
         compaction: CompactionConfig::default(),
         schedule: ScheduleConfig::default(),

@@ -21,14 +21,14 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use local_model::{Say, local_model};
 use rig_core::completion::{CompletionRequest, Message};
-use rig_core::message::UserContent;
+use rig_core::message::{ToolResultContent, UserContent};
 use serde_json::json;
 use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Work};
 use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
 use spacebot::command::{Command, StatusReport};
 use spacebot::config::{
-    AgentConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig, RoutingConfig,
-    SandboxConfig, ScheduleConfig, WorkingMemoryConfig,
+    AgentConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig,
+    MemoryPersistenceConfig, RoutingConfig, SandboxConfig, ScheduleConfig, WorkingMemoryConfig,
 };
 use spacebot::conversation::{Conversations, Place};
 use spacebot::db::rusqlite::Connection;
@@ -165,6 +165,13 @@ fn decide(request: &CompletionRequest, random: &mut Random, calm: bool) -> Resul
     if has("memory_save") && !after_tools && random.chance(40) {
         return Ok(vec![call("memory_save", json!({ "content": format!("note {text}") }))]);
     }
+    // A silent run has to name what it saved; some forget that, and are reminded.
+    if has("memory_persistence_complete") && (calm || random.chance(80)) {
+        let (ids, reason) = (saved(request), "that was all");
+        let outcome = if ids.is_empty() { "no_memories" } else { "saved" };
+        let end = json!({ "outcome": outcome, "saved_memory_ids": ids, "reason": reason });
+        return Ok(vec![call("memory_persistence_complete", end)]);
+    }
     if has("set_status") && !after_tools && (calm || random.chance(80)) {
         return Ok(vec![call("set_status", json!({ "status": "done", "kind": "outcome" }))]);
     }
@@ -184,6 +191,23 @@ fn last_words(request: &CompletionRequest) -> (String, bool) {
         }
     }
     (text, after_tools)
+}
+
+/// The ids that the run was given for what it saved.
+fn saved(request: &CompletionRequest) -> Vec<String> {
+    let mut ids = Vec::new();
+    for message in &request.chat_history {
+        let Message::User { content } = message else { continue };
+        for result in content {
+            let UserContent::ToolResult(result) = result else { continue };
+            for part in &result.content {
+                let ToolResultContent::Text(text) = part else { continue };
+                let value: serde_json::Value = serde_json::from_str(&text.text).unwrap_or_default();
+                ids.extend(value["saved"].as_str().map(str::to_owned));
+            }
+        }
+    }
+    ids
 }
 
 fn said(text: &str) -> Vec<String> {
@@ -292,6 +316,7 @@ fn begin(
         limits: limits(),
         sandbox: SandboxConfig::default(),
         ingestion: IngestionConfig::default(),
+        memory_persistence: MemoryPersistenceConfig::default(),
         loop_guard: LoopGuardConfig::default(),
         timezone: Zone::utc(),
         working_memory: WorkingMemoryConfig::default(),
@@ -326,7 +351,10 @@ fn begin(
     };
     let ready = hub::ready_tasks(&agent_id(), &life.parts).expect("tasks");
     let resumed = recovered.resumed.into_iter().map(|run| Event::Resumed { agent: agent_id(), run });
-    for event in resumed.chain(hub::events_of(&agent_id(), recovered.unfinished)).chain(ready) {
+    let unremembered = hub::unremembered(&agent_id(), &life.parts).expect("memories");
+    let id = agent_id();
+    let found = hub::events_of(&id, recovered.unfinished).chain(ready).chain(unremembered);
+    for event in resumed.chain(found) {
         life.handle(event, clock.monotonic());
     }
     life
@@ -620,7 +648,7 @@ impl World {
             *running.entry(key).or_default() += 1;
         }
         for ((conversation, kind, _), count) in running {
-            // Of the compactors, one for the window and one for the memories.
+            // Of the compactors, one for the window and one for memories, of what has left it or of the rest.
             let most = if kind == ProcessKind::Channel { 1 } else { 2 };
             if count > most {
                 return Err(format!("P5: {count} of {kind:?} in {conversation}"));
@@ -680,7 +708,24 @@ impl World {
         let strangers = "SELECT kind || ' ' || text FROM working_memory_events
             WHERE run LIKE 'branch:%' AND substr(run, 8) NOT IN (SELECT id FROM branch_runs)
                OR run LIKE 'worker:%' AND substr(run, 8) NOT IN (SELECT id FROM worker_runs)";
-        let cases = [("ends", ends), ("starts", starts), ("memories", memories), ("causes", strangers)];
+        // The simulated branch saves at most one, also when it was cut off and went on.
+        let twice =
+            "SELECT run FROM working_memory_events WHERE kind = 'memory_saved' AND run LIKE 'branch:%'
+            GROUP BY run HAVING count(*) > 1";
+        // Each line is read once: what was kept of it are its words.
+        let doubled = "SELECT content FROM memories WHERE source LIKE 'agent:compactor:%'
+            GROUP BY content HAVING count(*) > 1";
+        let endless = "SELECT 'worker ' || id FROM worker_runs WHERE continuations > 3
+            UNION ALL SELECT 'branch ' || id FROM branch_runs WHERE continuations > 3";
+        let cases = [
+            ("ends", ends),
+            ("starts", starts),
+            ("memories", memories),
+            ("causes", strangers),
+            ("saves", twice),
+            ("readings", doubled),
+            ("continuations", endless),
+        ];
         for (what, sql) in cases {
             let found = read(sql);
             if !found.is_empty() {

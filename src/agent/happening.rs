@@ -89,7 +89,8 @@ impl Work {
             | Work::RunEnd { .. }
             | Work::Chunk { .. }
             | Work::Compaction { .. }
-            | Work::Extraction => "",
+            | Work::Extraction
+            | Work::Persistence => "",
         }
     }
 
@@ -104,7 +105,8 @@ impl Work {
             | Work::RunEnd { .. }
             | Work::Chunk { .. }
             | Work::Compaction { .. }
-            | Work::Extraction => &[],
+            | Work::Extraction
+            | Work::Persistence => &[],
         }
     }
 }

@@ -61,6 +61,8 @@ pub enum Work {
     },
     /// Takes memories from what has left the window.
     Extraction,
+    /// Takes memories from what was said since that was last done.
+    Persistence,
     /// Reads the next chunk of the file with this hash.
     Chunk {
         file: String,

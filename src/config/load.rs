@@ -18,8 +18,9 @@ use super::section::{Section, Source};
 use super::{
     AgentConfig, ApiConfig, ApiType, BindingConfig, CompactionConfig, Config, ConfigError, DAY,
     EmbeddingConfig, IngestionConfig, IrcConfig, Language, LimitsConfig, LlmConfig, LoopGuardConfig,
-    MemoryConfig, ProviderConfig, RoutingConfig, SandboxConfig, SandboxMode, ScheduleConfig, Secret,
-    VectorIndexKind, WebhookConfig, WorkerContext, WorkingMemoryConfig,
+    MemoryConfig, MemoryPersistenceConfig, ProviderConfig, RoutingConfig, SandboxConfig, SandboxMode,
+    ScheduleConfig, Secret, VectorIndexKind, WebhookConfig, WorkerContext, WorkerLogMode,
+    WorkingMemoryConfig,
 };
 use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
@@ -250,6 +251,10 @@ fn agents(root: &Section<'_, '_>, llm: &LlmConfig, zone: Zone) -> Vec<AgentConfi
         working_memory: working_memory(&defaults.table("working_memory"), &WorkingMemoryConfig::default()),
         compaction: compaction(&defaults.table("compaction"), &CompactionConfig::default()),
         ingestion: IngestionConfig::read(&defaults.table("ingestion"), &IngestionConfig::default()),
+        memory_persistence: MemoryPersistenceConfig::read(
+            &defaults.table("memory_persistence"),
+            &MemoryPersistenceConfig::default(),
+        ),
         schedule: schedule(&defaults.table("schedule"), &ScheduleConfig::default()),
         loop_guard: LoopGuardConfig::read(&defaults.table("loop_guard"), &LoopGuardConfig::default()),
     };
@@ -296,6 +301,10 @@ fn agent(section: &Section<'_, '_>, base: &AgentConfig, llm: &LlmConfig) -> Agen
         working_memory: working_memory(&section.table("working_memory"), &base.working_memory),
         compaction: compaction(&section.table("compaction"), &base.compaction),
         ingestion: IngestionConfig::read(&section.table("ingestion"), &base.ingestion),
+        memory_persistence: MemoryPersistenceConfig::read(
+            &section.table("memory_persistence"),
+            &base.memory_persistence,
+        ),
         schedule: schedule(&section.table("schedule"), &base.schedule),
         loop_guard: LoopGuardConfig::read(&section.table("loop_guard"), &base.loop_guard),
     };
@@ -321,6 +330,9 @@ fn limits(section: &Section<'_, '_>, base: &LimitsConfig) -> LimitsConfig {
         worker_idle_timeout: seconds(section, "worker_idle_timeout_secs", 10, 86_400)
             .unwrap_or(base.worker_idle_timeout),
         worker_context: section.choice("worker_context", &WorkerContext::ALL).unwrap_or(base.worker_context),
+        worker_log_mode: section
+            .choice("worker_log_mode", &WorkerLogMode::ALL)
+            .unwrap_or(base.worker_log_mode),
         task_max_attempts: count("task_max_attempts", 1, 10, base.task_max_attempts),
         keep: section
             .number("keep_days", 1, 3650)

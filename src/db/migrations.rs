@@ -23,6 +23,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (20261121004000, "tasks", include_str!("../../migrations/20261121004000_tasks.sql")),
     (20261121005000, "compaction", include_str!("../../migrations/20261121005000_compaction.sql")),
     (20261121007000, "continued_runs", include_str!("../../migrations/20261121007000_continued_runs.sql")),
+    (
+        20261121007100,
+        "memory_persistence",
+        include_str!("../../migrations/20261121007100_memory_persistence.sql"),
+    ),
 ];
 
 /// Applies what is missing, each file in its own transaction.

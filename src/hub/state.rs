@@ -75,6 +75,12 @@ pub enum Event {
         agent: AgentId,
         run: Resumed,
     },
+    /// A start found a conversation from which memories are to be taken after this time.
+    Unremembered {
+        agent: AgentId,
+        place: Place,
+        wait: Duration,
+    },
     /// The board has changed, or a start found this on it.
     Task {
         agent: AgentId,
@@ -309,6 +315,7 @@ impl Hub {
                 self.found((agent, place.conversation.clone(), lane), place, newest, results, now);
             }
             Event::Resumed { agent, run } => self.resume(&agent, run, now),
+            Event::Unremembered { agent, place, wait } => self.remember(&agent, place, wait, now),
             Event::Task { agent, news } => self.on_news(&agent, news, now),
             Event::FileWaits { agent, place, file } => self.file_waits(agent, place, file, now),
             Event::Process(event) => self.on_process(event, now),
@@ -544,7 +551,7 @@ impl Hub {
             What::Status(status) => process.status = status,
             What::Scheduled => self.look(&key.0),
             What::Task(news) => self.on_news(&key.0, news, now),
-            What::Pressed { window, unread } => self.pressed(&key, window, unread, now),
+            What::Pressed { window, unread, remember } => self.pressed(&key, (window, unread), remember, now),
             What::Waiting => {
                 process.waiting = true;
                 let conversation = (key.0.clone(), process.conversation.clone(), Lane::Talk);

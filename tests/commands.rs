@@ -26,7 +26,7 @@ use serde_json::json;
 use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Turn, Work};
 use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
 use spacebot::config::{
-    AgentConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig,
+    AgentConfig, ChannelConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig,
     MemoryPersistenceConfig, RoutingConfig, SandboxConfig, ScheduleConfig, WorkingMemoryConfig,
 };
 use spacebot::conversation::{Conversations, Role};
@@ -82,6 +82,8 @@ fn agent_in(folder: &Path, clock: &Arc<SimulatedClock>) -> AgentParts {
         memory_persistence: MemoryPersistenceConfig::default(),
         schedule: ScheduleConfig::default(),
         loop_guard: LoopGuardConfig::default(),
+        channel: ChannelConfig::default(),
+        bindings: Vec::new(),
     };
     let identity = Identity::load_or_seed(folder).unwrap();
     AgentParts {

@@ -23,7 +23,7 @@ use serde_json::json;
 use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Work};
 use spacebot::clock::{Clock, SharedClock, Timestamp, Zone};
 use spacebot::config::{
-    AgentConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig,
+    AgentConfig, ChannelConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig,
     MemoryPersistenceConfig, RoutingConfig, SandboxConfig, ScheduleConfig, WorkingMemoryConfig,
 };
 use spacebot::conversation::Conversations;
@@ -244,6 +244,8 @@ fn begin(
         ingestion: IngestionConfig::default(),
         memory_persistence: MemoryPersistenceConfig::default(),
         loop_guard: LoopGuardConfig::default(),
+        channel: ChannelConfig::default(),
+        bindings: Vec::new(),
         compaction: CompactionConfig::default(),
         schedule: ScheduleConfig::default(),
     };

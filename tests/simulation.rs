@@ -27,7 +27,7 @@ use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Work};
 use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
 use spacebot::command::{Command, StatusReport};
 use spacebot::config::{
-    AgentConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig,
+    AgentConfig, ChannelConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig,
     MemoryPersistenceConfig, RoutingConfig, SandboxConfig, ScheduleConfig, WorkingMemoryConfig,
 };
 use spacebot::conversation::{Conversations, Place};
@@ -318,6 +318,8 @@ fn begin(
         ingestion: IngestionConfig::default(),
         memory_persistence: MemoryPersistenceConfig::default(),
         loop_guard: LoopGuardConfig::default(),
+        channel: ChannelConfig::default(),
+        bindings: Vec::new(),
         timezone: Zone::utc(),
         working_memory: WorkingMemoryConfig::default(),
         compaction: CompactionConfig::default(),

@@ -16,6 +16,7 @@ use super::room::{self, Room, Trim};
 use super::toolbox::Toolbox;
 use super::worker::with_notice;
 use super::{AgentParts, happening, persist, prompt, transcript};
+use crate::config::MemoryMode;
 use crate::conversation::{BranchEnd, Record, Step};
 use crate::db::DbError;
 use crate::error::Fault;
@@ -59,7 +60,11 @@ pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Ori
     };
     let task = history.len();
     let onward = Onward { prompt: Message::user(description), recorded: None };
-    think(parts, job, link, driver(parts, job, link, journal), history, task, onward)
+    let driver = match driver(parts, job, link, journal) {
+        Ok(driver) => driver,
+        Err(how) => return how,
+    };
+    think(parts, job, link, driver, history, task, onward)
 }
 
 /// Goes on with a branch that was cut off.
@@ -75,7 +80,10 @@ pub(super) fn go_on(parts: &AgentParts, job: &Job, description: &str, link: &Lin
     };
     let mut journal = RunJournal::after(&parts.conversations, job.process.number, run.next);
     journal.add(Step::Resume, json!({}));
-    let mut driver = driver(parts, job, link, journal);
+    let mut driver = match driver(parts, job, link, journal) {
+        Ok(driver) => driver,
+        Err(how) => return how,
+    };
     driver.counts.model_calls = run.counts.model_calls;
     driver.counts.tool_calls = run.counts.tool_calls;
     driver.toolbox.remember(resume::called(&run.history));
@@ -83,12 +91,24 @@ pub(super) fn go_on(parts: &AgentParts, job: &Job, description: &str, link: &Lin
     think(parts, job, link, driver, history, run.task, onward)
 }
 
-fn driver<'a>(parts: &AgentParts, job: &Job, link: &'a Link<'a>, journal: RunJournal<'a>) -> Driver<'a> {
+fn driver<'a>(
+    parts: &AgentParts,
+    job: &Job,
+    link: &'a Link<'a>,
+    journal: RunJournal<'a>,
+) -> Result<Driver<'a>, How> {
+    let memory_mode = match parts.settings(&job.place) {
+        Ok(settings) => settings.memory_mode,
+        Err(error) => {
+            log::error!("a branch could not read what holds in its conversation: {error}");
+            return Err(close(parts, job, prompts::notice(error.kind().notice()), link));
+        }
+    };
     let limits = &parts.config.limits;
-    Driver {
+    Ok(Driver {
         link,
         model: parts.llm.model_for(&parts.config.routing, ProcessKind::Branch),
-        toolbox: Toolbox::new(tools(parts, job), &DEFINITIONS),
+        toolbox: Toolbox::new(tools(parts, job, memory_mode), definitions(memory_mode)),
         desk: ProcessDesk::new(link, Origin::default()),
         journal,
         spec: RunSpec {
@@ -98,7 +118,7 @@ fn driver<'a>(parts: &AgentParts, job: &Job, link: &'a Link<'a>, journal: RunJou
         },
         counts: Counts { max_model_calls: limits.branch_max_turns, ..Counts::default() },
         guard: LoopGuard::new(parts.config.loop_guard.of(ProcessKind::Branch)),
-    }
+    })
 }
 
 fn think(
@@ -117,6 +137,7 @@ fn think(
         return leave(parts, &mut driver);
     }
     let (status, conclusion) = conclusion(ended, run, link);
+    let conclusion = parts.llm.scrubber().hide_keys(&conclusion);
     driver.journal.add(Step::End, json!({ "status": status, "model_calls": driver.counts.model_calls }));
     if let Err(error) = parts.memory.maintain(parts.conversations.now()) {
         log::warn!("the memory index was not tended: {error}");
@@ -198,24 +219,48 @@ impl Conduct for Thinking<'_> {
     }
 }
 
-/// See [`Toolbox::new`].
-static DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
+/// See [`Toolbox::new`]: with all of the memory, what reads it, none of it.
+static DEFINITIONS: [OnceLock<Vec<ToolDefinition>>; 3] = [const { OnceLock::new() }; 3];
 
-pub(super) fn tools(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
-    let origin = MemoryOrigin { conversation: job.place.conversation.clone(), process: job.process };
+fn definitions(memory_mode: MemoryMode) -> &'static OnceLock<Vec<ToolDefinition>> {
+    match memory_mode {
+        MemoryMode::Full => &DEFINITIONS[0],
+        MemoryMode::Ambient => &DEFINITIONS[1],
+        MemoryMode::Off => &DEFINITIONS[2],
+    }
+}
+
+pub(super) fn tools(parts: &AgentParts, job: &Job, memory_mode: MemoryMode) -> Vec<Box<dyn Tool>> {
     let conversations = &parts.conversations;
     let (board, place) = (parts.tasks(), job.place.clone());
-    vec![
-        Box::new(
-            memory_save::MemorySave::new(parts.memory.clone(), origin.clone())
-                .with_event(happening::memory_saved(parts, job)),
-        ),
-        Box::new(memory_recall::MemoryRecall::new(parts.memory.clone())),
-        Box::new(memory_delete::MemoryDelete::new(parts.memory.clone(), origin)),
-        Box::new(channel_recall::ChannelRecall::new(conversations.clone(), job.place.conversation.clone())),
-        Box::new(worker_inspect::WorkerInspect::new(conversations.clone(), job.place.conversation.clone())),
-        Box::new(task_create::TaskCreate::new(board.clone(), job.process, place)),
-        Box::new(task_list::TaskList::new(board.clone())),
-        Box::new(task_update::TaskUpdate::new(board, job.process)),
-    ]
+    let mut tools = memory_tools(parts, job, memory_mode);
+    tools.push(Box::new(channel_recall::ChannelRecall::new(
+        conversations.clone(),
+        job.place.conversation.clone(),
+    )));
+    tools.push(Box::new(worker_inspect::WorkerInspect::new(
+        conversations.clone(),
+        job.place.conversation.clone(),
+    )));
+    tools.push(Box::new(task_create::TaskCreate::new(board.clone(), job.process, place)));
+    tools.push(Box::new(task_list::TaskList::new(board.clone())));
+    tools.push(Box::new(task_update::TaskUpdate::new(board, job.process)));
+    tools
+}
+
+/// What a process of this conversation may do with the memory.
+pub(super) fn memory_tools(parts: &AgentParts, job: &Job, memory_mode: MemoryMode) -> Vec<Box<dyn Tool>> {
+    let origin = MemoryOrigin { conversation: job.place.conversation.clone(), process: job.process };
+    let mut tools: Vec<Box<dyn Tool>> = Vec::new();
+    if memory_mode.writes() {
+        let save = memory_save::MemorySave::new(parts.memory.clone(), origin.clone());
+        tools.push(Box::new(save.with_event(happening::memory_saved(parts, job))));
+    }
+    if memory_mode.reads() {
+        tools.push(Box::new(memory_recall::MemoryRecall::new(parts.memory.clone())));
+    }
+    if memory_mode.writes() {
+        tools.push(Box::new(memory_delete::MemoryDelete::new(parts.memory.clone(), origin)));
+    }
+    tools
 }

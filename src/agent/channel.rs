@@ -25,6 +25,7 @@ use crate::hooks::LoopGuard;
 use crate::id::{InboxId, ProcessKind};
 use crate::message::Content;
 use crate::prompts;
+use crate::tools::speech::Speech;
 use crate::tools::{self, Tool};
 use crate::turn::{self, Part};
 use crate::working_memory::NewEvent;
@@ -33,6 +34,8 @@ use crate::working_memory::NewEvent;
 const MAX_MESSAGES: usize = 32;
 /// Results that one turn relays.
 const MAX_RESULTS: usize = 16;
+/// Times that a turn is told that its text is not for a person.
+const MAX_CORRECTIONS: usize = 2;
 
 pub(super) fn turn(parts: &AgentParts, job: &Job, turn: &Turn, link: &Link<'_>) -> How {
     let mut input = match Input::read(parts, job, turn.single) {
@@ -42,8 +45,9 @@ pub(super) fn turn(parts: &AgentParts, job: &Job, turn: &Turn, link: &Link<'_>) 
     if input.is_empty() {
         return How::Turned { covered: None, more: false, outbox: Vec::new() };
     }
-    match parts.conversations.response_mode(&job.place.conversation) {
-        Ok(mode) if mode.answers(input.messages.iter().map(|received| &received.message)) => {}
+    match parts.settings(&job.place) {
+        Ok(settings)
+            if settings.response_mode.answers(input.messages.iter().map(|received| &received.message)) => {}
         Ok(_) => {
             let kept = keep_unanswered(parts, job, &mut input);
             if input.is_empty() || !matches!(kept, How::Turned { .. }) {
@@ -171,7 +175,7 @@ fn answer(
 ) -> Result<How, Box<dyn Fault>> {
     let limits = &parts.config.limits;
     let conversation = &job.place.conversation;
-    let history = compactor::history(parts, conversation).map_err(boxed)?;
+    let history = compactor::history(parts, &job.place).map_err(boxed)?;
     let mut words = input.parts();
     let first = history.lines.first().map(|line| line.id);
     let summaries: Vec<i64> = history.summaries.iter().map(|summary| summary.id).collect();
@@ -203,7 +207,7 @@ fn answer(
         link,
         model: parts.llm.model_for(&parts.config.routing, ProcessKind::Channel),
         toolbox: match turn.execution {
-            Some(_) => Toolbox::new(job_tools(), &JOB_DEFINITIONS),
+            Some(_) => Toolbox::new(job_tools(parts), &JOB_DEFINITIONS),
             None => Toolbox::new(channel_tools(parts, job), &DEFINITIONS),
         },
         desk: ProcessDesk::new(link, origin),
@@ -221,11 +225,13 @@ fn answer(
     };
     let summaries = history.summaries.iter().map(prompt::summary);
     let history_messages = summaries.chain(history.lines.iter().map(prompt::line)).collect();
-    let (ended, _) = driver.drive(Message::user(words), history_messages, &mut Talking);
+    let speech = speech(parts);
+    let mut talking = Talking { speech: &speech, corrections: 0, heard: turn.execution.is_none() };
+    let (ended, _) = driver.drive(Message::user(words), history_messages, &mut talking);
     let outcome = turn.execution.map(|execution| (execution, outcome(&driver.desk)));
     let said = match &outcome {
         Some((_, outcome)) => heard_by_nobody(ended, outcome.is_some()),
-        None => said(ended, &driver.desk, input, job.place.direct),
+        None => said(ended, &driver.desk, input, job.place.direct, &speech),
     };
     let say = match said {
         Ok(say) => say,
@@ -261,9 +267,20 @@ impl Aside {
 }
 
 /// A turn ends with the first reply or skip, that of a job with its outcome if nothing was started.
-struct Talking;
+struct Talking<'a> {
+    speech: &'a Speech,
+    corrections: usize,
+    /// Text reaches a person.
+    heard: bool,
+}
 
-impl Conduct for Talking {
+impl Conduct for Talking<'_> {
+    fn on_text(&mut self, text: &str, _desk: &mut ProcessDesk<'_>) -> Option<String> {
+        let unfit = self.speech.of_text(text).filter(|_| self.heard && self.corrections < MAX_CORRECTIONS)?;
+        self.corrections += 1;
+        Some(unfit.correction().to_owned())
+    }
+
     fn on_tools(&mut self, desk: &mut ProcessDesk<'_>) -> bool {
         let started = desk.started > 0;
         desk.effects.iter().any(|effect| match effect {
@@ -272,6 +289,10 @@ impl Conduct for Talking {
             _ => false,
         })
     }
+}
+
+fn speech(parts: &AgentParts) -> Speech {
+    Speech::new(parts.llm.scrubber().clone())
 }
 
 /// See [`Toolbox::new`].
@@ -286,7 +307,7 @@ fn channel_tools(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
     };
     let (clock, timeout) = (parts.conversations.clone(), parts.config.schedule.timeout);
     vec![
-        Box::new(tools::reply::Reply),
+        Box::new(tools::reply::Reply::new(speech(parts))),
         Box::new(tools::branch::Branch),
         Box::new(tools::spawn_worker::SpawnWorker),
         Box::new(tools::route::Route),
@@ -300,9 +321,9 @@ fn channel_tools(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
 static JOB_DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
 
 /// No reply, because nobody is there, and no jobs that make jobs.
-fn job_tools() -> Vec<Box<dyn Tool>> {
+fn job_tools(parts: &AgentParts) -> Vec<Box<dyn Tool>> {
     vec![
-        Box::new(tools::set_outcome::SetOutcome),
+        Box::new(tools::set_outcome::SetOutcome::new(speech(parts))),
         Box::new(tools::branch::Branch),
         Box::new(tools::spawn_worker::SpawnWorker),
         Box::new(tools::route::Route),
@@ -333,7 +354,13 @@ fn heard_by_nobody(ended: Ended, has_outcome: bool) -> Result<Vec<Content>, How>
 
 /// What the turn says, from its effects and its last words. A person who wrote directly always gets
 /// an answer, unless the model chose silence or something is on its way.
-fn said(ended: Ended, desk: &ProcessDesk<'_>, input: &Input, direct: bool) -> Result<Vec<Content>, How> {
+fn said(
+    ended: Ended,
+    desk: &ProcessDesk<'_>,
+    input: &Input,
+    direct: bool,
+    speech: &Speech,
+) -> Result<Vec<Content>, How> {
     let target = input.messages.last().map(|received| received.message.platform_id.clone());
     let mut say: Vec<Content> = Vec::new();
     let mut silent = false;
@@ -358,6 +385,7 @@ fn said(ended: Ended, desk: &ProcessDesk<'_>, input: &Input, direct: bool) -> Re
         Ended::Cancelled => return Err(How::Cancelled),
         Ended::Failed(kind, reason) => return Err(How::Failed(kind, reason)),
         Ended::Tools => None,
+        Ended::Text(words) if speech.of_text(&words).is_some() => Some("unfit"),
         Ended::Text(words) if !words.trim().is_empty() => {
             say.push(text(words.trim()));
             None

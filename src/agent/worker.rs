@@ -297,6 +297,7 @@ impl Worker<'_> {
                     return leave(self.parts, &mut self.driver);
                 }
                 let (outcome, result) = self.judge(ended, &gate);
+                let result = self.parts.llm.scrubber().hide_keys(&result);
                 if !interactive || outcome != Outcome::Success {
                     let given_up = outcome == Outcome::Success && self.has_given_up();
                     return self.end(if given_up { Outcome::Failed } else { outcome }, result, true);
@@ -446,7 +447,8 @@ impl Worker<'_> {
         let end = WorkerEnd {
             outcome,
             result,
-            summary: outcome_of(&self.driver.desk),
+            summary: outcome_of(&self.driver.desk)
+                .map(|summary| self.parts.llm.scrubber().hide_keys(&summary)),
             transcript: transcript::of(&self.history),
             tool_calls: self.driver.counts.tool_calls,
             tell,

@@ -28,6 +28,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "memory_persistence",
         include_str!("../../migrations/20261121007100_memory_persistence.sql"),
     ),
+    (
+        20261121010000,
+        "channel settings",
+        include_str!("../../migrations/20261121010000_channel_settings.sql"),
+    ),
 ];
 
 /// Applies what is missing, each file in its own transaction.

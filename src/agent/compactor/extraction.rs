@@ -16,13 +16,13 @@ use crate::agent::{AgentParts, happening};
 use crate::clock::Timestamp;
 use crate::config::MemoryPersistenceConfig;
 use crate::conversation::{
-    self, Line, REMEMBER_TRIES, Record, Role, SCHEDULED, Unread, Unremembered, append_records,
+    self, Line, Place, REMEMBER_TRIES, Record, Role, SCHEDULED, Unread, Unremembered, append_records,
 };
 use crate::db::DbError;
 use crate::db::rusqlite::Connection;
 use crate::error::{Fault, Kind};
 use crate::event::{How, StopReason};
-use crate::id::{ConversationId, ProcessKind};
+use crate::id::ProcessKind;
 use crate::memory::{Draft, DraftEnd};
 use crate::prompts::{self, PromptError, Template};
 use crate::working_memory::NewEvent;
@@ -59,7 +59,8 @@ pub(in crate::agent) fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> H
 
 fn read_archive(parts: &AgentParts, job: &Job, link: &Link<'_>) -> Result<How, ExtractionError> {
     let conversation = &job.place.conversation;
-    let unread = if takes_memories(parts) { parts.conversations.unread(conversation)? } else { None };
+    let unread =
+        if takes_memories(parts, &job.place)? { parts.conversations.unread(conversation)? } else { None };
     let Some(Unread { archive, mut lines }) = unread else {
         return Ok(How::Compacted { again: false, unread: false });
     };
@@ -68,7 +69,7 @@ fn read_archive(parts: &AgentParts, job: &Job, link: &Link<'_>) -> Result<How, E
     lines.retain(|line| !remembered.holds(line.id));
     if lines.is_empty() {
         parts.conversations.end_reading(archive, true, Vec::new())?;
-        return Ok(How::Compacted { again: false, unread: is_unread(parts, conversation)? });
+        return Ok(How::Compacted { again: false, unread: is_unread(parts, &job.place)? });
     }
     let start = json!({ "kind": "extraction", "conversation": conversation.as_str(), "archive": archive });
     let read = reading(parts, start, &lines)?.run(parts, job, link);
@@ -78,7 +79,7 @@ fn read_archive(parts: &AgentParts, job: &Job, link: &Link<'_>) -> Result<How, E
         conversation::remember(connection, &place, through, now)
     };
     match store(parts, job, link, read, mark)? {
-        Ok(()) => Ok(How::Compacted { again: false, unread: is_unread(parts, conversation)? }),
+        Ok(()) => Ok(How::Compacted { again: false, unread: is_unread(parts, &job.place)? }),
         Err(Left::Cut) => Ok(How::Cancelled),
         Err(Left::Failed { kind, reason, .. }) => {
             parts.conversations.end_reading(archive, false, Vec::new())?;
@@ -97,13 +98,13 @@ pub(in crate::agent) fn remember(parts: &AgentParts, job: &Job, link: &Link<'_>)
 
 fn read_on(parts: &AgentParts, job: &Job, link: &Link<'_>) -> Result<How, ExtractionError> {
     let conversation = &job.place.conversation;
-    if !remembers(parts) {
+    if !remembers(parts, &job.place)? {
         return Ok(How::Remembered { next: None });
     }
     let lines = parts.conversations.unremembered_lines(conversation, LINES_MAX)?;
     let through = lines.last().map_or(0, |line| line.id);
     if lines.iter().all(|line| line.role != Role::User) {
-        return Ok(How::Remembered { next: due_in(parts, conversation)? });
+        return Ok(How::Remembered { next: due_in(parts, &job.place)? });
     }
     let start =
         json!({ "kind": "memory_persistence", "conversation": conversation.as_str(), "through": through });
@@ -111,14 +112,14 @@ fn read_on(parts: &AgentParts, job: &Job, link: &Link<'_>) -> Result<How, Extrac
     let place = conversation.clone();
     let mark = move |connection: &Connection, now| conversation::remember(connection, &place, through, now);
     match store(parts, job, link, read, mark)? {
-        Ok(()) => Ok(How::Remembered { next: due_in(parts, conversation)? }),
+        Ok(()) => Ok(How::Remembered { next: due_in(parts, &job.place)? }),
         Err(Left::Cut) => Ok(How::Cancelled),
         Err(Left::Failed { kind, reason, by_model }) => {
             if by_model && parts.conversations.not_remembered(conversation, through)? {
                 log::error!(
                     "memories of {conversation} are given up for now after {REMEMBER_TRIES} tries: {reason}"
                 );
-                return Ok(How::Remembered { next: due_in(parts, conversation)? });
+                return Ok(How::Remembered { next: due_in(parts, &job.place)? });
             }
             Ok(How::Failed(kind, reason))
         }
@@ -200,17 +201,20 @@ fn write(
     events.iter().try_for_each(|event| event.insert(connection, now))
 }
 
-/// Memories are to be taken from conversations while they go on.
-fn remembers(parts: &AgentParts) -> bool {
+/// Memories are to be taken from this conversation while it goes on.
+fn remembers(parts: &AgentParts, place: &Place) -> Result<bool, DbError> {
     let config = &parts.config;
-    config.memory_persistence.enabled && parts.llm.has_model(&config.routing, ProcessKind::Branch)
+    Ok(config.memory_persistence.enabled
+        && parts.llm.has_model(&config.routing, ProcessKind::Branch)
+        && parts.settings(place)?.memory_mode.writes())
 }
 
 /// After which time memories are to be taken from a conversation, if nothing more is said in it.
-pub(super) fn due_in(parts: &AgentParts, conversation: &ConversationId) -> Result<Option<Duration>, DbError> {
-    if !remembers(parts) {
+pub(super) fn due_in(parts: &AgentParts, place: &Place) -> Result<Option<Duration>, DbError> {
+    if !remembers(parts, place)? {
         return Ok(None);
     }
+    let conversation = &place.conversation;
     let Some(said) = parts.conversations.unremembered(conversation)? else { return Ok(None) };
     let config = &parts.config.memory_persistence;
     let counted = config.events > 0 && parts.config.working_memory.enabled;
@@ -235,15 +239,13 @@ fn due(
 ///
 /// # Errors
 /// The database cannot be read.
-pub(in crate::agent) fn unremembered(
-    parts: &AgentParts,
-) -> Result<Vec<(conversation::Place, Duration)>, DbError> {
+pub(in crate::agent) fn unremembered(parts: &AgentParts) -> Result<Vec<(Place, Duration)>, DbError> {
     let mut found = Vec::new();
-    if !remembers(parts) {
+    if !parts.config.memory_persistence.enabled {
         return Ok(found);
     }
     for place in parts.conversations.unremembered_places(PLACES_MAX)? {
-        if let Some(wait) = due_in(parts, &place.conversation)? {
+        if let Some(wait) = due_in(parts, &place)? {
             found.push((place, wait));
         }
     }

@@ -154,7 +154,7 @@ fn the_calls_that_may_be_made_again_are_those_that_change_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (parts, job) = parts_and_job(folder.path());
     let named = |tools: Vec<Box<dyn Tool>>| Toolbox::new(tools, &DEFINITIONS).repeatable();
-    let mut repeatable: Vec<&str> = named(branch::tools(&parts, &job));
+    let mut repeatable: Vec<&str> = named(branch::tools(&parts, &job, crate::config::MemoryMode::Full));
     repeatable.extend(named(worker::worker_tools(&parts)));
     repeatable.sort_unstable();
     repeatable.dedup();

@@ -26,8 +26,9 @@ const EVERY_TABLE: &str = r#"
 "#;
 
 /// Keys that stand in the document as tables of their own, not as rows.
-const TABLES: [&str; 20] = [
+const TABLES: [&str; 21] = [
     "memory_persistence",
+    "channel",
     "schedule",
     "llm",
     "provider",

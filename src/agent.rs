@@ -22,6 +22,7 @@ mod status;
 mod toolbox;
 mod transcript;
 mod worker;
+mod worker_log;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -195,6 +195,13 @@ fn hanging(double: &Double, count: usize) {
     double.wait_until_hanging(count, DEADLINE);
 }
 
+/// Waits until so many results of tools of branches and workers are on disk.
+fn journalled(home: &Home, results: usize) {
+    let sql = "SELECT payload FROM run_journal WHERE kind = 'tool'
+               AND id / 65536 IN (SELECT id FROM branch_runs UNION SELECT id FROM worker_runs)";
+    eventually("the journal is written", DEADLINE, || read(home, sql).len() >= results);
+}
+
 #[test]
 fn a_worker_killed_while_its_model_thinks_goes_on_and_tells_its_result_once() {
     let (hang, steps) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
@@ -216,6 +223,7 @@ fn a_worker_killed_while_its_model_thinks_goes_on_and_tells_its_result_once() {
     let daemon = home.start();
     daemon.client("c").ask("1", "work");
     hanging(&double, 1);
+    journalled(&home, 1);
     daemon.kill();
     hang.store(false, Ordering::SeqCst);
     let daemon = home.start();
@@ -255,6 +263,7 @@ fn a_branch_killed_while_it_thinks_goes_on() {
     let daemon = home.start();
     daemon.client("c").ask("1", "branch please");
     hanging(&double, 1);
+    journalled(&home, 1);
     daemon.kill();
     hang.store(false, Ordering::SeqCst);
     let daemon = home.start();
@@ -404,5 +413,54 @@ fn a_worker_knows_the_conversation_only_where_it_is_told_to_fork() {
         client.hear("told: all done");
         assert_eq!(seen.lock().unwrap().contains("cellar key is blue"), knows, "{context}");
         drop(daemon);
+    }
+}
+
+#[test]
+fn workers_leave_logs_as_told_and_are_inspected() {
+    for (mode, good, bad) in [
+        ("errors_only", None, Some("worker-")),
+        ("all_separate", Some("worker-"), Some("worker-")),
+        ("all_combined", Some("workers.log"), Some("workers.log")),
+    ] {
+        for (succeeds, expected) in [(true, good), (false, bad)] {
+            let double = Double::recording(move |request| {
+                if let Some(said) = talk(request) {
+                    return said;
+                }
+                if offers(request, "worker_inspect") {
+                    let last = last_message(request);
+                    return match () {
+                        () if last.contains("steps") => Say::text("it was set_status"),
+                        () if last.contains("workers") => {
+                            let id = last.split("\\\"id\\\":").nth(1).unwrap().split(',').next().unwrap();
+                            calls(&[("worker_inspect", json!({ "worker_id": format!("worker:{id}") }))])
+                        }
+                        () => calls(&[("worker_inspect", json!({}))]),
+                    };
+                }
+                let kind = if succeeds { "outcome" } else { "failure" };
+                match last_message(request).contains("noted") {
+                    true => Say::text("that is it"),
+                    false => calls(&[("set_status", json!({ "status": "so it went", "kind": kind }))]),
+                }
+            });
+            let home = home(&double, &format!("worker_log_mode = \"{mode}\""));
+            let daemon = home.start();
+            let mut client = daemon.client("c");
+            client.send("1", "work");
+            client.hear("that is it");
+            client.send("2", "branch please");
+            client.hear("it was set_status");
+            drop(daemon);
+            let logs = home.folder().join("agents/main/logs");
+            let files: Vec<_> = std::fs::read_dir(&logs).into_iter().flatten().flatten().collect();
+            assert_eq!(files.len(), usize::from(expected.is_some()), "{mode} {succeeds}");
+            for file in files {
+                assert!(file.file_name().to_string_lossy().starts_with(expected.unwrap()));
+                let text = std::fs::read_to_string(file.path()).unwrap();
+                assert!(text.contains("task: the task") && text.contains("call set_status"), "{text}");
+            }
+        }
     }
 }

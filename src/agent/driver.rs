@@ -84,6 +84,9 @@ pub(super) struct Driver<'a> {
     pub(super) guard: LoopGuard,
 }
 
+/// Of the tools that can run, and of those that may be called.
+type ToolNames = (BTreeSet<String>, BTreeSet<String>);
+
 /// What a drive has used and may use.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
@@ -221,7 +224,7 @@ impl Driver<'_> {
         &self,
         run: &AgentRun,
         history: &[Message],
-    ) -> Result<(PreparedRequest, (BTreeSet<String>, BTreeSet<String>)), PromptError> {
+    ) -> Result<(PreparedRequest, ToolNames), PromptError> {
         let definitions = self.toolbox.definitions().to_vec();
         let capabilities = self.model.capabilities();
         let prepared =
@@ -406,4 +409,4 @@ fn parked_text(run: &AgentRun) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

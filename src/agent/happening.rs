@@ -79,7 +79,7 @@ fn placed(parts: &AgentParts, job: &Job, event: NewEvent) -> Option<NewEvent> {
 }
 
 impl Work {
-    fn task(&self) -> &str {
+    pub(super) fn task(&self) -> &str {
         match self {
             Work::Branch { description: task, .. } | Work::Worker { task, .. } => task,
             Work::Task { what, .. } | Work::GoOn { what, .. } => what,

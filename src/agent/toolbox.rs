@@ -53,8 +53,8 @@ impl Toolbox {
     /// The names of those that may be called again when nobody knows whether they were.
     #[cfg(test)]
     pub(super) fn repeatable(&self) -> Vec<&'static str> {
-        let is = |tool: &&Box<dyn Tool>| !tool.is_external() && !tool.changes();
-        self.tools.iter().filter(is).map(|tool| tool.name()).collect()
+        let repeatable = self.tools.iter().filter(|tool| !tool.is_external() && !tool.changes());
+        repeatable.map(|tool| tool.name()).collect()
     }
 
     pub(super) fn call(

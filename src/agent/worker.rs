@@ -16,7 +16,7 @@ use super::link::{Link, ProcessDesk};
 use super::resume::{self, Onward, leave, stays};
 use super::room::{self, Room, Trim};
 use super::toolbox::Toolbox;
-use super::{AgentParts, bound_task, happening, persist, transcript};
+use super::{AgentParts, bound_task, happening, persist, transcript, worker_log};
 use crate::config::WorkerContext;
 use crate::conversation::{Outcome, Record, SCHEDULED, Step, WorkerEnd};
 use crate::db::rusqlite::Connection;
@@ -142,7 +142,7 @@ pub(super) fn go_on(
         Next::Wait
     } else {
         match Onward::of(&mut run) {
-            Some(onward) => Next::Onward(onward, run.counts.since_input),
+            Some(onward) => Next::Onward(Box::new(onward), run.counts.since_input),
             None => return interrupted(),
         }
     };
@@ -273,7 +273,7 @@ enum Next {
     /// It has been told this.
     Words(String),
     /// What it was doing when it was cut off, after so many model calls.
-    Onward(Onward, usize),
+    Onward(Box<Onward>, usize),
     /// It waits, as it did before.
     Wait,
 }
@@ -453,6 +453,7 @@ impl Worker<'_> {
             tool_calls: self.driver.counts.tool_calls,
             tell,
         };
+        worker_log::write(self.parts, self.job, self.job.work.task(), &end);
         let records: Vec<Record> = self.driver.journal.take();
         write_end(self.parts, self.job, &end, &records, self.driver.link)
     }

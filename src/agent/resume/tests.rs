@@ -2,9 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "../../../tests/support/local_model.rs"]
-mod local_model;
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -15,6 +12,7 @@ use serde_json::json;
 
 use super::*;
 use crate::agent::AgentPrompts;
+use crate::agent::driver::tests::local_model::{Say, local_model};
 use crate::agent::driver::{Conduct, Counts};
 use crate::agent::journal::RunJournal;
 use crate::agent::link::ProcessDesk;
@@ -35,7 +33,6 @@ use crate::memory::MemoryStore;
 use crate::thread::Cancel;
 use crate::tools::workspace::Workspace;
 use crate::tools::{Tool, ToolContext, ToolError};
-use local_model::{Say, local_model};
 
 /// Gives the same result to the same call; every third is an error.
 struct Reading;

@@ -1,6 +1,8 @@
 //! The worker: a task, a fresh context and tools that act. It ends only after it has said what came
 //! of it, or somebody stopped it.
 
+mod gate;
+
 use crossbeam_channel::select;
 use std::sync::OnceLock;
 
@@ -9,12 +11,12 @@ use rig_core::completion::{Message, ToolDefinition};
 use serde_json::json;
 
 use super::branch::forked;
-use super::driver::{Conduct, Counts, Driver, Ended};
+use super::driver::{Counts, Driver, Ended};
 use super::job::{Job, Work};
 use super::journal::{RunJournal, beginning};
 use super::link::{Link, ProcessDesk};
 use super::resume::{self, Onward, leave, stays};
-use super::room::{self, Room, Trim};
+use super::room::{self, Room};
 use super::toolbox::Toolbox;
 use super::{AgentParts, bound_task, happening, persist, transcript, worker_log};
 use crate::config::WorkerContext;
@@ -28,13 +30,12 @@ use crate::id::ProcessKind;
 use crate::prompts;
 use crate::tasks;
 use crate::tools::{self, Tool};
+use gate::{OutcomeGate, outcome_of};
 
 /// Model calls between two looks at the length of the run.
 const TURNS_PER_SEGMENT: usize = 15;
 /// The tool that says what a worker does and what came of it.
 const SET_STATUS: &str = "set_status";
-/// Times that a worker is asked in a row to say what came of its work.
-const MAX_NUDGES: usize = 2;
 
 /// The states of a worker as `worker_runs.status` has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -461,72 +462,6 @@ impl Worker<'_> {
 
 pub(super) fn with_notice(notice: &str, words: &str) -> String {
     format!("{}\n{words}", prompts::notice(notice)).trim().to_owned()
-}
-
-fn outcome_of(desk: &ProcessDesk<'_>) -> Option<String> {
-    desk.effects.iter().rev().find_map(|effect| match effect {
-        Effect::Outcome { text, .. } => Some(text.clone()),
-        _ => None,
-    })
-}
-
-/// A worker may not end with text alone: it must have said what came of the work.
-struct OutcomeGate<'a> {
-    nudges: usize,
-    /// It was asked often enough and still did not say.
-    refused: bool,
-    /// It has come as far as to have called a tool.
-    has_worked: bool,
-    messages: &'a crossbeam_channel::Receiver<String>,
-    room: Room<'a>,
-}
-
-impl<'a> OutcomeGate<'a> {
-    fn new(messages: &'a crossbeam_channel::Receiver<String>, room: Room<'a>) -> Self {
-        Self { nudges: 0, refused: false, has_worked: false, messages, room }
-    }
-
-    /// For each thing that the worker is told to do.
-    fn begin(&mut self) {
-        (self.nudges, self.refused) = (0, false);
-        self.room.begin();
-    }
-}
-
-impl Conduct for OutcomeGate<'_> {
-    fn before_model(&mut self, messages: &[&Message]) -> Option<Trim> {
-        self.room.compact(messages)
-    }
-
-    fn too_long(&mut self, messages: &[&Message]) -> Option<Trim> {
-        self.room.overflow(messages)
-    }
-
-    fn is_patient(&self) -> bool {
-        self.has_worked
-    }
-
-    fn on_text(&mut self, _text: &str, desk: &mut ProcessDesk<'_>) -> Option<String> {
-        if outcome_of(desk).is_some() {
-            return None;
-        }
-        if self.nudges >= MAX_NUDGES {
-            self.refused = true;
-            return None;
-        }
-        self.nudges += 1;
-        Some(prompts::notice("worker_nudge").to_owned())
-    }
-
-    fn on_tools(&mut self, _desk: &mut ProcessDesk<'_>) -> bool {
-        self.nudges = 0;
-        self.has_worked = true;
-        false
-    }
-
-    fn next_message(&mut self) -> Option<String> {
-        self.messages.try_recv().ok()
-    }
 }
 
 /// See [`Toolbox::new`].

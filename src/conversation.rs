@@ -38,7 +38,7 @@ pub use archive::{Found, read as end_reading};
 pub use compaction::{Change, InPlace, Leaving, Unread};
 pub use day::{Day, DayRun, DayTalk};
 pub use explain::{Answer, Explanation, Run};
-pub use history::{Active, History, Line, NewLine, Role, place};
+pub use history::{Active, History, Line, NewLine, Participant, Role, place};
 pub use journal::{Record, Step, append as append_records, has_ended, of as records_of};
 pub use remember::{REMEMBER_TRIES, Remembered, Unremembered, remember};
 pub use runs::{BranchEnd, CutOff, Outcome, RunSummary, Verdict, WaitingResult, WorkerEnd};
@@ -226,6 +226,18 @@ impl Conversations {
         limit: usize,
     ) -> Result<Vec<Active>, DbError> {
         self.db.read(|connection| history::active(connection, here, since, limit))
+    }
+
+    /// Who wrote in a conversation lately, the latest first.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn participants(
+        &self,
+        conversation: &ConversationId,
+        limit: usize,
+    ) -> Result<Vec<Participant>, DbError> {
+        self.db.read(|connection| history::participants(connection, conversation, limit))
     }
 
     /// Ends a channel turn: all of `commit`, or nothing.

@@ -1,20 +1,24 @@
 //! The channel: one turn of a conversation, from unanswered messages and waiting results to one
 //! commit that answers them.
 
+mod input;
+mod people;
+mod talking;
+
 use std::sync::OnceLock;
 
 use rig_agent::run::RunSpec;
 use rig_core::completion::{Message, ToolDefinition};
 use serde_json::json;
 
-use super::driver::{Conduct, Counts, Driver, Ended};
+use super::driver::{Counts, Driver, Ended};
 use super::job::{Job, Turn};
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
 use super::toolbox::Toolbox;
 use super::{AgentParts, compactor, happening, prompt, recent, status};
 use crate::clock::Timestamp;
-use crate::conversation::{NewLine, Role, Step, TurnCommit, WaitingResult};
+use crate::conversation::{NewLine, Role, Step, TurnCommit};
 use crate::cron::{Target, store};
 use crate::db::DbError;
 use crate::db::rusqlite::Connection;
@@ -22,20 +26,15 @@ use crate::effect::Effect;
 use crate::error::{Fault, Kind};
 use crate::event::{Fork, How, Origin, Received};
 use crate::hooks::LoopGuard;
-use crate::id::{InboxId, ProcessKind};
+use crate::id::ProcessKind;
 use crate::message::Content;
 use crate::prompts;
 use crate::tools::speech::Speech;
 use crate::tools::{self, Tool};
 use crate::turn::{self, Part};
 use crate::working_memory::NewEvent;
-
-/// Messages that one turn in company takes; the rest waits for the next turn.
-const MAX_MESSAGES: usize = 32;
-/// Results that one turn relays.
-const MAX_RESULTS: usize = 16;
-/// Times that a turn is told that its text is not for a person.
-const MAX_CORRECTIONS: usize = 2;
+use input::Input;
+use talking::Talking;
 
 pub(super) fn turn(parts: &AgentParts, job: &Job, turn: &Turn, link: &Link<'_>) -> How {
     let mut input = match Input::read(parts, job, turn.single) {
@@ -59,7 +58,7 @@ pub(super) fn turn(parts: &AgentParts, job: &Job, turn: &Turn, link: &Link<'_>) 
     if turn.absorb && input.messages.is_empty() {
         return commit(parts, job, &input, Vec::new(), TurnCommit::default(), None);
     }
-    match answer(parts, job, turn, &input, link) {
+    match answer(parts, job, turn, &mut input, link) {
         Ok(answered) => answered,
         Err(error) => failed(error.as_ref()),
     }
@@ -107,76 +106,17 @@ fn text(text: &str) -> Content {
     Content::Text { text: text.to_owned() }
 }
 
-/// What a turn is about.
-struct Input {
-    messages: Vec<Received>,
-    results: Vec<WaitingResult>,
-    more: bool,
-    /// The newest message that this turn has dealt with before.
-    covered: Option<InboxId>,
-}
-
-impl Input {
-    fn read(parts: &AgentParts, job: &Job, single: bool) -> Result<Self, DbError> {
-        let limit = if single { 1 } else { MAX_MESSAGES };
-        let conversation = &job.place.conversation;
-        let mut messages = parts.conversations.unanswered(conversation, limit + 1)?;
-        let more = messages.len() > limit;
-        messages.truncate(limit);
-        let results = parts.conversations.waiting_results(conversation, MAX_RESULTS)?;
-        Ok(Self { messages, results, more, covered: None })
-    }
-
-    fn is_empty(&self) -> bool {
-        self.messages.is_empty() && self.results.is_empty()
-    }
-
-    /// Platform ids that an answer of this turn answers: those that asked for the results, and the messages.
-    fn answers(&self) -> Vec<String> {
-        let mut ids: Vec<String> = Vec::new();
-        let said = self.messages.iter().map(|received| &received.message.platform_id);
-        for id in self.results.iter().flat_map(|result| &result.answers).chain(said) {
-            if !ids.contains(id) {
-                ids.push(id.clone());
-            }
-        }
-        ids
-    }
-
-    /// Platform ids that ask for what this turn starts: the messages, else those that asked for the results.
-    fn askers(&self) -> Vec<String> {
-        if self.messages.is_empty() {
-            return self.answers();
-        }
-        self.messages.iter().map(|received| received.message.platform_id.clone()).collect()
-    }
-
-    fn parts(&self) -> Vec<Part> {
-        let result = |result: &WaitingResult| Part::Result {
-            process: result.process,
-            task: result.task.clone(),
-            text: result.text.clone(),
-        };
-        let said = |received: &Received| Part::Said {
-            sender: received.message.sender_name.clone(),
-            at: received.message.sent_at,
-            text: received.message.content.clone(),
-        };
-        self.results.iter().map(result).chain(self.messages.iter().map(said)).collect()
-    }
-}
-
 fn answer(
     parts: &AgentParts,
     job: &Job,
     turn: &Turn,
-    input: &Input,
+    input: &mut Input,
     link: &Link<'_>,
 ) -> Result<How, Box<dyn Fault>> {
     let limits = &parts.config.limits;
     let conversation = &job.place.conversation;
     let history = compactor::history(parts, &job.place).map_err(boxed)?;
-    let mut words = input.parts();
+    let mut words = input.parts(job.place.direct).map_err(boxed)?;
     let first = history.lines.first().map(|line| line.id);
     let summaries: Vec<i64> = history.summaries.iter().map(|summary| summary.id).collect();
     let fork = Fork {
@@ -184,6 +124,7 @@ fn answer(
         lines: first.zip(history.lines.last().map(|line| line.id)),
         words: turn::write(&words).into(),
     };
+    words.extend(people::text(parts, job, &input.messages).map(Part::People));
     words.extend(recent::text(parts, job, history.lines.first().map(|line| line.at)).map(Part::Recent));
     words.push(Part::Status(
         status::render(&turn.running, parts.conversations.now(), &parts.config.timezone).map_err(boxed)?,
@@ -226,8 +167,9 @@ fn answer(
     let summaries = history.summaries.iter().map(prompt::summary);
     let history_messages = summaries.chain(history.lines.iter().map(prompt::line)).collect();
     let speech = speech(parts);
-    let mut talking = Talking { speech: &speech, corrections: 0, heard: turn.execution.is_none() };
+    let mut talking = Talking::new(parts, job, link, input, &speech, turn.execution.is_none());
     let (ended, _) = driver.drive(Message::user(words), history_messages, &mut talking);
+    let input = &*input;
     let outcome = turn.execution.map(|execution| (execution, outcome(&driver.desk)));
     let said = match &outcome {
         Some((_, outcome)) => heard_by_nobody(ended, outcome.is_some()),
@@ -263,31 +205,6 @@ impl Aside {
             Aside::Outcome((_, None)) => Ok(()),
             Aside::Outcome((execution, Some(outcome))) => store::set_outcome(connection, execution, &outcome),
         }
-    }
-}
-
-/// A turn ends with the first reply or skip, that of a job with its outcome if nothing was started.
-struct Talking<'a> {
-    speech: &'a Speech,
-    corrections: usize,
-    /// Text reaches a person.
-    heard: bool,
-}
-
-impl Conduct for Talking<'_> {
-    fn on_text(&mut self, text: &str, _desk: &mut ProcessDesk<'_>) -> Option<String> {
-        let unfit = self.speech.of_text(text).filter(|_| self.heard && self.corrections < MAX_CORRECTIONS)?;
-        self.corrections += 1;
-        Some(unfit.correction().to_owned())
-    }
-
-    fn on_tools(&mut self, desk: &mut ProcessDesk<'_>) -> bool {
-        let started = desk.started > 0;
-        desk.effects.iter().any(|effect| match effect {
-            Effect::Reply { .. } | Effect::Skip { .. } => true,
-            Effect::Deliver { .. } => !started,
-            _ => false,
-        })
     }
 }
 
@@ -352,8 +269,9 @@ fn heard_by_nobody(ended: Ended, has_outcome: bool) -> Result<Vec<Content>, How>
     }
 }
 
-/// What the turn says, from its effects and its last words. A person who wrote directly always gets
-/// an answer, unless the model chose silence or something is on its way.
+/// What the turn says, from its effects and its last words. A person who wrote directly or addressed the
+/// agent always gets an answer, unless something is on its way, or the model chose silence for who wrote
+/// directly.
 fn said(
     ended: Ended,
     desk: &ProcessDesk<'_>,
@@ -361,14 +279,15 @@ fn said(
     direct: bool,
     speech: &Speech,
 ) -> Result<Vec<Content>, How> {
-    let target = input.messages.last().map(|received| received.message.platform_id.clone());
     let mut say: Vec<Content> = Vec::new();
     let mut silent = false;
-    for effect in &desk.effects {
+    for (number, effect) in desk.effects.iter().enumerate() {
         match effect {
             Effect::Reply { content } => say.push(text(content)),
             Effect::React { emoji } => {
-                say.extend(target.clone().map(|target| Content::Reaction { emoji: emoji.clone(), target }));
+                say.extend(
+                    input.newest_at(number).map(|target| Content::Reaction { emoji: emoji.clone(), target }),
+                );
             }
             Effect::Skip { .. } => silent = true,
             Effect::Status { .. }
@@ -394,11 +313,15 @@ fn said(
         Ended::Limit => Some("turn_limit"),
         Ended::Repeating => Some("turn_loop"),
     };
+    let asked = direct || input.is_addressed();
+    let notice = match notice {
+        // Who writes directly knows that silence is one; in company it looks like a deaf ear.
+        _ if silent => (!direct && asked && say.is_empty()).then_some("silent"),
+        notice => notice.filter(|_| asked || repeating),
+    };
     if let Some(notice) = notice
         && !say.iter().any(|content| !cut_short || matches!(content, Content::Text { .. }))
-        && !silent
         && desk.started == 0
-        && (direct || repeating)
     {
         say.push(text(prompts::notice(notice)));
     }
@@ -471,52 +394,5 @@ fn commit(
             outbox,
         },
         Err(error) => failed(&error),
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::expect_used)]
-mod tests {
-    use super::*;
-    use crate::clock::Timestamp;
-    use crate::id::{ConversationId, InboxId, InstanceId, ProcessId};
-    use crate::message::Inbound;
-
-    fn said(id: i64) -> Received {
-        let message = Inbound {
-            instance: InstanceId::new("webhook"),
-            platform_id: format!("m{id}"),
-            conversation: ConversationId::new("webhook:c"),
-            agent: None,
-            sender_id: "u".to_owned(),
-            sender_name: "u".to_owned(),
-            content: "x".to_owned(),
-            sent_at: Timestamp(0),
-            direct: true,
-            addressed: true,
-            place: String::new(),
-        };
-        Received { id: InboxId(id), message }
-    }
-
-    fn result(answers: &[&str]) -> WaitingResult {
-        WaitingResult {
-            process: ProcessId::parse(ProcessKind::Branch, "1").expect("a branch"),
-            task: String::new(),
-            text: String::new(),
-            answers: answers.iter().map(|answer| (*answer).to_owned()).collect(),
-        }
-    }
-
-    #[test]
-    fn a_turn_with_results_and_messages_answers_both_and_asks_for_the_messages() {
-        let results = || vec![result(&["m1", "m2"]), result(&["m2"])];
-        let mixed =
-            Input { messages: vec![said(2), said(3)], results: results(), more: false, covered: None };
-        assert_eq!(mixed.answers(), ["m1", "m2", "m3"]);
-        assert_eq!(mixed.askers(), ["m2", "m3"]);
-        let relayed = Input { messages: Vec::new(), results: results(), more: false, covered: None };
-        assert_eq!(relayed.answers(), ["m1", "m2"]);
-        assert_eq!(relayed.askers(), ["m1", "m2"]);
     }
 }

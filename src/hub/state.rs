@@ -4,6 +4,7 @@
 //! `requests` of the API, `stop`, and those of each kind of work.
 
 mod asks;
+mod batch;
 mod board;
 mod compaction;
 mod ingestion;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
+use self::batch::Batch;
 use self::board::Board;
 use super::timers::Timers;
 use crate::agent::{Job, Look, Running, Turn, Work};
@@ -67,6 +69,8 @@ pub enum Event {
         place: Place,
         lane: Lane,
         inbox: InboxId,
+        /// It names the agent or answers it.
+        addressed: bool,
     },
     /// Found in the database: unanswered messages up to `newest`, or results to relay.
     Unfinished {
@@ -132,6 +136,11 @@ pub enum Action {
         message: String,
         to: Sender<Answer>,
     },
+    /// A message has come to the conversation of this running turn: it may look into the inbox.
+    RingTurn {
+        agent: AgentId,
+        process: ProcessId,
+    },
     Answer {
         to: Sender<Answer>,
         answer: Answer,
@@ -187,6 +196,8 @@ struct Conversation {
     /// Newest message known, and the newest that a committed turn covers.
     newest: InboxId,
     covered: InboxId,
+    /// New messages that wait for more; without it they are due at once.
+    batch: Option<Batch>,
     /// When waiting results start a turn, and when the first of them came.
     results_due: Option<Duration>,
     results_since: Option<Duration>,
@@ -203,6 +214,9 @@ struct Conversation {
 /// What the running turn was started with, to undo it when it fails.
 #[derive(Debug)]
 struct RunningTurn {
+    process: ProcessId,
+    /// It takes messages that come while it runs.
+    hears: bool,
     newest: InboxId,
     results: bool,
     apology: Option<Kind>,
@@ -314,8 +328,8 @@ impl Hub {
     /// `now` is monotonic and never goes back.
     pub fn handle(&mut self, event: Event, now: Duration) -> Vec<Action> {
         match event {
-            Event::Arrived { agent, place, lane, inbox } => {
-                self.found((agent, place.conversation.clone(), lane), place, Some(inbox), false, now);
+            Event::Arrived { agent, place, lane, inbox, addressed } => {
+                self.arrived((agent, place.conversation.clone(), lane), place, inbox, addressed, now);
             }
             Event::Unfinished { agent, place, lane, newest, results } => {
                 self.found((agent, place.conversation.clone(), lane), place, newest, results, now);

@@ -3,7 +3,7 @@
 use crossbeam_channel::Receiver;
 use rig_core::completion::Message;
 
-use crate::agent::driver::Conduct;
+use crate::agent::driver::{Conduct, Heard};
 use crate::agent::link::ProcessDesk;
 use crate::agent::room::{Room, Trim};
 use crate::effect::Effect;
@@ -73,7 +73,7 @@ impl Conduct for OutcomeGate<'_> {
         false
     }
 
-    fn next_message(&mut self) -> Option<String> {
-        self.messages.try_recv().ok()
+    fn next_message(&mut self, _desk: &mut ProcessDesk<'_>, _left: usize) -> Option<Heard> {
+        self.messages.try_recv().ok().map(Heard::routed)
     }
 }

@@ -26,7 +26,7 @@ const EVERY_TABLE: &str = r#"
 "#;
 
 /// Keys that stand in the document as tables of their own, not as rows.
-const TABLES: [&str; 21] = [
+const TABLES: [&str; 22] = [
     "memory_persistence",
     "channel",
     "schedule",
@@ -47,6 +47,7 @@ const TABLES: [&str; 21] = [
     "embedding",
     "working_memory",
     "compaction",
+    "coalescing",
     "loop_guard",
 ];
 

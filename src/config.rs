@@ -14,7 +14,7 @@ mod loop_guard;
 mod memory_persistence;
 mod schedule;
 mod section;
-mod worker_log;
+mod worker;
 mod working_memory;
 
 pub use changes::{changes, in_force};
@@ -27,7 +27,7 @@ pub use load::{Environment, Loaded, ProcessEnvironment, load, places};
 pub use loop_guard::{LoopGuardConfig, LoopLimits};
 pub use memory_persistence::MemoryPersistenceConfig;
 pub use schedule::{MissedSlots, ScheduleConfig};
-pub use worker_log::WorkerLogMode;
+pub use worker::{WorkerContext, WorkerLogMode};
 pub use working_memory::WorkingMemoryConfig;
 
 use std::fmt;
@@ -383,21 +383,6 @@ pub struct LimitsConfig {
     pub keep: Duration,
     /// How long messages in company wait for each other.
     pub coalescing: CoalescingConfig,
-}
-
-/// What a worker knows of the conversation (`worker_context`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum WorkerContext {
-    /// Its task and nothing else.
-    #[default]
-    None,
-    /// The history as the turn saw it that asked for the worker.
-    Fork,
-}
-
-impl WorkerContext {
-    /// Each with its name in the config.
-    pub const ALL: [(&'static str, Self); 2] = [("none", Self::None), ("fork", Self::Fork)];
 }
 
 /// Days of the config are 24 hours.

@@ -9,6 +9,8 @@
 
 #[path = "support/local_model.rs"]
 mod local_model;
+#[path = "support/random.rs"]
+mod random;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,6 +22,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use local_model::{Say, local_model};
+use random::Random;
 use rig_core::completion::{CompletionRequest, Message};
 use rig_core::message::{ToolResultContent, UserContent};
 use serde_json::json;
@@ -53,30 +56,6 @@ const CONVERSATIONS: u64 = 3;
 /// Tasks that wait for approval at the beginning.
 const TASKS: usize = 3;
 const INSTANCE: &str = "sim";
-
-// ---- randomness -----------------------------------------------------------------------------------
-
-/// SplitMix64: small, good enough, the same everywhere.
-#[derive(Clone)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-}
 
 // ---- the disk -------------------------------------------------------------------------------------
 

@@ -295,6 +295,22 @@ impl Conversations {
         self.db.read(|connection| journal::of(connection, run))
     }
 
+    /// The records of the last turn that was to answer one of these messages (platform ids), if it did not
+    /// come to its end.
+    ///
+    /// # Errors
+    /// The database cannot be read, or a record is damaged.
+    pub fn cut_off_turn(
+        &self,
+        conversation: &ConversationId,
+        messages: &[&str],
+    ) -> Result<Option<Vec<Record>>, DbError> {
+        self.db.read(|connection| {
+            let run = journal::cut_off_turn(connection, conversation.as_str(), messages)?;
+            run.map(|run| journal::of(connection, run)).transpose()
+        })
+    }
+
     /// The first process number that this database has not seen.
     ///
     /// # Errors

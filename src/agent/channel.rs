@@ -1,6 +1,7 @@
 //! The channel: one turn of a conversation, from unanswered messages and waiting results to one
 //! commit that answers them.
 
+mod earlier;
 mod input;
 mod people;
 mod talking;
@@ -127,6 +128,7 @@ fn answer(
         lines: first.zip(history.lines.last().map(|line| line.id)),
         words: turn::write(&words).into(),
     };
+    words.extend(earlier::text(parts, job, input, settings.delegation == Delegation::Direct).map(Part::Note));
     words.extend(people::text(parts, job, &input.messages).map(Part::People));
     words.extend(recent::text(parts, job, history.lines.first().map(|line| line.at)).map(Part::Recent));
     words.push(Part::Status(

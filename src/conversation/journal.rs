@@ -11,6 +11,9 @@ const MAX_PAYLOAD_BYTES: usize = 1 << 20;
 /// Records of one run. The longest run, a worker with every nudge and routed message, stays far below.
 const STEPS_MAX: u32 = 1 << 16;
 
+/// Runs among which one that was cut off is looked for.
+const LATEST_RUNS: u32 = 32;
+
 /// What a record holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -144,6 +147,28 @@ pub(super) fn begun(
         begun.push((run, serde_json::from_str(row.get_ref(1)?.as_str()?).unwrap_or_default()));
     }
     Ok(begun)
+}
+
+/// The last turn of this conversation that was to answer one of these messages, if it did not come to its
+/// end. Only the latest runs are looked at.
+pub(super) fn cut_off_turn(
+    connection: &Connection,
+    conversation: &str,
+    messages: &[&str],
+) -> Result<Option<u64>, DbError> {
+    let sql = "SELECT id / ?1, payload FROM run_journal WHERE kind = 'start' ORDER BY id DESC LIMIT ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params![STEPS_MAX, LATEST_RUNS])?;
+    while let Some(row) = rows.next()? {
+        let start: serde_json::Value = serde_json::from_str(row.get_ref(1)?.as_str()?).unwrap_or_default();
+        let mut read =
+            start["messages"].as_array().into_iter().flatten().filter_map(serde_json::Value::as_str);
+        if start["conversation"] == conversation && read.any(|id| messages.contains(&id)) {
+            let run = u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0);
+            return Ok((!has_ended(connection, run)?).then_some(run));
+        }
+    }
+    Ok(None)
 }
 
 /// The turn that ran when this message came and heard it; with what it was started with.

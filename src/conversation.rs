@@ -37,7 +37,7 @@ pub use compaction::{Change, InPlace, Leaving, Unread};
 pub use day::{Day, DayRun, DayTalk};
 pub use explain::{Answer, Explanation, Run};
 pub use history::{Active, History, Line, NewLine, Role, place};
-pub use journal::{Record, Step};
+pub use journal::{JOURNAL_VERSION, Record, Step};
 pub use runs::{BranchEnd, CutOff, Outcome, RunSummary, WaitingResult, WorkerEnd};
 pub use settings::ResponseMode;
 pub use visit::{SCHEDULED, begin_visit, end_visit, last_written, say};
@@ -261,6 +261,18 @@ impl Conversations {
     /// The database cannot be read.
     pub fn records(&self, run: u64) -> Result<Vec<Record>, DbError> {
         self.db.read(|connection| journal::of(connection, run))
+    }
+
+    /// Runs that began at `since` or later, in order, at most `limit`, with what they were started with.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn runs_begun(
+        &self,
+        since: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(u64, serde_json::Value)>, DbError> {
+        self.db.read(|connection| journal::begun(connection, since, limit))
     }
 
     /// The first process number that this database has not seen.

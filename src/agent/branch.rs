@@ -11,10 +11,11 @@ use super::driver::{Conduct, Counts, Driver, Ended};
 use super::job::Job;
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
+use super::past::Past;
 use super::toolbox::Toolbox;
 use super::worker::with_notice;
-use super::{AgentParts, happening, persist, prompt, transcript};
-use crate::conversation::{BranchEnd, Record, Step};
+use super::{AgentParts, happening, persist, transcript};
+use crate::conversation::{BranchEnd, Record};
 use crate::db::DbError;
 use crate::error::Fault;
 use crate::event::{Fork, How, Origin, StopReason};
@@ -33,25 +34,26 @@ pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Ori
     if begun != How::Finished {
         return begun;
     }
-    let history = match forked(parts, job, &origin.fork) {
-        Ok(history) => history,
+    let (past, mut history) = match forked(parts, job, &origin.fork) {
+        Ok(forked) => forked,
         Err(error) => {
             log::error!("a branch could not read its history: {error}");
             return close(parts, job, prompts::notice(error.kind().notice()), link);
         }
     };
-    let mut journal = RunJournal::new(&parts.conversations, number);
-    journal.add(
-        Step::Start,
-        json!({ "kind": "branch", "description": description, "summaries": *origin.fork.summaries, "lines": origin.fork.lines, "words": *origin.fork.words }),
-    );
+    let start = json!({
+        "kind": "branch",
+        "conversation": job.place.conversation.as_str(),
+        "description": description,
+        "words": *origin.fork.words,
+    });
     let limits = &parts.config.limits;
     let mut driver = Driver {
         link,
-        model: parts.llm.model_for(&parts.config.routing, ProcessKind::Branch),
-        toolbox: Toolbox::new(branch_tools(parts, job), &DEFINITIONS),
+        model: Box::new(parts.llm.model_for(&parts.config.routing, ProcessKind::Branch)),
+        toolbox: Box::new(Toolbox::new(branch_tools(parts, job), &DEFINITIONS)),
         desk: ProcessDesk::new(link, Origin::default()),
-        journal,
+        journal: RunJournal::new(&parts.conversations, number),
         spec: RunSpec {
             preamble: Some(parts.prompts.branch()),
             max_turns: Some(limits.branch_max_turns + 1),
@@ -60,9 +62,9 @@ pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Ori
         counts: Counts { max_model_calls: limits.branch_max_turns, ..Counts::default() },
         guard: LoopGuard::new(parts.config.loop_guard.of(ProcessKind::Branch)),
     };
-    let (ended, run) = driver.drive(Message::user(description), history, &mut Thinking);
-    let (status, conclusion) = conclusion(ended, run, link);
-    driver.journal.add(Step::End, json!({ "status": status, "model_calls": driver.counts.model_calls }));
+    driver.begin(start, &past, &history);
+    history.extend(new_words(&origin.fork.words));
+    let end = think(&mut driver, description, history, &mut Thinking);
     if let Err(error) = parts.memory.maintain(parts.conversations.now()) {
         log::warn!("the memory index was not tended: {error}");
     }
@@ -71,24 +73,33 @@ pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Ori
         Ok(Some(tended)) => log::debug!("memories tended: {tended:?}"),
         Err(error) => log::warn!("the memories were not tended: {error}"),
     }
-    end(
-        parts,
-        job,
-        BranchEnd { status, conclusion, tool_calls: driver.counts.tool_calls },
-        driver.journal.take(),
-        link.cancel,
-    )
+    self::end(parts, job, end, driver.journal.take(), link.cancel)
 }
 
-/// What the turn saw that asked for this branch.
-fn forked(parts: &AgentParts, job: &Job, fork: &Fork) -> Result<Vec<Message>, DbError> {
-    let lines = match fork.lines {
-        Some((first, last)) => parts.conversations.lines(&job.place.conversation, first, last)?,
-        None => Vec::new(),
-    };
-    let summaries = parts.conversations.summaries(&fork.summaries)?;
-    let words = (!fork.words.is_empty()).then(|| Message::user(&*fork.words));
-    Ok(summaries.iter().map(prompt::summary).chain(lines.iter().map(prompt::line)).chain(words).collect())
+/// The run of a branch, from what it was started with to its conclusion.
+pub(super) fn think(
+    driver: &mut Driver<'_>,
+    description: &str,
+    history: Vec<Message>,
+    conduct: &mut dyn Conduct,
+) -> BranchEnd {
+    let (ended, run) = driver.drive(Message::user(description), history, conduct);
+    let history = run.full_history();
+    let (status, conclusion) = conclusion(ended, run, driver.link);
+    driver.end(json!({ "status": status }), &json!({ "status": status, "conclusion": conclusion }), &history);
+    BranchEnd { status, conclusion, tool_calls: driver.counts.tool_calls }
+}
+
+/// What the turn saw that asked for this branch, but for its new words.
+fn forked(parts: &AgentParts, job: &Job, fork: &Fork) -> Result<(Past, Vec<Message>), DbError> {
+    let past = Past::of(&parts.conversations.summaries(&fork.summaries)?, fork.lines);
+    let history = past.messages(&parts.conversations, &job.place.conversation)?;
+    Ok((past, history))
+}
+
+/// The new words of the turn as the model reads them.
+pub(super) fn new_words(words: &str) -> Option<Message> {
+    (!words.is_empty()).then(|| Message::user(words))
 }
 
 pub(super) fn close(parts: &AgentParts, job: &Job, sentence: &str, link: &Link<'_>) -> How {
@@ -129,7 +140,7 @@ fn conclusion(ended: Ended, run: AgentRun, link: &Link<'_>) -> (&'static str, St
     }
 }
 
-struct Thinking;
+pub(super) struct Thinking;
 
 impl Conduct for Thinking {}
 

@@ -11,10 +11,11 @@ use super::driver::{Conduct, Counts, Driver, Ended};
 use super::job::{Job, Turn};
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
+use super::past::Past;
 use super::toolbox::Toolbox;
 use super::{AgentParts, compactor, happening, prompt, recent, status};
 use crate::clock::Timestamp;
-use crate::conversation::{NewLine, Role, Step, TurnCommit, WaitingResult};
+use crate::conversation::{NewLine, Role, TurnCommit, WaitingResult};
 use crate::cron::{Target, store};
 use crate::db::DbError;
 use crate::db::rusqlite::Connection;
@@ -184,30 +185,28 @@ fn answer(
     words.push(Part::Status(
         status::render(&turn.running, parts.conversations.now(), &parts.config.timezone).map_err(boxed)?,
     ));
+    let past = Past::of(&history.summaries, fork.lines);
     let origin = Origin { answers: input.askers(), fork };
-    let mut journal = RunJournal::new(&parts.conversations, job.process.number);
     let words = turn::write(&words);
-    journal.add(
-        Step::Start,
-        json!({
-            "kind": "channel",
-            "conversation": conversation.as_str(),
-            "messages": input.messages.iter().map(|received| &received.message.platform_id).collect::<Vec<_>>(),
-            "results": input.results.iter().map(|result| result.process.to_string()).collect::<Vec<_>>(),
-            "summaries": summaries,
-            "history_from": first,
-            "prompt": words,
-        }),
-    );
+    let about = About::of(input, job.place.direct, turn.execution.is_some());
+    let start = json!({
+        "kind": "channel",
+        "conversation": conversation.as_str(),
+        "messages": input.messages.iter().map(|received| &received.message.platform_id).collect::<Vec<_>>(),
+        "results": input.results.iter().map(|result| result.process.to_string()).collect::<Vec<_>>(),
+        "direct": about.direct,
+        "visit": about.visit,
+        "prompt": words,
+    });
     let mut driver = Driver {
         link,
-        model: parts.llm.model_for(&parts.config.routing, ProcessKind::Channel),
-        toolbox: match turn.execution {
+        model: Box::new(parts.llm.model_for(&parts.config.routing, ProcessKind::Channel)),
+        toolbox: Box::new(match turn.execution {
             Some(_) => Toolbox::new(job_tools(), &JOB_DEFINITIONS),
             None => Toolbox::new(channel_tools(parts, job), &DEFINITIONS),
-        },
+        }),
         desk: ProcessDesk::new(link, origin),
-        journal,
+        journal: RunJournal::new(&parts.conversations, job.process.number),
         spec: RunSpec {
             preamble: Some(match turn.execution {
                 Some(_) => parts.prompts.scheduled(),
@@ -220,23 +219,51 @@ fn answer(
         guard: LoopGuard::new(parts.config.loop_guard.of(ProcessKind::Channel)),
     };
     let summaries = history.summaries.iter().map(prompt::summary);
-    let history_messages = summaries.chain(history.lines.iter().map(prompt::line)).collect();
-    let (ended, _) = driver.drive(Message::user(words), history_messages, &mut Talking);
-    let outcome = turn.execution.map(|execution| (execution, outcome(&driver.desk)));
-    let said = match &outcome {
-        Some((_, outcome)) => heard_by_nobody(ended, outcome.is_some()),
-        None => said(ended, &driver.desk, input, job.place.direct),
-    };
-    let say = match said {
-        Ok(say) => say,
+    let history = summaries.chain(history.lines.iter().map(prompt::line)).collect::<Vec<_>>();
+    driver.begin(start, &past, &history);
+    let (say, outcome) = match talk(&mut driver, words, history, &about, &mut Talking) {
+        Ok(talked) => talked,
         Err(how) => return Ok(how),
     };
-    driver.journal.add(
-        Step::End,
-        json!({ "say": say.len(), "model_calls": driver.counts.model_calls, "started": driver.desk.started }),
-    );
+    let outcome = turn.execution.map(|execution| Aside::Outcome((execution, outcome)));
     let base = TurnCommit { journal: driver.journal.take(), ..TurnCommit::default() };
-    Ok(commit(parts, job, input, say, base, outcome.map(Aside::Outcome)))
+    Ok(commit(parts, job, input, say, base, outcome))
+}
+
+/// What decides, besides the run, what a turn says.
+pub(super) struct About {
+    /// Platform id of the latest message.
+    pub(super) target: Option<String>,
+    pub(super) direct: bool,
+    /// It is the turn of a job.
+    pub(super) visit: bool,
+}
+
+impl About {
+    fn of(input: &Input, direct: bool, visit: bool) -> Self {
+        let target = input.messages.last().map(|received| received.message.platform_id.clone());
+        Self { target, direct, visit }
+    }
+}
+
+/// The run of a turn, from what it was started with to what it says and, if it is a job's, its outcome.
+pub(super) fn talk(
+    driver: &mut Driver<'_>,
+    words: String,
+    history: Vec<Message>,
+    about: &About,
+    conduct: &mut dyn Conduct,
+) -> Result<(Vec<Content>, Option<String>), How> {
+    let (ended, run) = driver.drive(Message::user(words), history, conduct);
+    let outcome = outcome(&driver.desk).filter(|_| about.visit);
+    let say = match about.visit {
+        true => heard_by_nobody(ended, outcome.is_some())?,
+        false => said(ended, &driver.desk, about)?,
+    };
+    let came_to = json!({ "say": say, "outcome": outcome });
+    let end = json!({ "say": say.len(), "started": driver.desk.started });
+    driver.end(end, &came_to, &run.full_history());
+    Ok((say, outcome))
 }
 
 fn boxed(fault: impl Fault + 'static) -> Box<dyn Fault> {
@@ -261,7 +288,7 @@ impl Aside {
 }
 
 /// A turn ends with the first reply or skip, that of a job with its outcome if nothing was started.
-struct Talking;
+pub(super) struct Talking;
 
 impl Conduct for Talking {
     fn on_tools(&mut self, desk: &mut ProcessDesk<'_>) -> bool {
@@ -333,20 +360,22 @@ fn heard_by_nobody(ended: Ended, has_outcome: bool) -> Result<Vec<Content>, How>
 
 /// What the turn says, from its effects and its last words. A person who wrote directly always gets
 /// an answer, unless the model chose silence or something is on its way.
-fn said(ended: Ended, desk: &ProcessDesk<'_>, input: &Input, direct: bool) -> Result<Vec<Content>, How> {
-    let target = input.messages.last().map(|received| received.message.platform_id.clone());
+fn said(ended: Ended, desk: &ProcessDesk<'_>, about: &About) -> Result<Vec<Content>, How> {
     let mut say: Vec<Content> = Vec::new();
     let mut silent = false;
     for effect in &desk.effects {
         match effect {
             Effect::Reply { content } => say.push(text(content)),
             Effect::React { emoji } => {
-                say.extend(target.clone().map(|target| Content::Reaction { emoji: emoji.clone(), target }));
+                say.extend(
+                    about.target.clone().map(|target| Content::Reaction { emoji: emoji.clone(), target }),
+                );
             }
             Effect::Skip { .. } => silent = true,
             Effect::Status { .. }
             | Effect::Outcome { .. }
             | Effect::Deliver { .. }
+            | Effect::Persisted
             | Effect::Scheduled
             | Effect::Task(_) => {}
         }
@@ -370,7 +399,7 @@ fn said(ended: Ended, desk: &ProcessDesk<'_>, input: &Input, direct: bool) -> Re
         && !say.iter().any(|content| !cut_short || matches!(content, Content::Text { .. }))
         && !silent
         && desk.started == 0
-        && (direct || repeating)
+        && (about.direct || repeating)
     {
         say.push(text(prompts::notice(notice)));
     }

@@ -13,11 +13,12 @@ use serde_json::{Value, json};
 
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
-use super::toolbox::Toolbox;
-use crate::conversation::Step;
+use super::outside::{Acts, Answers};
+use super::{digest, past::Past};
+use crate::conversation::{JOURNAL_VERSION, Step};
 use crate::error::{Fault, Kind};
+use crate::event::StopReason;
 use crate::hooks::{self, Call, Finding, LoopGuard, Verdict};
-use crate::llm::SpacebotModel;
 use crate::thread::contained;
 use crate::tools::ToolError;
 
@@ -57,8 +58,8 @@ pub(super) enum Ended {
 
 pub(super) struct Driver<'a> {
     pub(super) link: &'a Link<'a>,
-    pub(super) model: SpacebotModel,
-    pub(super) toolbox: Toolbox,
+    pub(super) model: Box<dyn Answers + 'a>,
+    pub(super) toolbox: Box<dyn Acts + 'a>,
     pub(super) desk: ProcessDesk<'a>,
     pub(super) journal: RunJournal<'a>,
     pub(super) spec: RunSpec,
@@ -75,6 +76,37 @@ pub(super) struct Counts {
 }
 
 impl Driver<'_> {
+    /// Writes what the run is started with: `start`, and what the driver itself goes by.
+    pub(super) fn begin(&mut self, mut start: Value, past: &Past, history: &[Message]) {
+        start["version"] = json!(JOURNAL_VERSION);
+        start["calls"] = json!(self.counts.max_model_calls);
+        start["turns"] = json!(self.spec.max_turns);
+        start["guard"] = json!(self.guard.limits().to_numbers());
+        start["preamble"] = json!(digest::of_text(self.spec.preamble.as_deref().unwrap_or_default()));
+        past.write(&mut start);
+        if !history.is_empty() {
+            start["history"] = json!(digest::of_messages(history));
+        }
+        self.journal.add(Step::Start, start);
+    }
+
+    /// Writes how the run ended, with the hash of what is behind it and of what it `came_to`.
+    pub(super) fn end(&mut self, mut end: Value, came_to: &Value, history: &[Message]) {
+        end["model_calls"] = json!(self.counts.model_calls);
+        end["state"] = json!(digest::state(history, &self.desk.effects, came_to));
+        self.journal.add(Step::End, end);
+    }
+
+    /// Writes why somebody wants it to stop, where it noticed.
+    pub(super) fn note_stop(&mut self, waiting: bool) {
+        let (reason, words) = match self.link.stop_reason() {
+            StopReason::Asked(words) => ("asked", words),
+            StopReason::Timeout => ("timeout", String::new()),
+            StopReason::Shutdown => ("shutdown", String::new()),
+        };
+        self.journal.add(Step::Stop, json!({ "reason": reason, "words": words, "waiting": waiting }));
+    }
+
     /// Starts from `prompt` after `history` and goes on until something ends it. The run that is
     /// returned has every tool call answered.
     pub(super) fn drive(
@@ -88,13 +120,17 @@ impl Driver<'_> {
             Ok(ended) => ended,
             Err(error) => Ended::Failed(Kind::Bug, format!("the run broke a rule of its own: {error}")),
         };
-        let ended = if self.link.cancel.is_cancelled() { Ended::Cancelled } else { ended };
-        (ended, run)
+        if !self.link.cancel.is_cancelled() {
+            return (ended, run);
+        }
+        self.note_stop(false);
+        (Ended::Cancelled, run)
     }
 
     fn steps(&mut self, run: &mut AgentRun, conduct: &mut dyn Conduct) -> Result<Ended, PromptError> {
         loop {
-            if self.link.cancel.is_cancelled() {
+            // Words that are there are kept, whoever wants the run to stop.
+            if self.link.cancel.is_cancelled() && parked_text(run).is_none() {
                 return Ok(Ended::Cancelled);
             }
             match run.next_step()? {
@@ -137,6 +173,7 @@ impl Driver<'_> {
         if let Err(error) = self.journal.flush() {
             return Ok(Some(Ended::Failed(error.kind(), error.to_string())));
         }
+        let read = digest::of_messages(history.iter().chain([&prompt]));
         let definitions = self.toolbox.definitions().to_vec();
         let capabilities = self.model.capabilities();
         let prepared =
@@ -147,9 +184,14 @@ impl Driver<'_> {
         let request = prepared.apply(CompletionRequest::new(prompt));
         self.counts.model_calls += 1;
         let started = Instant::now();
-        let reply = match self.model.call(&request, self.link.cancel, &mut |_| {}) {
+        let reply = match self.model.answer(&request, self.link.cancel) {
             Ok(reply) => reply,
-            Err(error) => return Ok(Some(Ended::Failed(error.kind(), error.to_string()))),
+            Err(error) => {
+                let failed =
+                    json!({ "milliseconds": milliseconds(started), "request": read, "error": &error });
+                self.journal.add(Step::Failed, failed);
+                return Ok(Some(Ended::Failed(error.kind(), error.to_string())));
+            }
         };
         let mut response = reply.response;
         response.raw = Value::Null;
@@ -159,6 +201,7 @@ impl Driver<'_> {
                 "model": reply.model,
                 "attempts": reply.attempts,
                 "milliseconds": milliseconds(started),
+                "request": read,
                 "response": response,
             }),
         );
@@ -209,18 +252,11 @@ impl Driver<'_> {
                 results.push(resolved.clone());
                 continue;
             }
-            let started = Instant::now();
-            let (result, failed) = match self.guarded_call(&call.tool_call, &mut stopped) {
-                Ok(result) => (result, false),
-                Err(result) => (result, true),
-            };
-            let tool = call.tool_call.function.name.as_str();
-            self.journal.add(
-                Step::Tool,
-                json!({ "tool": tool, "milliseconds": milliseconds(started), "result": result, "error": failed }),
-            );
-            let content = vec![ToolResultContent::text(result)];
-            results.push(UserContent::ToolResult(match failed {
+            let before = (Instant::now(), self.desk.effects.len(), self.desk.started);
+            let called = self.guarded_call(&call.tool_call, &mut stopped);
+            self.note_call(&call.tool_call, before, &called);
+            let content = vec![ToolResultContent::text(called.result)];
+            results.push(UserContent::ToolResult(match called.failed {
                 false => call.tool_call.result(content),
                 true => call.tool_call.error_result(content),
             }));
@@ -228,11 +264,32 @@ impl Driver<'_> {
         Ok((results, stopped.is_some()))
     }
 
+    /// The result, and what the call has told and started since `before`.
+    fn note_call(&mut self, call: &ToolCall, before: (Instant, usize, usize), called: &Called) {
+        let (started_at, effects, started) = before;
+        let mut payload = json!({
+            "tool": call.function.name.as_str(),
+            "milliseconds": milliseconds(started_at),
+            "result": called.result,
+            "error": called.failed,
+        });
+        if let Some(own) = called.own {
+            payload["own_bytes"] = json!(own);
+        }
+        if self.desk.effects.len() > effects {
+            payload["effects"] = json!(self.desk.effects[effects..]);
+        }
+        if self.desk.started > started {
+            payload["started"] = json!(self.desk.started - started);
+        }
+        self.journal.add(Step::Tool, payload);
+    }
+
     /// What the model reads of the call, which is made unless it is one of too many. `stopped` is set by
     /// the one that ends the run; none behind it is made.
-    fn guarded_call(&mut self, call: &ToolCall, stopped: &mut Option<Finding>) -> Result<String, String> {
+    fn guarded_call(&mut self, call: &ToolCall, stopped: &mut Option<Finding>) -> Called {
         if let Some(finding) = *stopped {
-            return Err(self.refuse(call, finding, "stopped"));
+            return self.refuse(call, finding, "stopped");
         }
         let written = call.function.invalid_arguments.clone().map(Value::String);
         let arguments = written.unwrap_or_else(|| call.function.arguments_value());
@@ -240,23 +297,28 @@ impl Driver<'_> {
         let finding = match self.guard.before(seen) {
             Verdict::Go => None,
             Verdict::Warn(finding) => Some(finding),
-            Verdict::Block(finding) => return Err(self.refuse(call, finding, "refused")),
+            Verdict::Block(finding) => return self.refuse(call, finding, "refused"),
             Verdict::Stop(finding) => {
                 *stopped = Some(finding);
-                return Err(self.refuse(call, finding, "stopped"));
+                return self.refuse(call, finding, "stopped");
             }
         };
-        let outcome = self.call_tool(call).map_err(|error| error.to_result());
-        let (Ok(result) | Err(result)) = &outcome;
-        let Some(finding) = finding.or(self.guard.after(seen, result)) else { return outcome };
+        let (result, failed) = match self.call_tool(call) {
+            Ok(result) => (result, false),
+            Err(result) => (result, true),
+        };
+        let Some(finding) = finding.or(self.guard.after(seen, &result)) else {
+            return Called { result, failed, own: None };
+        };
         self.note_guard(call, finding, "warned");
-        let warned = |result: String| format!("{result}\n\n{}", hooks::warning(finding));
-        outcome.map(warned).map_err(warned)
+        let own = Some(result.len());
+        Called { result: format!("{result}\n\n{}", hooks::warning(finding)), failed, own }
     }
 
-    fn refuse(&mut self, call: &ToolCall, finding: Finding, verdict: &str) -> String {
+    fn refuse(&mut self, call: &ToolCall, finding: Finding, verdict: &str) -> Called {
         self.note_guard(call, finding, verdict);
-        ToolError::Repeated(hooks::refusal(finding)).to_result()
+        let result = ToolError::Repeated(hooks::refusal(finding)).to_result();
+        Called { result, failed: true, own: None }
     }
 
     fn note_guard(&mut self, call: &ToolCall, finding: Finding, verdict: &str) {
@@ -268,22 +330,32 @@ impl Driver<'_> {
         );
     }
 
-    fn call_tool(&mut self, call: &ToolCall) -> Result<String, ToolError> {
+    fn call_tool(&mut self, call: &ToolCall) -> Result<String, String> {
         self.counts.tool_calls += 1;
         let name = call.function.name.as_str();
         if self.link.cancel.is_cancelled() {
-            return Err(ToolError::Cancelled);
+            return Err(ToolError::Cancelled.to_result());
         }
         if call.function.invalid_arguments.is_some() {
-            return Err(ToolError::Invalid("the arguments are not a JSON object".to_owned()));
+            return Err(ToolError::Invalid("the arguments are not a JSON object".to_owned()).to_result());
         }
         let arguments = call.function.arguments_value();
         let (toolbox, desk, cancel) = (&mut self.toolbox, &mut self.desk, self.link.cancel);
-        contained(|| toolbox.call(name, arguments, cancel, desk)).unwrap_or_else(|panic| {
+        contained(|| toolbox.act(name, arguments, cancel, desk)).unwrap_or_else(|panic| {
             log::error!("tool {name} panicked: {panic}");
-            Err(ToolError::Failed(format!("the tool {name} broke; it may not be used again for this")))
+            let broke = format!("the tool {name} broke; it may not be used again for this");
+            Err(ToolError::Failed(broke).to_result())
         })
     }
+}
+
+/// What came of a tool call.
+struct Called {
+    /// As the model reads it.
+    result: String,
+    failed: bool,
+    /// Bytes of the result that are the tool's own; a warning follows.
+    own: Option<usize>,
 }
 
 fn milliseconds(started: Instant) -> u64 {

@@ -12,10 +12,11 @@ use super::driver::{Conduct, Counts, Driver, Ended};
 use super::job::Job;
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
+use super::past::Past;
 use super::toolbox::Toolbox;
 use super::{AgentParts, persist};
-use crate::conversation::Step;
 use crate::db::DbError;
+use crate::effect::Effect;
 use crate::error::{Fault, Kind};
 use crate::event::{How, Ingested, Origin, StopReason, What};
 use crate::hooks::LoopGuard;
@@ -117,14 +118,12 @@ impl Reading<'_> {
         let parts = self.parts;
         let reference = ingest::reference(&self.file, &self.chunk);
         let draft = Draft::new(parts.memory.clone(), reference.clone(), job.place.conversation.to_string());
-        let mut journal = RunJournal::new(&parts.conversations, job.process.number);
-        journal.add(Step::Start, json!({ "kind": "ingestion", "from": reference, "text": self.chunk.text }));
         let mut driver = Driver {
             link,
-            model: parts.llm.model_for(&parts.config.routing, ProcessKind::Ingestion),
-            toolbox: Toolbox::new(reading_tools(parts, job, &draft), &DEFINITIONS),
+            model: Box::new(parts.llm.model_for(&parts.config.routing, ProcessKind::Ingestion)),
+            toolbox: Box::new(Toolbox::new(reading_tools(parts, job, &draft), &DEFINITIONS)),
             desk: ProcessDesk::new(link, Origin::default()),
-            journal,
+            journal: RunJournal::new(&parts.conversations, job.process.number),
             spec: RunSpec {
                 preamble: Some(parts.prompts.ingestion()),
                 max_turns: Some(TURNS + 1),
@@ -138,11 +137,10 @@ impl Reading<'_> {
             at: parts.conversations.now(),
             text: self.chunk.text.clone(),
         }]);
-        let mut conduct = UntilComplete { draft: &draft, nudges: 0 };
-        let (ended, _) = driver.drive(Message::user(prompt), Vec::new(), &mut conduct);
+        let start = json!({ "kind": "ingestion", "from": reference, "prompt": prompt });
+        driver.begin(start, &Past::default(), &[]);
+        let ended = take_in(&mut driver, prompt, &mut UntilComplete::default());
         let drafted = draft.take();
-        let status = if drafted.is_some() { "done" } else { "failed" };
-        driver.journal.add(Step::End, json!({ "status": status, "model_calls": driver.counts.model_calls }));
         if let Err(error) = parts.conversations.journal(driver.journal.take()) {
             return How::Failed(error.kind(), error.to_string());
         }
@@ -209,21 +207,33 @@ fn why(ended: Ended) -> String {
     }
 }
 
+/// The run of a reading, from its text to its end.
+pub(super) fn take_in(driver: &mut Driver<'_>, prompt: String, conduct: &mut dyn Conduct) -> Ended {
+    let (ended, run) = driver.drive(Message::user(prompt), Vec::new(), conduct);
+    let status = if is_complete(&driver.desk) { "done" } else { "failed" };
+    driver.end(json!({ "status": status }), &json!({ "status": status }), &run.full_history());
+    ended
+}
+
+fn is_complete(desk: &ProcessDesk<'_>) -> bool {
+    desk.effects.contains(&Effect::Persisted)
+}
+
 /// Ends with the tool that says what was saved, and with nothing else.
-struct UntilComplete<'a> {
-    draft: &'a Draft,
+#[derive(Default)]
+pub(super) struct UntilComplete {
     nudges: usize,
 }
 
-impl Conduct for UntilComplete<'_> {
+impl Conduct for UntilComplete {
     fn on_text(&mut self, _text: &str, _desk: &mut ProcessDesk<'_>) -> Option<String> {
         self.nudges += 1;
         (self.nudges <= MAX_NUDGES).then(|| prompts::notice("ingestion_nudge").to_owned())
     }
 
-    fn on_tools(&mut self, _desk: &mut ProcessDesk<'_>) -> bool {
+    fn on_tools(&mut self, desk: &mut ProcessDesk<'_>) -> bool {
         self.nudges = 0;
-        self.draft.is_complete()
+        is_complete(desk)
     }
 }
 

@@ -6,20 +6,44 @@ use serde_json::Value;
 use crate::conversation::{Conversations, Record, Step};
 use crate::db::DbError;
 
+/// Where the records of a run go.
+pub(super) trait Ledger {
+    /// The record is made and not yet written.
+    fn noted(&self, _record: &Record) {}
+
+    /// Behind all earlier writes, without waiting.
+    fn write(&self, records: Vec<Record>) -> Result<(), DbError>;
+
+    /// They are on disk when this returns.
+    fn write_durably(&self, records: Vec<Record>) -> Result<(), DbError>;
+}
+
+impl Ledger for Conversations {
+    fn write(&self, records: Vec<Record>) -> Result<(), DbError> {
+        self.journal(records)
+    }
+
+    fn write_durably(&self, records: Vec<Record>) -> Result<(), DbError> {
+        self.journal_durably(records)
+    }
+}
+
 pub(super) struct RunJournal<'a> {
-    conversations: &'a Conversations,
+    ledger: &'a dyn Ledger,
     run: u64,
     next: u32,
     waiting: Vec<Record>,
 }
 
 impl<'a> RunJournal<'a> {
-    pub(super) fn new(conversations: &'a Conversations, run: u64) -> Self {
-        Self { conversations, run, next: 0, waiting: Vec::new() }
+    pub(super) fn new(ledger: &'a dyn Ledger, run: u64) -> Self {
+        Self { ledger, run, next: 0, waiting: Vec::new() }
     }
 
     pub(super) fn add(&mut self, step: Step, payload: Value) {
-        self.waiting.push(Record { run: self.run, number: self.next, step, payload });
+        let record = Record { run: self.run, number: self.next, step, payload };
+        self.ledger.noted(&record);
+        self.waiting.push(record);
         self.next += 1;
     }
 
@@ -29,12 +53,12 @@ impl<'a> RunJournal<'a> {
         if self.waiting.iter().all(|record| record.step == Step::Start) {
             return Ok(());
         }
-        self.conversations.journal(self.take())
+        self.ledger.write(self.take())
     }
 
     /// Queues what waits and returns when it is on disk: before an act that cannot be undone.
     pub(super) fn flush_durably(&mut self) -> Result<(), DbError> {
-        self.conversations.journal_durably(self.take())
+        self.ledger.write_durably(self.take())
     }
 
     /// What was not written yet, for the transaction that ends the run.

@@ -12,6 +12,7 @@ use super::driver::{Conduct, Counts, Driver, Ended};
 use super::job::{Job, Work};
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
+use super::past::Past;
 use super::toolbox::Toolbox;
 use super::{AgentParts, bound_task, happening, persist, transcript};
 use crate::conversation::{Outcome, Record, Step, WorkerEnd};
@@ -124,19 +125,17 @@ fn work(
     interactive: bool,
 ) -> How {
     let number = job.process.number;
-    let mut journal = RunJournal::new(&parts.conversations, number);
-    journal.add(Step::Start, json!({ "kind": "worker", "task": prompt, "interactive": interactive }));
     let toolbox = match bound {
         Some(task) => Toolbox::new(bound_task::tools(parts, job, task), &bound_task::DEFINITIONS),
         None => Toolbox::new(worker_tools(parts), &DEFINITIONS),
     };
     let limits = &parts.config.limits;
-    let driver = Driver {
+    let mut driver = Driver {
         link,
-        model: parts.llm.model_for(&parts.config.routing, ProcessKind::Worker),
-        toolbox,
+        model: Box::new(parts.llm.model_for(&parts.config.routing, ProcessKind::Worker)),
+        toolbox: Box::new(toolbox),
         desk: ProcessDesk::new(link, Origin::default()),
-        journal,
+        journal: RunJournal::new(&parts.conversations, number),
         spec: RunSpec {
             preamble: Some(parts.prompts.worker()),
             max_turns: Some(limits.worker_max_turns + 1),
@@ -145,7 +144,22 @@ fn work(
         counts: Counts::default(),
         guard: LoopGuard::new(parts.config.loop_guard.of(ProcessKind::Worker)),
     };
-    Worker { parts, job, driver, state: WorkerState::Running, history: Vec::new() }.work(prompt, interactive)
+    let start = json!({
+        "kind": "worker",
+        "task": prompt,
+        "interactive": interactive,
+        "budget": limits.worker_max_turns,
+    });
+    driver.begin(start, &Past::default(), &[]);
+    let mut berth = Live { parts, number, link, state: WorkerState::Running };
+    let mut worker = Worker::new(driver, limits.worker_max_turns);
+    match worker.work(prompt, interactive, &mut berth) {
+        Ok(end) => {
+            let records: Vec<Record> = worker.driver.journal.take();
+            write_end(parts, job, &end, &records, link)
+        }
+        Err(how) => how,
+    }
 }
 
 pub(super) fn close(parts: &AgentParts, job: &Job, sentence: &str, link: &Link<'_>) -> How {
@@ -185,36 +199,57 @@ fn write_end(parts: &AgentParts, job: &Job, end: &WorkerEnd, records: &[Record],
     written
 }
 
-struct Worker<'a> {
-    parts: &'a AgentParts,
-    job: &'a Job,
-    driver: Driver<'a>,
-    state: WorkerState,
-    history: Vec<Message>,
+/// What is around a worker while it runs.
+pub(super) trait Berth {
+    /// Messages for it while it works.
+    fn next_message(&mut self) -> Option<String>;
+
+    /// It has a result and waits for a message. None: it was stopped while waiting.
+    fn wait(&mut self, result: &str) -> Result<Option<String>, How>;
 }
 
-impl Worker<'_> {
-    fn work(mut self, task: String, interactive: bool) -> How {
+pub(super) struct Worker<'a> {
+    driver: Driver<'a>,
+    history: Vec<Message>,
+    /// Model calls for each input.
+    budget: usize,
+}
+
+impl<'a> Worker<'a> {
+    pub(super) fn new(driver: Driver<'a>, budget: usize) -> Self {
+        Self { driver, history: Vec::new(), budget }
+    }
+
+    /// The run of a worker, from what it was started with to its end.
+    pub(super) fn work(
+        &mut self,
+        task: String,
+        interactive: bool,
+        berth: &mut dyn Berth,
+    ) -> Result<WorkerEnd, How> {
         let mut prompt = task;
         loop {
-            let mut gate = OutcomeGate { nudges: 0, refused: false, messages: self.driver.link.messages };
+            let mut gate = OutcomeGate { nudges: 0, refused: false, berth: &mut *berth };
             let ended = self.segments(prompt, &mut gate);
-            let (outcome, result) = self.judge(ended, &gate);
+            let refused = gate.refused;
+            let (outcome, result) = self.judge(ended, refused);
             if !interactive || outcome != Outcome::Success {
                 let given_up = outcome == Outcome::Success && self.has_given_up();
-                return self.end(if given_up { Outcome::Failed } else { outcome }, result, true);
+                return Ok(self.end(if given_up { Outcome::Failed } else { outcome }, result, true));
             }
-            match self.wait_for_input(&result) {
-                Ok(Some(message)) => prompt = message,
-                Ok(None) => return self.end_waiting(result),
-                Err(how) => return how,
+            match berth.wait(&result)? {
+                Some(message) => {
+                    self.driver.journal.add(Step::Route, json!({ "text": message }));
+                    prompt = message;
+                }
+                None => return Ok(self.end_waiting(result)),
             }
         }
     }
 
     /// Drives in segments, so that one drive's history is copied a bounded number of times.
     fn segments(&mut self, task: String, gate: &mut OutcomeGate<'_>) -> Ended {
-        let budget = self.parts.config.limits.worker_max_turns;
+        let budget = self.budget;
         let first = self.driver.counts.model_calls;
         self.driver.desk.effects.clear();
         self.driver.guard.forget();
@@ -246,20 +281,18 @@ impl Worker<'_> {
         outcome == Some(false)
     }
 
-    fn judge(&self, ended: Ended, gate: &OutcomeGate<'_>) -> (Outcome, String) {
+    fn judge(&self, ended: Ended, refused: bool) -> (Outcome, String) {
         let last = || transcript::last_words(&self.history).unwrap_or_default();
         let told = outcome_of(&self.driver.desk).unwrap_or_default();
         match ended {
-            Ended::Text(text) if gate.refused => {
-                (Outcome::Failed, with_notice("worker_no_outcome", text.trim()))
-            }
+            Ended::Text(text) if refused => (Outcome::Failed, with_notice("worker_no_outcome", text.trim())),
             Ended::Text(text) if text.trim().is_empty() => (Outcome::Success, told),
             Ended::Text(text) => (Outcome::Success, text.trim().to_owned()),
             Ended::Tools => (Outcome::Success, told),
             Ended::Limit => (Outcome::Partial, with_notice("worker_limit", &last())),
             Ended::Repeating => (Outcome::Partial, with_notice("worker_loop", &last())),
             Ended::Failed(kind, reason) => {
-                log::error!("{} failed: {reason}", self.job.process);
+                log::error!("a worker failed: {reason}");
                 (Outcome::Failed, with_notice(kind.notice(), &last()))
             }
             Ended::Cancelled => match self.driver.link.stop_reason() {
@@ -270,42 +303,9 @@ impl Worker<'_> {
         }
     }
 
-    /// Stores the result, tells the hub and waits. `None`: stopped while waiting.
-    fn wait_for_input(&mut self, result: &str) -> Result<Option<String>, How> {
-        self.turn_to(WorkerState::WaitingForInput, Some(result))?;
-        let link = self.driver.link;
-        (link.up)(What::Waiting);
-        let message = select! {
-            recv(link.messages) -> message => message.ok(),
-            recv(link.cancel.receiver()) -> _ => None,
-        };
-        if let Some(message) = &message {
-            self.turn_to(WorkerState::Running, None)?;
-            self.driver.journal.add(Step::Route, json!({ "text": message }));
-        }
-        Ok(message)
-    }
-
-    fn turn_to(&mut self, next: WorkerState, result: Option<&str>) -> Result<(), How> {
-        let from = self.state;
-        if !from.can_become(next) {
-            return Err(How::Failed(Kind::Bug, format!("{} cannot become {}", from.as_str(), next.as_str())));
-        }
-        let number = self.job.process.number;
-        let moved = persist(self.driver.link.cancel, || {
-            self.parts.conversations.move_worker(
-                number,
-                from.as_str(),
-                next.as_str(),
-                result.map(str::to_owned),
-            )
-        });
-        self.state = next;
-        if moved == How::Finished { Ok(()) } else { Err(moved) }
-    }
-
     /// Ended while waiting: by its idle time-out quietly, on request with a word about it.
-    fn end_waiting(self, result: String) -> How {
+    fn end_waiting(&mut self, result: String) -> WorkerEnd {
+        self.driver.note_stop(true);
         match self.driver.link.stop_reason() {
             StopReason::Timeout => self.end(Outcome::Success, result, false),
             StopReason::Shutdown => {
@@ -317,21 +317,57 @@ impl Worker<'_> {
         }
     }
 
-    fn end(mut self, outcome: Outcome, result: String, tell: bool) -> How {
-        self.driver.journal.add(
-            Step::End,
-            json!({ "outcome": outcome.as_str(), "model_calls": self.driver.counts.model_calls }),
-        );
-        let end = WorkerEnd {
-            outcome,
-            result,
-            summary: outcome_of(&self.driver.desk),
-            transcript: transcript::of(&self.history),
-            tool_calls: self.driver.counts.tool_calls,
-            tell,
+    fn end(&mut self, outcome: Outcome, result: String, tell: bool) -> WorkerEnd {
+        let summary = outcome_of(&self.driver.desk);
+        let came_to =
+            json!({ "outcome": outcome.as_str(), "result": result, "summary": summary, "tell": tell });
+        self.driver.end(json!({ "outcome": outcome.as_str() }), &came_to, &self.history);
+        let (transcript, tool_calls) = (transcript::of(&self.history), self.driver.counts.tool_calls);
+        WorkerEnd { outcome, result, summary, transcript, tool_calls, tell }
+    }
+}
+
+/// A worker's states in the database, and the hub behind its link.
+struct Live<'a> {
+    parts: &'a AgentParts,
+    number: u64,
+    link: &'a Link<'a>,
+    state: WorkerState,
+}
+
+impl Berth for Live<'_> {
+    fn next_message(&mut self) -> Option<String> {
+        self.link.messages.try_recv().ok()
+    }
+
+    /// Stores the result, tells the hub and waits.
+    fn wait(&mut self, result: &str) -> Result<Option<String>, How> {
+        self.turn_to(WorkerState::WaitingForInput, Some(result))?;
+        let link = self.link;
+        (link.up)(What::Waiting);
+        let message = select! {
+            recv(link.messages) -> message => message.ok(),
+            recv(link.cancel.receiver()) -> _ => None,
         };
-        let records: Vec<Record> = self.driver.journal.take();
-        write_end(self.parts, self.job, &end, &records, self.driver.link)
+        if message.is_some() {
+            self.turn_to(WorkerState::Running, None)?;
+        }
+        Ok(message)
+    }
+}
+
+impl Live<'_> {
+    fn turn_to(&mut self, next: WorkerState, result: Option<&str>) -> Result<(), How> {
+        let from = self.state;
+        if !from.can_become(next) {
+            return Err(How::Failed(Kind::Bug, format!("{} cannot become {}", from.as_str(), next.as_str())));
+        }
+        let (conversations, number) = (&self.parts.conversations, self.number);
+        let moved = persist(self.link.cancel, || {
+            conversations.move_worker(number, from.as_str(), next.as_str(), result.map(str::to_owned))
+        });
+        self.state = next;
+        if moved == How::Finished { Ok(()) } else { Err(moved) }
     }
 }
 
@@ -351,7 +387,7 @@ struct OutcomeGate<'a> {
     nudges: usize,
     /// It was asked often enough and still did not say.
     refused: bool,
-    messages: &'a crossbeam_channel::Receiver<String>,
+    berth: &'a mut dyn Berth,
 }
 
 impl Conduct for OutcomeGate<'_> {
@@ -373,7 +409,7 @@ impl Conduct for OutcomeGate<'_> {
     }
 
     fn next_message(&mut self) -> Option<String> {
-        self.messages.try_recv().ok()
+        self.berth.next_message()
     }
 }
 

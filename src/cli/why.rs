@@ -153,6 +153,10 @@ fn tell_run(run: &Run, sum: &Sum, out: &mut impl Write) -> io::Result<()> {
                     if attempts > 1 { format!(" (after {attempts} attempts)") } else { String::new() };
                 writeln!(out, "  asked {}{tries}", shown(model))?;
             }
+            Step::Failed => {
+                let error = record.payload["error"].to_string();
+                writeln!(out, "  no model answered: {}", shown(&error))?;
+            }
             Step::Tool => tell_tool(&record.payload, out)?,
             Step::Guard => {
                 let said = |key: &str| shown(record.payload[key].as_str().unwrap_or("?"));
@@ -163,6 +167,9 @@ fn tell_run(run: &Run, sum: &Sum, out: &mut impl Write) -> io::Result<()> {
             }
             Step::Route => {
                 writeln!(out, "  heard: {}", shown(record.payload["text"].as_str().unwrap_or_default()))?;
+            }
+            Step::Stop => {
+                writeln!(out, "  was to stop: {}", shown(record.payload["reason"].as_str().unwrap_or("?")))?;
             }
             Step::End => writeln!(out, "  ended: {}", ending(&record.payload))?,
         }

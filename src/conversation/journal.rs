@@ -1,9 +1,13 @@
 //! The run journal: what entered a run from outside (model replies, tool results, nudges, routed
-//! messages), step by step, so that the run can be explained, and later replayed (P10).
+//! messages, failures, stops), step by step, so that the run can be explained and replayed (P10).
 
 use crate::clock::Timestamp;
 use crate::db::DbError;
 use crate::db::rusqlite::{Connection, params};
+
+/// What the payloads hold; it stands in the first record of each run as `version`. Journals without one
+/// are of version 0: they have no state hash, and tell neither effects nor failures.
+pub const JOURNAL_VERSION: u64 = 1;
 
 /// Longest payload of one record, in bytes; a longer one is stored as the note that it was too long.
 const MAX_PAYLOAD_BYTES: usize = 1 << 20;
@@ -18,6 +22,8 @@ pub enum Step {
     Start,
     /// A model's reply, without its raw copy.
     Model,
+    /// A model call that came to nothing, and why.
+    Failed,
     /// One tool call's result.
     Tool,
     /// A call that was warned about or refused because the run repeats itself.
@@ -26,6 +32,8 @@ pub enum Step {
     Nudge,
     /// A message routed to a running worker.
     Route,
+    /// It was told to stop, and noticed that here.
+    Stop,
     /// How it ended.
     End,
 }
@@ -36,16 +44,19 @@ impl Step {
         match self {
             Step::Start => "start",
             Step::Model => "model",
+            Step::Failed => "failed",
             Step::Tool => "tool",
             Step::Guard => "guard",
             Step::Nudge => "nudge",
             Step::Route => "route",
+            Step::Stop => "stop",
             Step::End => "end",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Step::Start, Step::Model, Step::Tool, Step::Guard, Step::Nudge, Step::Route, Step::End]
+        use Step::{End, Failed, Guard, Model, Nudge, Route, Start, Stop, Tool};
+        [Start, Model, Failed, Tool, Guard, Nudge, Route, Stop, End]
             .into_iter()
             .find(|step| step.as_str() == text)
     }

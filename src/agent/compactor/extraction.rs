@@ -9,13 +9,14 @@ use serde_json::json;
 
 use super::decide::Bounds;
 use super::{Silent, is_unread, takes_memories, words};
-use crate::agent::driver::{Counts, Driver, Ended};
+use crate::agent::driver::{Conduct, Counts, Driver, Ended};
 use crate::agent::job::Job;
 use crate::agent::journal::RunJournal;
 use crate::agent::link::{Link, ProcessDesk};
+use crate::agent::past::Past;
 use crate::agent::toolbox::Toolbox;
 use crate::agent::{AgentParts, happening};
-use crate::conversation::{Step, Unread};
+use crate::conversation::Unread;
 use crate::db::DbError;
 use crate::error::{Fault, Kind};
 use crate::event::{How, Origin, StopReason};
@@ -58,15 +59,18 @@ fn read_one(parts: &AgentParts, job: &Job, link: &Link<'_>) -> Result<How, Extra
     let limits = &parts.config.limits;
     let context = json!({ "name": parts.config.display_name, "max_turns": limits.branch_max_turns });
     let words = words::of_lines(&lines, &parts.config.display_name, Bounds::of(parts, 0).input_tokens());
-    let mut journal = RunJournal::new(&parts.conversations, job.process.number);
-    let start = json!({ "kind": "extraction", "conversation": conversation.as_str(), "archive": archive });
-    journal.add(Step::Start, start);
+    let start = json!({
+        "kind": "extraction",
+        "conversation": conversation.as_str(),
+        "archive": archive,
+        "prompt": words,
+    });
     let mut driver = Driver {
         link,
-        model: parts.llm.model_for(&parts.config.routing, ProcessKind::Branch).without_offline(),
-        toolbox: Toolbox::new(extraction_tools(parts, job), &DEFINITIONS),
+        model: Box::new(parts.llm.model_for(&parts.config.routing, ProcessKind::Branch).without_offline()),
+        toolbox: Box::new(Toolbox::new(extraction_tools(parts, job), &DEFINITIONS)),
         desk: ProcessDesk::new(link, Origin::default()),
-        journal,
+        journal: RunJournal::new(&parts.conversations, job.process.number),
         spec: RunSpec {
             preamble: Some(prompts::render(Template::Extraction, &context)?),
             max_turns: Some(limits.branch_max_turns + 1),
@@ -75,17 +79,12 @@ fn read_one(parts: &AgentParts, job: &Job, link: &Link<'_>) -> Result<How, Extra
         counts: Counts { max_model_calls: limits.branch_max_turns, ..Counts::default() },
         guard: LoopGuard::new(parts.config.loop_guard.of(ProcessKind::Branch)),
     };
-    let (ended, _) = driver.drive(Message::user(words), Vec::new(), &mut Silent);
-    let failed = match ended {
-        Ended::Cancelled if link.stop_reason() == StopReason::Timeout => {
-            Some((Kind::Transient, "taking memories took too long".to_owned()))
-        }
-        Ended::Cancelled => return Ok(How::Cancelled),
-        Ended::Failed(kind, reason) => Some((kind, reason)),
-        Ended::Text(_) | Ended::Tools | Ended::Limit | Ended::Repeating => None,
+    driver.begin(start, &Past::default(), &[]);
+    let failed = match read(&mut driver, words, &mut Silent) {
+        Ok(()) => None,
+        Err(How::Failed(kind, reason)) => Some((kind, reason)),
+        Err(how) => return Ok(how),
     };
-    let calls = driver.counts.model_calls;
-    driver.journal.add(Step::End, json!({ "taken": failed.is_none(), "model_calls": calls }));
     parts.conversations.end_reading(archive, failed.is_none(), driver.journal.take())?;
     if let Err(error) = parts.memory.maintain(parts.conversations.now()) {
         log::warn!("the memory index was not tended: {error}");
@@ -94,6 +93,26 @@ fn read_one(parts: &AgentParts, job: &Job, link: &Link<'_>) -> Result<How, Extra
         Some((kind, reason)) => Ok(How::Failed(kind, reason)),
         None => Ok(How::Compacted { again: false, unread: is_unread(parts, conversation)? }),
     }
+}
+
+/// The run of a reading, from the words to its end.
+pub(in crate::agent) fn read(
+    driver: &mut Driver<'_>,
+    words: String,
+    conduct: &mut dyn Conduct,
+) -> Result<(), How> {
+    let (ended, run) = driver.drive(Message::user(words), Vec::new(), conduct);
+    let taken = match ended {
+        Ended::Cancelled if driver.link.stop_reason() == StopReason::Timeout => {
+            Err(How::Failed(Kind::Transient, "taking memories took too long".to_owned()))
+        }
+        Ended::Cancelled => return Err(How::Cancelled),
+        Ended::Failed(kind, reason) => Err(How::Failed(kind, reason)),
+        Ended::Text(_) | Ended::Tools | Ended::Limit | Ended::Repeating => Ok(()),
+    };
+    let end = json!({ "taken": taken.is_ok() });
+    driver.end(end.clone(), &end, &run.full_history());
+    taken
 }
 
 /// The thread broke: that is a try as well.

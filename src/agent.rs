@@ -16,6 +16,7 @@ mod outside;
 mod past;
 mod prompt;
 mod recent;
+mod replay;
 mod schedule;
 mod status;
 mod toolbox;
@@ -28,6 +29,7 @@ use std::time::Duration;
 pub use job::{Job, RunEnd, Running, Turn, Work};
 pub use link::Link;
 pub use prompt::AgentPrompts;
+pub use replay::{ReplayError, Replayed, Verdict, replay};
 pub use schedule::{Look, Run, end_cut_off_runs, look};
 pub use worker::WorkerState;
 

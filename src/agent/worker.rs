@@ -239,7 +239,7 @@ impl<'a> Worker<'a> {
             }
             match berth.wait(&result)? {
                 Some(message) => {
-                    self.driver.journal.add(Step::Route, json!({ "text": message }));
+                    self.driver.journal.add(Step::Route, json!({ "text": message, "waited": true }));
                     prompt = message;
                 }
                 None => return Ok(self.end_waiting(result)),

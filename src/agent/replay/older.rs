@@ -1,0 +1,62 @@
+//! Journals of version 0: what they do not tell, as far as it follows from what they do.
+
+use serde_json::Value;
+
+use crate::agent::link::ProcessDesk;
+use crate::conversation::{Record, Step};
+use crate::effect::Effect;
+use crate::event::StopReason;
+use crate::thread::Cancel;
+use crate::tools::{self, Desk, Tool, ToolContext};
+
+/// Tools that do nothing but tell.
+fn only_tells(name: &str) -> Option<Box<dyn Tool>> {
+    Some(match name {
+        "reply" => Box::new(tools::reply::Reply),
+        "react" => Box::new(tools::react::React),
+        "skip" => Box::new(tools::skip::Skip),
+        "set_status" => Box::new(tools::set_status::SetStatus),
+        "set_outcome" => Box::new(tools::set_outcome::SetOutcome),
+        _ => return None,
+    })
+}
+
+/// Tells what the call must have told.
+pub(super) fn tell(name: &str, arguments: Value, result: &str, cancel: &Cancel, desk: &mut ProcessDesk<'_>) {
+    if let Some(mut tool) = only_tells(name) {
+        // The result is the recorded one, whatever this one is.
+        tool.call(arguments, &mut ToolContext { cancel, desk, outside: false }).ok();
+    }
+    if name == "memory_persistence_complete" {
+        desk.tell(Effect::Persisted);
+    }
+    let result: Value = serde_json::from_str(result).unwrap_or_default();
+    desk.started += usize::from(result["started"].is_string());
+}
+
+/// How much of a result is the tool's own: `before` says whether a warning follows it.
+pub(super) fn own_bytes(result: &str, before: &Record) -> usize {
+    let warned = before.step == Step::Guard && before.payload["verdict"] == "warned";
+    result.rfind("\n\n").filter(|_| warned).unwrap_or(result.len())
+}
+
+/// Whether a message came to a worker that waited for it: then a reply without a call stands before it.
+pub(super) fn came_waiting(records: &[Record], at: usize) -> bool {
+    let before = at.checked_sub(1).and_then(|before| records.get(before));
+    let calls = |content: &Value| content.get("function").is_some() || content["type"] == "toolcall";
+    before.is_some_and(|before| {
+        before.step == Step::Model
+            && !before.payload["response"]["choice"].as_array().into_iter().flatten().any(calls)
+    })
+}
+
+/// Why a worker that waited was stopped.
+pub(super) fn end_of_waiting(end: &Record) -> StopReason {
+    if end.payload["outcome"] == "success" { StopReason::Timeout } else { StopReason::Shutdown }
+}
+
+/// Model calls that the run may make: as many as it made.
+pub(super) fn calls(records: &[Record]) -> usize {
+    let made = records.last().and_then(|end| end.payload["model_calls"].as_u64());
+    made.and_then(|made| usize::try_from(made).ok()).unwrap_or(usize::MAX / 2)
+}

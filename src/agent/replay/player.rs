@@ -1,0 +1,320 @@
+//! The journal in the place of everything outside: it answers what the run asks for, in the recorded
+//! order, and compares what the run notes with what was recorded. The first difference is the last thing
+//! that it looks at.
+
+use std::cell::{Cell, RefCell};
+use std::sync::OnceLock;
+
+use rig_core::completion::{CompletionRequest, CompletionResponse, ProviderCapabilities, ToolDefinition};
+use serde_json::Value;
+
+use super::older;
+use super::{ReplayError, Verdict};
+use crate::agent::driver::Conduct;
+use crate::agent::journal::Ledger;
+use crate::agent::link::ProcessDesk;
+use crate::agent::outside::{Acts, Answers};
+use crate::agent::worker::Berth;
+use crate::conversation::{Record, Step};
+use crate::db::DbError;
+use crate::effect::Effect;
+use crate::event::{How, StopReason};
+use crate::llm::{LlmError, Reply};
+use crate::text;
+use crate::thread::Cancel;
+
+/// Bytes of a value that are shown of a difference.
+const SHOWN_BYTES: usize = 160;
+
+pub(super) struct Player<'a> {
+    records: &'a [Record],
+    version: u64,
+    next: Cell<usize>,
+    verdict: RefCell<Option<Result<Verdict, ReplayError>>>,
+    pub(super) cancel: Cancel,
+    pub(super) reason: OnceLock<StopReason>,
+}
+
+impl<'a> Player<'a> {
+    /// Stands behind the first record, with which the caller starts the run.
+    pub(super) fn new(records: &'a [Record], version: u64) -> Self {
+        Self {
+            records,
+            version,
+            next: Cell::new(1),
+            verdict: RefCell::new(None),
+            cancel: Cancel::new(),
+            reason: OnceLock::new(),
+        }
+    }
+
+    /// What came out, and how many records were replayed.
+    pub(super) fn verdict(self) -> (Result<Verdict, ReplayError>, usize) {
+        let replayed = self.next.get();
+        let verdict = self.verdict.into_inner().unwrap_or_else(|| {
+            let left = self.records.get(replayed);
+            Ok(left.map_or(Verdict::CutOff, |left| Verdict::Differs {
+                step: left.number,
+                what: format!("the run ends before the recorded {}", left.step.as_str()),
+            }))
+        });
+        (verdict, replayed)
+    }
+
+    fn is_over(&self) -> bool {
+        self.verdict.borrow().is_some()
+    }
+
+    /// Ends the run at the next occasion.
+    fn close(&self, verdict: Result<Verdict, ReplayError>) {
+        self.verdict.borrow_mut().get_or_insert(verdict);
+        self.cancel.cancel();
+    }
+
+    fn differs(&self, at: usize, what: String) {
+        let step = self.records.get(at).map_or(0, |record| record.number);
+        self.close(Ok(Verdict::Differs { step, what }));
+    }
+
+    /// The record at `at` for somebody who needs one of `wanted`.
+    fn take(&self, at: usize, wanted: &[Step], needs: &str) -> Option<&'a Record> {
+        if self.is_over() {
+            return None;
+        }
+        let Some(record) = self.records.get(at) else {
+            self.close(Ok(Verdict::CutOff));
+            return None;
+        };
+        if wanted.contains(&record.step) {
+            return Some(record);
+        }
+        if self.version == 0 && record.step == Step::End {
+            // It does not tell what failed or who stopped it.
+            self.next.set(self.records.len());
+            self.close(Ok(Verdict::NoHash));
+        } else {
+            self.differs(at, format!("the run {needs}; recorded is {}", record.step.as_str()));
+        }
+        None
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(&self, record: &Record, value: &Value) -> Option<T> {
+        match serde_json::from_value(value.clone()) {
+            Ok(read) => Some(read),
+            Err(error) => {
+                self.close(Err(ReplayError::Unreadable { step: record.number, reason: error.to_string() }));
+                None
+            }
+        }
+    }
+
+    fn compare(&self, at: usize, made: &Record) {
+        let recorded = &self.records[at];
+        if let Some(what) = difference(recorded, made, self.version) {
+            return self.differs(at, what);
+        }
+        self.next.set(at + 1);
+        if recorded.step == Step::End {
+            let hash = recorded.payload["state"].as_str();
+            let hash = hash.map_or(Verdict::NoHash, |hash| Verdict::Same { hash: hash.to_owned() });
+            return self.close(Ok(hash));
+        }
+        if let Some(stop) = self.records.get(at + 1).filter(|next| next.step == Step::Stop)
+            && stop.payload["waiting"] != true
+        {
+            self.stop(stop);
+        }
+    }
+
+    fn stop(&self, stop: &Record) {
+        let reason = match stop.payload["reason"].as_str() {
+            Some("timeout") => StopReason::Timeout,
+            Some("asked") => StopReason::Asked(stop.payload["words"].as_str().unwrap_or_default().to_owned()),
+            _ => StopReason::Shutdown,
+        };
+        self.reason.get_or_init(|| reason);
+        self.cancel.cancel();
+    }
+
+    /// The message that came at this place of the run.
+    fn heard(&self, waited: bool) -> Option<String> {
+        let at = self.next.get();
+        let record = self.records.get(at).filter(|record| record.step == Step::Route)?;
+        let came_waiting = match self.version {
+            0 => older::came_waiting(self.records, at),
+            _ => record.payload["waited"] == true,
+        };
+        let text = record.payload["text"].as_str().filter(|_| came_waiting == waited && !self.is_over())?;
+        Some(text.to_owned())
+    }
+}
+
+impl Ledger for &Player<'_> {
+    fn noted(&self, record: &Record) {
+        if self.is_over() {
+            return;
+        }
+        match self.next.get() {
+            at if at < self.records.len() => self.compare(at, record),
+            _ => self.close(Ok(Verdict::CutOff)),
+        }
+    }
+
+    fn write(&self, _records: Vec<Record>) -> Result<(), DbError> {
+        Ok(())
+    }
+
+    fn write_durably(&self, _records: Vec<Record>) -> Result<(), DbError> {
+        Ok(())
+    }
+}
+
+impl Answers for &Player<'_> {
+    fn capabilities(&self) -> ProviderCapabilities {
+        ProviderCapabilities::new()
+    }
+
+    fn answer(&mut self, _request: &CompletionRequest, _cancel: &Cancel) -> Result<Reply, LlmError> {
+        let at = self.next.get();
+        let Some(record) = self.take(at, &[Step::Model, Step::Failed], "asks the model") else {
+            return Err(LlmError::Cancelled);
+        };
+        if record.step == Step::Failed {
+            return Err(self.read(record, &record.payload["error"]).unwrap_or(LlmError::Cancelled));
+        }
+        let response: Option<CompletionResponse> = self.read(record, &record.payload["response"]);
+        let attempts = record.payload["attempts"].as_u64().and_then(|count| u32::try_from(count).ok());
+        Ok(Reply {
+            response: response.ok_or(LlmError::Cancelled)?,
+            model: record.payload["model"].as_str().unwrap_or_default().to_owned(),
+            attempts: attempts.unwrap_or(1),
+            fell_back: false,
+        })
+    }
+}
+
+impl Acts for &Player<'_> {
+    fn definitions(&self) -> &[ToolDefinition] {
+        &[]
+    }
+
+    fn is_external(&self, _name: &str) -> bool {
+        false
+    }
+
+    /// Tells what the call has told, and does nothing else.
+    fn act(
+        &mut self,
+        name: &str,
+        arguments: Value,
+        cancel: &Cancel,
+        desk: &mut ProcessDesk<'_>,
+    ) -> Result<String, String> {
+        let mut at = self.next.get();
+        // A warning is noted in front of its result.
+        while self.records.get(at).is_some_and(|record| record.step == Step::Guard) {
+            at += 1;
+        }
+        let needs = format!("calls {name}");
+        let Some(record) = self.take(at, &[Step::Tool], &needs) else { return Err(String::new()) };
+        let payload = &record.payload;
+        if payload["tool"] != name {
+            self.differs(at, format!("the run {needs}; recorded is {}", payload["tool"]));
+            return Err(String::new());
+        }
+        let failed = payload["error"] == true;
+        let mut result = payload["result"].as_str().unwrap_or_default().to_owned();
+        if self.version == 0 {
+            result.truncate(older::own_bytes(&result, &self.records[at - 1]));
+            if !failed {
+                older::tell(name, arguments, &result, cancel, desk);
+            }
+        } else {
+            let own = payload["own_bytes"].as_u64().and_then(|own| usize::try_from(own).ok());
+            if let Some(own) = own.filter(|own| result.is_char_boundary(*own)) {
+                result.truncate(own);
+            }
+            if let Some(effects) = payload.get("effects") {
+                let effects: Vec<Effect> = self.read(record, effects).unwrap_or_default();
+                effects.into_iter().for_each(|effect| crate::tools::Desk::tell(desk, effect));
+            }
+            let started = payload["started"].as_u64().and_then(|count| usize::try_from(count).ok());
+            desk.started += started.unwrap_or_default();
+        }
+        if failed { Err(result) } else { Ok(result) }
+    }
+}
+
+impl Berth for &Player<'_> {
+    fn next_message(&mut self) -> Option<String> {
+        self.heard(false)
+    }
+
+    fn wait(&mut self, _result: &str) -> Result<Option<String>, How> {
+        if let Some(text) = self.heard(true) {
+            return Ok(Some(text));
+        }
+        let at = self.next.get();
+        if self.version == 0 && self.records.get(at).is_some_and(|record| record.step == Step::End) {
+            self.reason.get_or_init(|| older::end_of_waiting(&self.records[at]));
+            return Ok(None);
+        }
+        match self.take(at, &[Step::Stop], "waits for input") {
+            Some(stop) => {
+                self.stop(stop);
+                Ok(None)
+            }
+            None => Err(How::Cancelled),
+        }
+    }
+}
+
+/// A conduct that hears what was heard then.
+pub(super) struct Heard<'a, C> {
+    pub(super) player: &'a Player<'a>,
+    pub(super) conduct: C,
+}
+
+impl<C: Conduct> Conduct for Heard<'_, C> {
+    fn on_text(&mut self, text: &str, desk: &mut ProcessDesk<'_>) -> Option<String> {
+        self.conduct.on_text(text, desk)
+    }
+
+    fn on_tools(&mut self, desk: &mut ProcessDesk<'_>) -> bool {
+        self.conduct.on_tools(desk)
+    }
+
+    fn next_message(&mut self) -> Option<String> {
+        self.player.heard(false)
+    }
+}
+
+/// What is not as it was recorded.
+fn difference(recorded: &Record, made: &Record, version: u64) -> Option<String> {
+    if recorded.step != made.step {
+        let (was, is) = (recorded.step.as_str(), made.step.as_str());
+        return Some(format!("recorded is {was}, replayed {is}"));
+    }
+    let keys: &[&str] = match recorded.step {
+        Step::Start => &[],
+        Step::Model | Step::Failed => &["request"],
+        Step::Tool => &["tool", "error", "result", "effects", "started"],
+        Step::Guard => &["tool", "verdict", "rule", "count"],
+        Step::Nudge => &["text"],
+        Step::Route => &["text", "waited"],
+        Step::Stop => &["reason", "words", "waiting"],
+        Step::End => &["say", "started", "status", "outcome", "taken", "bytes", "model_calls", "state"],
+    };
+    let is_told = |key: &str| version > 0 || recorded.payload.get(key).is_some();
+    let (was, is) = (&recorded.payload, &made.payload);
+    let key = keys.iter().find(|key| is_told(key) && was[**key] != is[**key])?;
+    Some(match *key {
+        "request" => "the model would read something else".to_owned(),
+        "state" => format!("another state: recorded {}, replayed {}", shown(&was[*key]), shown(&is[*key])),
+        key => format!("{key}: recorded {}, replayed {}", shown(&was[key]), shown(&is[key])),
+    })
+}
+
+fn shown(value: &Value) -> String {
+    text::one_line(&value.to_string(), SHOWN_BYTES)
+}

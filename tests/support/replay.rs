@@ -1,0 +1,32 @@
+//! All runs that a daemon has recorded, replayed.
+
+use std::path::Path;
+
+use spacebot::agent::{self, Verdict};
+use spacebot::clock::{SystemClock, Timestamp};
+use spacebot::conversation::Conversations;
+use spacebot::db::Db;
+
+const RUNS_MAX: usize = 1_000_000;
+
+/// Replays every run of every agent below this folder. Each must come to its recorded hash; one without
+/// an end must come as far as its journal.
+pub(super) fn every_run(folder: &Path) -> usize {
+    let mut runs = 0;
+    let Ok(agents) = std::fs::read_dir(folder.join("agents")) else { return runs };
+    for agent in agents.flatten() {
+        let path = agent.path().join("data/spacebot.db");
+        if !path.exists() {
+            continue;
+        }
+        let conversations = Conversations::new(Db::open_inline(&path, None).unwrap(), SystemClock::shared());
+        for (run, start) in conversations.runs_begun(Timestamp(i64::MIN), RUNS_MAX).unwrap() {
+            let replayed =
+                agent::replay(&conversations, run).unwrap_or_else(|error| panic!("run {run}: {error}"));
+            let as_recorded = matches!(replayed.verdict, Verdict::Same { .. } | Verdict::CutOff);
+            assert!(as_recorded, "run {run}, {start}: {:?}\n{:#?}", replayed.verdict, replayed.records);
+            runs += 1;
+        }
+    }
+    runs
+}

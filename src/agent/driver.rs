@@ -214,17 +214,17 @@ impl Driver<'_> {
     /// A reply without tool calls is parked in the run: it can still be sent back.
     fn after_text(&mut self, run: &mut AgentRun, conduct: &mut dyn Conduct) -> Result<(), PromptError> {
         let Some(text) = parked_text(run) else { return Ok(()) };
-        let (step, words) = match conduct.next_message() {
+        let words = match conduct.next_message() {
             Some(message) => {
                 self.guard.forget();
-                (Step::Route, message)
+                self.journal.add(Step::Route, json!({ "text": message }));
+                message
             }
             None => match conduct.on_text(&text, &mut self.desk) {
-                Some(nudge) => (Step::Nudge, nudge),
+                Some(nudge) => self.journal.nudge(nudge),
                 None => return Ok(()),
             },
         };
-        self.journal.add(step, json!({ "text": words }));
         run.retry_model_turn(RetryRequest::Feedback(words))
     }
 
@@ -312,12 +312,13 @@ impl Driver<'_> {
         };
         self.note_guard(call, finding, "warned");
         let own = Some(result.len());
-        Called { result: format!("{result}\n\n{}", hooks::warning(finding)), failed, own }
+        let warning = self.journal.wording(hooks::warning(finding).to_string());
+        Called { result: format!("{result}\n\n{warning}"), failed, own }
     }
 
     fn refuse(&mut self, call: &ToolCall, finding: Finding, verdict: &str) -> Called {
         self.note_guard(call, finding, verdict);
-        let result = ToolError::Repeated(hooks::refusal(finding)).to_result();
+        let result = self.journal.wording(ToolError::Repeated(hooks::refusal(finding)).to_result());
         Called { result, failed: true, own: None }
     }
 

@@ -1,7 +1,7 @@
 //! The journal of one run: records wait here until something outside of the run is about to happen,
 //! then go to the database in order.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::conversation::{Conversations, Record, Step};
 use crate::db::DbError;
@@ -10,6 +10,11 @@ use crate::db::DbError;
 pub(super) trait Ledger {
     /// The record is made and not yet written.
     fn noted(&self, _record: &Record) {}
+
+    /// Words of ours that the model is to read now, as they are; a replay has them as they were.
+    fn wording(&self, words: String) -> String {
+        words
+    }
 
     /// Behind all earlier writes, without waiting.
     fn write(&self, records: Vec<Record>) -> Result<(), DbError>;
@@ -45,6 +50,17 @@ impl<'a> RunJournal<'a> {
         self.ledger.noted(&record);
         self.waiting.push(record);
         self.next += 1;
+    }
+
+    /// Adds words of ours to the model, and gives them back as the model is to read them.
+    pub(super) fn nudge(&mut self, words: String) -> String {
+        let words = self.wording(words);
+        self.add(Step::Nudge, json!({ "text": words }));
+        words
+    }
+
+    pub(super) fn wording(&self, words: String) -> String {
+        self.ledger.wording(words)
     }
 
     /// Queues what waits behind all earlier writes. The first record alone (what a run was started

@@ -266,8 +266,7 @@ impl<'a> Worker<'a> {
             if !matches!(ended, Ended::Limit) {
                 return ended;
             }
-            let words = prompts::notice("worker_continue");
-            self.driver.journal.add(Step::Nudge, json!({ "text": words }));
+            let words = self.driver.journal.nudge(prompts::notice("worker_continue").to_owned());
             prompt = Message::user(words);
         }
     }

@@ -9,6 +9,9 @@ use crate::event::StopReason;
 use crate::thread::Cancel;
 use crate::tools::{self, Desk, Tool, ToolContext};
 
+/// Stands between a result and a warning.
+pub(super) const BETWEEN: &str = "\n\n";
+
 /// Tools that do nothing but tell.
 fn only_tells(name: &str) -> Option<Box<dyn Tool>> {
     Some(match name {
@@ -37,7 +40,7 @@ pub(super) fn tell(name: &str, arguments: Value, result: &str, cancel: &Cancel, 
 /// How much of a result is the tool's own: `before` says whether a warning follows it.
 pub(super) fn own_bytes(result: &str, before: &Record) -> usize {
     let warned = before.step == Step::Guard && before.payload["verdict"] == "warned";
-    result.rfind("\n\n").filter(|_| warned).unwrap_or(result.len())
+    result.rfind(BETWEEN).filter(|_| warned).unwrap_or(result.len())
 }
 
 /// Whether a message came to a worker that waited for it: then a reply without a call stands before it.

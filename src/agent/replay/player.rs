@@ -126,6 +126,15 @@ impl<'a> Player<'a> {
         }
     }
 
+    /// How much of the result at `at` is the tool's own.
+    fn own_bytes(&self, at: usize, result: &str) -> usize {
+        if self.version == 0 {
+            return older::own_bytes(result, &self.records[at - 1]);
+        }
+        let own = self.records[at].payload["own_bytes"].as_u64().and_then(|own| usize::try_from(own).ok());
+        own.filter(|own| result.is_char_boundary(*own)).unwrap_or(result.len())
+    }
+
     fn stop(&self, stop: &Record) {
         let reason = match stop.payload["reason"].as_str() {
             Some("timeout") => StopReason::Timeout,
@@ -151,13 +160,31 @@ impl<'a> Player<'a> {
 
 impl Ledger for &Player<'_> {
     fn noted(&self, record: &Record) {
-        if self.is_over() {
+        // Journals of version 0 do not tell stops.
+        if self.is_over() || self.version == 0 && record.step == Step::Stop {
             return;
         }
         match self.next.get() {
             at if at < self.records.len() => self.compare(at, record),
             _ => self.close(Ok(Verdict::CutOff)),
         }
+    }
+
+    /// What stands there is a nudge, a warning behind a result, or an error in place of one.
+    fn wording(&self, words: String) -> String {
+        let at = self.next.get();
+        let Some(record) = self.records.get(at).filter(|_| !self.is_over()) else { return words };
+        let payload = &record.payload;
+        let result = payload["result"].as_str().unwrap_or_default();
+        let recorded = match record.step {
+            Step::Nudge => payload["text"].as_str(),
+            Step::Tool if self.records[at - 1].payload["verdict"] == "warned" => {
+                result.get(self.own_bytes(at, result) + older::BETWEEN.len()..)
+            }
+            Step::Tool => Some(result),
+            _ => None,
+        };
+        recorded.map_or(words, str::to_owned)
     }
 
     fn write(&self, _records: Vec<Record>) -> Result<(), DbError> {
@@ -224,16 +251,12 @@ impl Acts for &Player<'_> {
         }
         let failed = payload["error"] == true;
         let mut result = payload["result"].as_str().unwrap_or_default().to_owned();
+        result.truncate(self.own_bytes(at, &result));
         if self.version == 0 {
-            result.truncate(older::own_bytes(&result, &self.records[at - 1]));
             if !failed {
                 older::tell(name, arguments, &result, cancel, desk);
             }
         } else {
-            let own = payload["own_bytes"].as_u64().and_then(|own| usize::try_from(own).ok());
-            if let Some(own) = own.filter(|own| result.is_char_boundary(*own)) {
-                result.truncate(own);
-            }
             if let Some(effects) = payload.get("effects") {
                 let effects: Vec<Effect> = self.read(record, effects).unwrap_or_default();
                 effects.into_iter().for_each(|effect| crate::tools::Desk::tell(desk, effect));

@@ -116,10 +116,6 @@ impl Draft {
         Ok(content.drafted.len())
     }
 
-    pub fn is_complete(&self) -> bool {
-        lock(&self.content).complete
-    }
-
     /// What was saved, once the reading is over.
     pub fn take(&self) -> Option<Vec<Drafted>> {
         let mut content = lock(&self.content);

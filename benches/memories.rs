@@ -99,9 +99,17 @@ fn make(folder: &Path, count: usize) {
         Ok(())
     })
     .unwrap();
-    let (store, _db) = open(&ours, Some(embedder()));
+    drop(store);
+    // On a thread, as the daemon has it: at its end the log is moved into the file.
+    let (db, join) = Db::open(&ours.join("spacebot.db"), "bench").unwrap();
+    let options = SearchOptions { embedder: Some(embedder()), ..SearchOptions::default() };
+    let store =
+        MemoryStore::open_with(db.clone(), ours.join("index"), SystemClock::shared(), options).unwrap();
     store.await_indexes().unwrap();
     store.flush().unwrap();
+    db.close();
+    drop((store, db));
+    join.join().unwrap();
 }
 
 fn measure(folder: &Path) {
@@ -109,14 +117,16 @@ fn measure(folder: &Path) {
     let queries: Vec<String> =
         fs::read_to_string(folder.join("queries")).unwrap().lines().map(str::to_owned).collect();
     let embedder = embedder();
+    let before = (resident(), status("RssAnon:") / 1024.0);
     for query in &queries {
         embedder.query(query, Duration::from_secs(60)).unwrap();
     }
     let loaded = resident();
-    while embedder.is_loaded() {
+    // Its thread ends when the model has been put away.
+    while threads() > 1 {
         std::thread::yield_now();
     }
-    spacebot::allocator::give_back();
+    let own = status("RssAnon:") / 1024.0;
     let (empty, started) = (resident(), Instant::now());
     let (store, db) = open(&ours, Some(embedder));
     let ask = |query: &str| store.search(&SearchQuery::hybrid(query)).unwrap();
@@ -147,7 +157,12 @@ fn measure(folder: &Path) {
     println!(
         "| spacebot | {half:.2} / {most:.2} | – | {save:.2} / {save_most:.2} | {memory:.1} | {first:.0} | {disk:.0} |"
     );
-    println!("(model: {:.1} MiB more while loaded than after it was put away)", loaded - empty);
+    println!(
+        "(model: {:.1} MiB while loaded; after it was put away {:.1} MiB left, of which {:.1} no file's)",
+        loaded - before.0,
+        empty - before.0,
+        own - before.1
+    );
 }
 
 fn percentiles(mut times: Vec<f64>) -> [f64; 2] {
@@ -165,9 +180,17 @@ fn cpu() -> f64 {
 
 /// MiB, files that are mapped included.
 fn resident() -> f64 {
+    status("VmRSS:") / 1024.0
+}
+
+fn threads() -> usize {
+    status("Threads:") as usize
+}
+
+fn status(field: &str) -> f64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 /// MiB.

@@ -33,8 +33,8 @@ pub use replay::{ReplayError, Replayed, Verdict, replay};
 pub use schedule::{Look, Run, end_cut_off_runs, look};
 pub use worker::WorkerState;
 
-use crate::config::{AgentConfig, LimitsConfig, WorkingMemoryConfig};
-use crate::conversation::{Conversations, Recovered};
+use crate::config::{AgentConfig, ChannelSettings, LimitsConfig, WorkingMemoryConfig};
+use crate::conversation::{Conversations, Place, Recovered};
 use crate::db::DbError;
 use crate::error::Fault;
 use crate::event::How;
@@ -67,6 +67,15 @@ pub struct AgentParts {
 }
 
 impl AgentParts {
+    /// What holds in a conversation now: what is set for it, else for its binding, else for the agent.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn settings(&self, place: &Place) -> Result<ChannelSettings, DbError> {
+        let set = self.conversations.settings(&place.conversation)?;
+        Ok(set.or(self.config.channel_of(&place.instance, &place.conversation)).into())
+    }
+
     /// The board, which lies in the agent's database too.
     pub fn tasks(&self) -> Tasks {
         Tasks::new(self.conversations.db().clone(), self.conversations.clock().clone())

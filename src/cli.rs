@@ -1,6 +1,7 @@
 //! The terminal: the command line, the log lines, the chat, memories, files and tasks.
 
 pub mod arguments;
+pub mod channel;
 pub mod chat;
 pub mod cron;
 pub mod ingest;

@@ -4,19 +4,23 @@
 //! that name file, line and key path. docs/CONFIG.md lists every key.
 
 mod changes;
+mod channel;
 mod compaction;
 mod describe;
 mod ingestion;
 mod load;
 mod loop_guard;
 mod section;
+mod working_memory;
 
 pub use changes::{changes, in_force};
+pub use channel::{BindingConfig, ChannelConfig, ChannelSettings, Delegation, MemoryMode, ResponseMode};
 pub use compaction::CompactionConfig;
 pub use describe::describe;
 pub use ingestion::IngestionConfig;
 pub use load::{Environment, Loaded, ProcessEnvironment, load, places};
 pub use loop_guard::{LoopGuardConfig, LoopLimits};
+pub use working_memory::WorkingMemoryConfig;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -25,7 +29,7 @@ use std::time::Duration;
 
 use crate::clock::Zone;
 use crate::error::{Fault, Kind};
-use crate::id::{AgentId, InstanceId, ProcessKind};
+use crate::id::{AgentId, ConversationId, InstanceId, ProcessKind};
 
 /// One mistake in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +103,15 @@ pub struct Config {
 }
 
 impl Config {
+    /// With its bindings at each agent too.
+    fn bound(mut self) -> Self {
+        for agent in &mut self.agents {
+            let own = self.bindings.iter().filter(|binding| binding.agent == agent.id);
+            agent.bindings = own.cloned().collect();
+        }
+        self
+    }
+
     /// The agent of this id; without one, the default agent.
     pub fn agent(&self, id: Option<&str>) -> Option<&AgentConfig> {
         match id {
@@ -253,6 +266,18 @@ pub struct AgentConfig {
     pub ingestion: IngestionConfig,
     pub schedule: ScheduleConfig,
     pub loop_guard: LoopGuardConfig,
+    pub channel: ChannelConfig,
+    /// Those of `[[bindings]]` that name this agent, in their order.
+    pub bindings: Vec<BindingConfig>,
+}
+
+impl AgentConfig {
+    /// What the config says about a conversation: the first binding of this agent that covers it, else the
+    /// agent.
+    pub fn channel_of(&self, instance: &InstanceId, conversation: &ConversationId) -> ChannelConfig {
+        let bound = self.bindings.iter().find(|binding| binding.covers(instance, conversation));
+        bound.map(|binding| binding.settings).unwrap_or_default().or(self.channel)
+    }
 }
 
 /// `[defaults.routing]` / `[agents.routing]`. Models are `provider/model`; `offline/responder` is built in.
@@ -348,42 +373,6 @@ impl Default for LimitsConfig {
     }
 }
 
-/// `[defaults.working_memory]` / `[agents.working_memory]`: what happened lately, for the channel's prompt.
-#[derive(Debug, Clone, PartialEq)]
-pub struct WorkingMemoryConfig {
-    /// Without it nothing is recorded and nothing shown.
-    pub enabled: bool,
-    /// Events of today that are shown (`today_max_unsynthesized_events`, 1 to 50).
-    pub today_max_events: usize,
-    /// Tokens of all events together (`context_token_budget`, 200 to 20,000).
-    pub token_budget: usize,
-    /// Tokens of the list of other conversations (`channel_map_token_budget`, 100 to 5,000).
-    pub map_token_budget: usize,
-    /// Conversations in that list (`channel_map_max_channels`, 1 to 50).
-    pub map_max_channels: usize,
-    /// How long a conversation stays in it (`channel_map_inactive_hours`, 1 to 720).
-    pub map_inactive: Duration,
-    /// What is less important goes first when there is too much (`min_importance_under_pressure`, 0 to 1).
-    pub min_importance: f64,
-    /// Older events are deleted (`event_retention_days`, 7 to 3,650).
-    pub retention: Duration,
-}
-
-impl Default for WorkingMemoryConfig {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            today_max_events: 10,
-            token_budget: 1500,
-            map_token_budget: 300,
-            map_max_channels: 10,
-            map_inactive: Duration::from_secs(24 * 3600),
-            min_importance: 0.5,
-            retention: 30 * DAY,
-        }
-    }
-}
-
 /// `[defaults.schedule]` / `[agents.schedule]`: jobs that run at their time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScheduleConfig {
@@ -426,20 +415,6 @@ pub enum SandboxMode {
     Enabled,
     /// Commands run as the daemon's user, with only the environment cleared.
     Disabled,
-}
-
-/// `[[bindings]]`: which agent answers where. The first match wins; without a match it is the default agent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BindingConfig {
-    pub agent: AgentId,
-    /// The platform: `irc`, `webhook` or `portal`.
-    pub channel: String,
-    /// The named instance; none means every instance of the platform.
-    pub adapter: Option<String>,
-    /// Channels of the platform, such as `#pi`; empty means all.
-    pub channel_ids: Vec<String>,
-    /// In company, only messages that name the agent reach it.
-    pub require_mention: Option<bool>,
 }
 
 /// `[messaging.webhook]`.

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{SharedClock, Timestamp};
+use crate::config::ChannelConfig;
 use crate::db::rusqlite::Connection;
 use crate::db::{Db, DbError};
 use crate::id::{ConversationId, InboxId, InstanceId, OutboxId, ProcessId};
@@ -39,7 +40,7 @@ pub use explain::{Answer, Explanation, Run};
 pub use history::{Active, History, Line, NewLine, Role, place};
 pub use journal::{JOURNAL_VERSION, Record, Step};
 pub use runs::{BranchEnd, CutOff, Outcome, RunSummary, WaitingResult, WorkerEnd};
-pub use settings::ResponseMode;
+pub use settings::{Known, change_settings};
 pub use visit::{SCHEDULED, begin_visit, end_visit, last_written, say};
 pub use window::{Summary, Weight, Window};
 
@@ -151,12 +152,20 @@ impl Conversations {
         })
     }
 
-    /// What a conversation in company wants to hear.
+    /// What is set for a conversation.
     ///
     /// # Errors
     /// The database cannot be read.
-    pub fn response_mode(&self, conversation: &ConversationId) -> Result<ResponseMode, DbError> {
-        self.db.read(|connection| settings::response_mode(connection, conversation))
+    pub fn settings(&self, conversation: &ConversationId) -> Result<ChannelConfig, DbError> {
+        self.db.read(|connection| settings::of(connection, conversation))
+    }
+
+    /// Every conversation, the last active first, with what is set there.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn known(&self) -> Result<Vec<Known>, DbError> {
+        self.db.read(settings::all)
     }
 
     /// What happened since `since`, in one conversation or in all.

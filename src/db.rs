@@ -34,8 +34,9 @@ const WRITE_QUEUE: usize = 256;
 const IDLE_READERS: usize = 4;
 /// How long a connection waits for a lock that another process holds (`spacebot memory …`).
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Page cache of a reading connection, in KiB. Small boards: the kernel caches the file already.
-const READER_CACHE_KIB: i64 = 256;
+/// Page cache of a reading connection, in KiB: what one search reads, inner pages of the trees included.
+/// No more, because the kernel caches the file already.
+const READER_CACHE_KIB: i64 = 1024;
 
 /// Handle to one database; clones are the same database.
 #[derive(Clone)]

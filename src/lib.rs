@@ -26,6 +26,7 @@ pub mod db;
 pub mod exec;
 pub mod http;
 pub mod prompts;
+pub mod secrets;
 pub mod watch;
 
 // Floor 4: services.

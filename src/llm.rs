@@ -13,7 +13,6 @@ mod error;
 mod lines;
 pub mod offline;
 mod provider;
-pub mod scrub;
 pub mod tokens;
 
 use std::sync::{Arc, Mutex};
@@ -30,11 +29,11 @@ use crate::id::ProcessKind;
 pub use chain::{RETRIES_MAX, RETRY_AFTER_MAX, Reply, SpacebotModel};
 pub use error::{Failure, LlmError};
 
+use crate::secrets::Scrubber;
 use chain::{Link, Shared};
 use cooldown::Cooldowns;
 use lines::Lines;
 use provider::Providers;
-use scrub::Scrubber;
 use tokens::Calibration;
 
 /// First wait before the same model is asked again; each further wait is twice as long.
@@ -81,7 +80,7 @@ impl LlmManager {
             providers: Providers::new(&config.providers),
             lines: Lines::new(network, config.read_timeout.unwrap_or(READ_WAIT_MAX)),
             cooldowns: Cooldowns::new(clock.clone()),
-            scrubber: Scrubber::new(keys.map(|key| key.reveal())),
+            scrubber: Arc::new(Scrubber::new(keys.map(|key| key.reveal()))),
             clock,
             offline,
             tuning,
@@ -107,6 +106,11 @@ impl LlmManager {
         }
         let links = names.into_iter().map(|name| Link::new(name, &self.shared.providers)).collect();
         SpacebotModel::new(self.shared.clone(), links, routing.rate_limit_cooldown)
+    }
+
+    /// Knows the keys of the providers.
+    pub fn scrubber(&self) -> &Arc<Scrubber> {
+        &self.shared.scrubber
     }
 
     /// Whether a process of this kind has a language model at all, or only the offline responder.

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use spacebot::allocator;
 use spacebot::cli::arguments::{Arguments, Command};
 use spacebot::cli::chat::Chat;
-use spacebot::cli::{self, cron, logger, memory, task, why};
+use spacebot::cli::{self, channel, cron, logger, memory, task, why};
 use spacebot::config::{self, Config};
 use spacebot::error::{Fault, log_line};
 use spacebot::ingest::{self, Format};
@@ -49,6 +49,10 @@ fn main() -> ExitCode {
                 Ok(false) => ExitCode::FAILURE,
                 Err(error) => failed(&error),
             }
+        }),
+        Command::Channel { config, agent, action } => with_config(config.file.as_deref(), |config| {
+            let done = channel::run(config, agent.as_deref(), &action);
+            done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
         }),
         Command::Cron { config, agent, action } => with_config(config.file.as_deref(), |config| {
             let done = cron::run(config, agent.as_deref(), &action);

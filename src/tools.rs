@@ -23,6 +23,7 @@ pub mod set_status;
 pub mod shell;
 pub mod skip;
 pub mod spawn_worker;
+pub mod speech;
 pub mod task_create;
 pub mod task_list;
 pub mod task_update;

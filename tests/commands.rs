@@ -26,8 +26,8 @@ use serde_json::json;
 use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Turn, Work};
 use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
 use spacebot::config::{
-    AgentConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig, RoutingConfig,
-    SandboxConfig, ScheduleConfig, WorkingMemoryConfig,
+    AgentConfig, ChannelConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig,
+    RoutingConfig, SandboxConfig, ScheduleConfig, WorkingMemoryConfig,
 };
 use spacebot::conversation::{Conversations, Role};
 use spacebot::db::Db;
@@ -81,6 +81,8 @@ fn agent_in(folder: &Path, clock: &Arc<SimulatedClock>) -> AgentParts {
         ingestion: IngestionConfig::default(),
         schedule: ScheduleConfig::default(),
         loop_guard: LoopGuardConfig::default(),
+        channel: ChannelConfig::default(),
+        bindings: Vec::new(),
     };
     let identity = Identity::load_or_seed(folder).unwrap();
     AgentParts {

@@ -23,8 +23,8 @@ use serde_json::json;
 use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Work};
 use spacebot::clock::{Clock, SharedClock, Timestamp, Zone};
 use spacebot::config::{
-    AgentConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig, RoutingConfig,
-    SandboxConfig, ScheduleConfig, WorkingMemoryConfig,
+    AgentConfig, ChannelConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig,
+    RoutingConfig, SandboxConfig, ScheduleConfig, WorkingMemoryConfig,
 };
 use spacebot::conversation::Conversations;
 use spacebot::cron::schedule::ActiveHours;
@@ -243,6 +243,8 @@ fn begin(
         working_memory: WorkingMemoryConfig::default(),
         ingestion: IngestionConfig::default(),
         loop_guard: LoopGuardConfig::default(),
+        channel: ChannelConfig::default(),
+        bindings: Vec::new(),
         compaction: CompactionConfig::default(),
         schedule: ScheduleConfig::default(),
     };

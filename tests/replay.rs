@@ -21,6 +21,7 @@ use spacebot::conversation::{Conversations, JOURNAL_VERSION};
 use spacebot::db::rusqlite::types::Value as Cell;
 use spacebot::db::rusqlite::{Connection, params_from_iter};
 use spacebot::db::{Db, DbError};
+use spacebot::tools::speech::Speech;
 
 fn open(path: &Path) -> (Db, Conversations) {
     let db = Db::open_inline(path, None).unwrap();
@@ -31,7 +32,8 @@ fn all(conversations: &Conversations) -> Vec<Replayed> {
     let runs = conversations.runs_begun(Timestamp(i64::MIN), 1_000).unwrap();
     runs.iter()
         .map(|(run, _)| {
-            agent::replay(conversations, *run).unwrap_or_else(|error| panic!("run {run}: {error}"))
+            agent::replay(conversations, &Speech::default(), *run)
+                .unwrap_or_else(|error| panic!("run {run}: {error}"))
         })
         .collect()
 }
@@ -110,7 +112,7 @@ fn a_journal_of_a_later_version_is_left_alone() {
     let (_folder, db, conversations) = stored(&fixtures(JOURNAL_VERSION)[0]);
     let sql = "UPDATE run_journal SET payload = json_set(payload, '$.version', ?1) WHERE kind = 'start'";
     db.write(move |connection| Ok(connection.execute(sql, [JOURNAL_VERSION + 1])?)).unwrap();
-    let error = agent::replay(&conversations, 1).unwrap_err().to_string();
+    let error = agent::replay(&conversations, &Speech::default(), 1).unwrap_err().to_string();
     assert!(error.contains("is of version"), "{error}");
 }
 
@@ -131,7 +133,7 @@ fn a_changed_byte_is_noticed_wherever_it_is() {
                     db.write(move |connection| Ok(connection.execute(sql, (payload, id))?)).unwrap();
                 };
                 put(payload.to_string());
-                let verdict = agent::replay(&conversations, record.run).unwrap().verdict;
+                let verdict = agent::replay(&conversations, &Speech::default(), record.run).unwrap().verdict;
                 let Verdict::Differs { step, .. } = verdict else { panic!("{verdict:?}: {record:?}") };
                 assert!(step > record.number, "step {step} is the first that depends on {record:?}");
                 put(record.payload.to_string());
@@ -205,7 +207,7 @@ fn a_history_that_is_no_longer_what_it_was_is_noticed() {
     let (db, conversations) = open(&home.database());
     let change = |sql: &'static str| db.write(move |connection| Ok(connection.execute(sql, [])?)).unwrap();
     change("UPDATE conversation_messages SET content = 'is it cold?' WHERE content = 'is it warm?'");
-    let verdict = agent::replay(&conversations, 2).unwrap().verdict;
+    let verdict = agent::replay(&conversations, &Speech::default(), 2).unwrap().verdict;
     assert!(matches!(&verdict, Verdict::Differs { step: 0, .. }), "{verdict:?}");
     change("UPDATE conversation_messages SET content = 'is it warm?' WHERE content = 'is it cold?'");
 }

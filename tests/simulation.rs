@@ -27,8 +27,8 @@ use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Work};
 use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
 use spacebot::command::{Command, StatusReport};
 use spacebot::config::{
-    AgentConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig, RoutingConfig,
-    SandboxConfig, ScheduleConfig, WorkingMemoryConfig,
+    AgentConfig, ChannelConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig,
+    RoutingConfig, SandboxConfig, ScheduleConfig, WorkingMemoryConfig,
 };
 use spacebot::conversation::{Conversations, Place};
 use spacebot::db::rusqlite::Connection;
@@ -293,6 +293,8 @@ fn begin(
         sandbox: SandboxConfig::default(),
         ingestion: IngestionConfig::default(),
         loop_guard: LoopGuardConfig::default(),
+        channel: ChannelConfig::default(),
+        bindings: Vec::new(),
         timezone: Zone::utc(),
         working_memory: WorkingMemoryConfig::default(),
         compaction: CompactionConfig::default(),

@@ -15,6 +15,7 @@ use super::past::Past;
 use super::toolbox::Toolbox;
 use super::worker::with_notice;
 use super::{AgentParts, happening, persist, transcript};
+use crate::config::MemoryMode;
 use crate::conversation::{BranchEnd, Record};
 use crate::db::DbError;
 use crate::error::Fault;
@@ -41,6 +42,14 @@ pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Ori
             return close(parts, job, prompts::notice(error.kind().notice()), link);
         }
     };
+    let memory_mode = match parts.settings(&job.place) {
+        Ok(settings) => settings.memory_mode,
+        Err(error) => {
+            log::error!("a branch could not read what holds in its conversation: {error}");
+            return close(parts, job, prompts::notice(error.kind().notice()), link);
+        }
+    };
+    let toolbox = Toolbox::new(branch_tools(parts, job, memory_mode), definitions(memory_mode));
     let start = json!({
         "kind": "branch",
         "conversation": job.place.conversation.as_str(),
@@ -51,7 +60,7 @@ pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Ori
     let mut driver = Driver {
         link,
         model: Box::new(parts.llm.model_for(&parts.config.routing, ProcessKind::Branch)),
-        toolbox: Box::new(Toolbox::new(branch_tools(parts, job), &DEFINITIONS)),
+        toolbox: Box::new(toolbox),
         desk: ProcessDesk::new(link, Origin::default()),
         journal: RunJournal::new(&parts.conversations, number),
         spec: RunSpec {
@@ -64,7 +73,8 @@ pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Ori
     };
     driver.begin(start, &past, &history);
     history.extend(new_words(&origin.fork.words));
-    let end = think(&mut driver, description, history, &mut Thinking);
+    let mut end = think(&mut driver, description, history, &mut Thinking);
+    end.conclusion = parts.llm.scrubber().hide_keys(&end.conclusion).to_string();
     if let Err(error) = parts.memory.maintain(parts.conversations.now()) {
         log::warn!("the memory index was not tended: {error}");
     }
@@ -144,30 +154,48 @@ pub(super) struct Thinking;
 
 impl Conduct for Thinking {}
 
-/// See [`Toolbox::new`].
-static DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
+/// See [`Toolbox::new`]: with all of the memory, what reads it, none of it.
+static DEFINITIONS: [OnceLock<Vec<ToolDefinition>>; 3] = [const { OnceLock::new() }; 3];
 
-fn branch_tools(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
-    let origin = MemoryOrigin { conversation: job.place.conversation.clone(), process: job.process };
+fn definitions(memory_mode: MemoryMode) -> &'static OnceLock<Vec<ToolDefinition>> {
+    match memory_mode {
+        MemoryMode::Full => &DEFINITIONS[0],
+        MemoryMode::Ambient => &DEFINITIONS[1],
+        MemoryMode::Off => &DEFINITIONS[2],
+    }
+}
+
+fn branch_tools(parts: &AgentParts, job: &Job, memory_mode: MemoryMode) -> Vec<Box<dyn Tool>> {
     let conversations = &parts.conversations;
     let (board, place) = (parts.tasks(), job.place.clone());
-    vec![
-        Box::new(
-            tools::memory_save::MemorySave::new(parts.memory.clone(), origin.clone())
-                .with_event(happening::memory_saved(parts, job)),
-        ),
-        Box::new(tools::memory_recall::MemoryRecall::new(parts.memory.clone())),
-        Box::new(tools::memory_delete::MemoryDelete::new(parts.memory.clone(), origin)),
-        Box::new(tools::channel_recall::ChannelRecall::new(
-            conversations.clone(),
-            job.place.conversation.clone(),
-        )),
-        Box::new(tools::worker_inspect::WorkerInspect::new(
-            conversations.clone(),
-            job.place.conversation.clone(),
-        )),
-        Box::new(tools::task_create::TaskCreate::new(board.clone(), job.process, place)),
-        Box::new(tools::task_list::TaskList::new(board.clone())),
-        Box::new(tools::task_update::TaskUpdate::new(board, job.process)),
-    ]
+    let mut tools = memory_tools(parts, job, memory_mode);
+    tools.push(Box::new(tools::channel_recall::ChannelRecall::new(
+        conversations.clone(),
+        job.place.conversation.clone(),
+    )));
+    tools.push(Box::new(tools::worker_inspect::WorkerInspect::new(
+        conversations.clone(),
+        job.place.conversation.clone(),
+    )));
+    tools.push(Box::new(tools::task_create::TaskCreate::new(board.clone(), job.process, place)));
+    tools.push(Box::new(tools::task_list::TaskList::new(board.clone())));
+    tools.push(Box::new(tools::task_update::TaskUpdate::new(board, job.process)));
+    tools
+}
+
+/// What a process of this conversation may do with the memory.
+pub(super) fn memory_tools(parts: &AgentParts, job: &Job, memory_mode: MemoryMode) -> Vec<Box<dyn Tool>> {
+    let origin = MemoryOrigin { conversation: job.place.conversation.clone(), process: job.process };
+    let mut tools: Vec<Box<dyn Tool>> = Vec::new();
+    if memory_mode.writes() {
+        let save = tools::memory_save::MemorySave::new(parts.memory.clone(), origin.clone());
+        tools.push(Box::new(save.with_event(happening::memory_saved(parts, job))));
+    }
+    if memory_mode.reads() {
+        tools.push(Box::new(tools::memory_recall::MemoryRecall::new(parts.memory.clone())));
+    }
+    if memory_mode.writes() {
+        tools.push(Box::new(tools::memory_delete::MemoryDelete::new(parts.memory.clone(), origin)));
+    }
+    tools
 }

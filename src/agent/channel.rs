@@ -1,10 +1,12 @@
 //! The channel: one turn of a conversation, from unanswered messages and waiting results to one
 //! commit that answers them.
 
+mod run;
+
 use std::sync::OnceLock;
 
 use rig_agent::run::RunSpec;
-use rig_core::completion::{Message, ToolDefinition};
+use rig_core::completion::ToolDefinition;
 use serde_json::json;
 
 use super::driver::{Conduct, Counts, Driver, Ended};
@@ -26,14 +28,19 @@ use crate::hooks::LoopGuard;
 use crate::id::{InboxId, ProcessKind};
 use crate::message::Content;
 use crate::prompts;
+use crate::tools::speech::Speech;
 use crate::tools::{self, Tool};
 use crate::turn::{self, Part};
 use crate::working_memory::NewEvent;
+
+pub(super) use run::{About, talk};
 
 /// Messages that one turn in company takes; the rest waits for the next turn.
 const MAX_MESSAGES: usize = 32;
 /// Results that one turn relays.
 const MAX_RESULTS: usize = 16;
+/// Times that a turn is told that its text is not for a person.
+const MAX_CORRECTIONS: usize = 2;
 
 pub(super) fn turn(parts: &AgentParts, job: &Job, turn: &Turn, link: &Link<'_>) -> How {
     let mut input = match Input::read(parts, job, turn.single) {
@@ -43,8 +50,9 @@ pub(super) fn turn(parts: &AgentParts, job: &Job, turn: &Turn, link: &Link<'_>) 
     if input.is_empty() {
         return How::Turned { covered: None, more: false, outbox: Vec::new() };
     }
-    match parts.conversations.response_mode(&job.place.conversation) {
-        Ok(mode) if mode.answers(input.messages.iter().map(|received| &received.message)) => {}
+    match parts.settings(&job.place) {
+        Ok(settings)
+            if settings.response_mode.answers(input.messages.iter().map(|received| &received.message)) => {}
         Ok(_) => {
             let kept = keep_unanswered(parts, job, &mut input);
             if input.is_empty() || !matches!(kept, How::Turned { .. }) {
@@ -172,7 +180,7 @@ fn answer(
 ) -> Result<How, Box<dyn Fault>> {
     let limits = &parts.config.limits;
     let conversation = &job.place.conversation;
-    let history = compactor::history(parts, conversation).map_err(boxed)?;
+    let history = compactor::history(parts, &job.place).map_err(boxed)?;
     let mut words = input.parts();
     let first = history.lines.first().map(|line| line.id);
     let summaries: Vec<i64> = history.summaries.iter().map(|summary| summary.id).collect();
@@ -202,7 +210,7 @@ fn answer(
         link,
         model: Box::new(parts.llm.model_for(&parts.config.routing, ProcessKind::Channel)),
         toolbox: Box::new(match turn.execution {
-            Some(_) => Toolbox::new(job_tools(), &JOB_DEFINITIONS),
+            Some(_) => Toolbox::new(job_tools(parts), &JOB_DEFINITIONS),
             None => Toolbox::new(channel_tools(parts, job), &DEFINITIONS),
         }),
         desk: ProcessDesk::new(link, origin),
@@ -221,49 +229,15 @@ fn answer(
     let summaries = history.summaries.iter().map(prompt::summary);
     let history = summaries.chain(history.lines.iter().map(prompt::line)).collect::<Vec<_>>();
     driver.begin(start, &past, &history);
-    let (say, outcome) = match talk(&mut driver, words, history, &about, &mut Talking) {
+    let speech = speech(parts);
+    let mut talking = Talking::new(&speech, &about);
+    let (say, outcome) = match talk(&mut driver, words, history, &about, &speech, &mut talking) {
         Ok(talked) => talked,
         Err(how) => return Ok(how),
     };
     let outcome = turn.execution.map(|execution| Aside::Outcome((execution, outcome)));
     let base = TurnCommit { journal: driver.journal.take(), ..TurnCommit::default() };
     Ok(commit(parts, job, input, say, base, outcome))
-}
-
-/// What decides, besides the run, what a turn says.
-pub(super) struct About {
-    /// Platform id of the latest message.
-    pub(super) target: Option<String>,
-    pub(super) direct: bool,
-    /// It is the turn of a job.
-    pub(super) visit: bool,
-}
-
-impl About {
-    fn of(input: &Input, direct: bool, visit: bool) -> Self {
-        let target = input.messages.last().map(|received| received.message.platform_id.clone());
-        Self { target, direct, visit }
-    }
-}
-
-/// The run of a turn, from what it was started with to what it says and, if it is a job's, its outcome.
-pub(super) fn talk(
-    driver: &mut Driver<'_>,
-    words: String,
-    history: Vec<Message>,
-    about: &About,
-    conduct: &mut dyn Conduct,
-) -> Result<(Vec<Content>, Option<String>), How> {
-    let (ended, run) = driver.drive(Message::user(words), history, conduct);
-    let outcome = outcome(&driver.desk).filter(|_| about.visit);
-    let say = match about.visit {
-        true => heard_by_nobody(ended, outcome.is_some())?,
-        false => said(ended, &driver.desk, about)?,
-    };
-    let came_to = json!({ "say": say, "outcome": outcome });
-    let end = json!({ "say": say.len(), "started": driver.desk.started });
-    driver.end(end, &came_to, &run.full_history());
-    Ok((say, outcome))
 }
 
 fn boxed(fault: impl Fault + 'static) -> Box<dyn Fault> {
@@ -288,9 +262,26 @@ impl Aside {
 }
 
 /// A turn ends with the first reply or skip, that of a job with its outcome if nothing was started.
-pub(super) struct Talking;
+pub(super) struct Talking<'a> {
+    speech: &'a Speech,
+    corrections: usize,
+    /// Text reaches a person.
+    heard: bool,
+}
 
-impl Conduct for Talking {
+impl<'a> Talking<'a> {
+    pub(super) fn new(speech: &'a Speech, about: &About) -> Self {
+        Self { speech, corrections: 0, heard: !about.visit }
+    }
+}
+
+impl Conduct for Talking<'_> {
+    fn on_text(&mut self, text: &str, _desk: &mut ProcessDesk<'_>) -> Option<String> {
+        let unfit = self.speech.of_text(text).filter(|_| self.heard && self.corrections < MAX_CORRECTIONS)?;
+        self.corrections += 1;
+        Some(unfit.correction().to_owned())
+    }
+
     fn on_tools(&mut self, desk: &mut ProcessDesk<'_>) -> bool {
         let started = desk.started > 0;
         desk.effects.iter().any(|effect| match effect {
@@ -299,6 +290,10 @@ impl Conduct for Talking {
             _ => false,
         })
     }
+}
+
+fn speech(parts: &AgentParts) -> Speech {
+    Speech::new(parts.llm.scrubber().clone())
 }
 
 /// See [`Toolbox::new`].
@@ -313,7 +308,7 @@ fn channel_tools(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
     };
     let (clock, timeout) = (parts.conversations.clone(), parts.config.schedule.timeout);
     vec![
-        Box::new(tools::reply::Reply),
+        Box::new(tools::reply::Reply::new(speech(parts))),
         Box::new(tools::branch::Branch),
         Box::new(tools::spawn_worker::SpawnWorker),
         Box::new(tools::route::Route),
@@ -327,9 +322,9 @@ fn channel_tools(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
 static JOB_DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
 
 /// No reply, because nobody is there, and no jobs that make jobs.
-fn job_tools() -> Vec<Box<dyn Tool>> {
+fn job_tools(parts: &AgentParts) -> Vec<Box<dyn Tool>> {
     vec![
-        Box::new(tools::set_outcome::SetOutcome),
+        Box::new(tools::set_outcome::SetOutcome::new(speech(parts))),
         Box::new(tools::branch::Branch),
         Box::new(tools::spawn_worker::SpawnWorker),
         Box::new(tools::route::Route),
@@ -360,7 +355,7 @@ fn heard_by_nobody(ended: Ended, has_outcome: bool) -> Result<Vec<Content>, How>
 
 /// What the turn says, from its effects and its last words. A person who wrote directly always gets
 /// an answer, unless the model chose silence or something is on its way.
-fn said(ended: Ended, desk: &ProcessDesk<'_>, about: &About) -> Result<Vec<Content>, How> {
+fn said(ended: Ended, desk: &ProcessDesk<'_>, about: &About, speech: &Speech) -> Result<Vec<Content>, How> {
     let mut say: Vec<Content> = Vec::new();
     let mut silent = false;
     for effect in &desk.effects {
@@ -387,6 +382,7 @@ fn said(ended: Ended, desk: &ProcessDesk<'_>, about: &About) -> Result<Vec<Conte
         Ended::Cancelled => return Err(How::Cancelled),
         Ended::Failed(kind, reason) => return Err(How::Failed(kind, reason)),
         Ended::Tools => None,
+        Ended::Text(words) if speech.of_text(&words).is_some() => Some("unfit"),
         Ended::Text(words) if !words.trim().is_empty() => {
             say.push(text(words.trim()));
             None

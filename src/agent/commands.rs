@@ -8,7 +8,8 @@ use super::AgentParts;
 use super::job::{Job, Running};
 use super::link::Link;
 use crate::clock::Timestamp;
-use crate::conversation::ResponseMode;
+use crate::config::ResponseMode;
+use crate::conversation::change_settings;
 use crate::db::DbError;
 use crate::db::rusqlite::Connection;
 use crate::effect::TaskNews;
@@ -143,7 +144,9 @@ impl Answering<'_> {
             (self.job.place.conversation.clone(), self.parts.conversations.now(), self.direct());
         self.commit(move |connection| {
             if !direct {
-                mode.set(connection, &conversation, now)?;
+                change_settings(connection, &conversation, now, |settings| {
+                    settings.response_mode = Some(mode)
+                })?;
             }
             Ok((words, ()))
         })
@@ -182,7 +185,7 @@ impl Answering<'_> {
         Ok(json!({
             "name": self.parts.config.display_name, "version": env!("CARGO_PKG_VERSION"),
             "model": self.parts.config.routing.channel, "direct": self.direct(),
-            "mode": self.parts.conversations.response_mode(&self.job.place.conversation)?.as_str().replace('_', " "),
+            "mode": self.parts.settings(&self.job.place)?.response_mode.as_str().replace('_', " "),
             "running": self.running.iter().filter(shown).take(SHOWN_MAX).map(line).collect::<Vec<_>>(),
             "counts": counts,
         }))

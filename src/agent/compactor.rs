@@ -19,12 +19,12 @@ use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
 use super::past::Past;
 use super::toolbox::Toolbox;
-use crate::conversation::{Change, History, InPlace, Record, Window};
+use crate::conversation::{Change, History, InPlace, Place, Record, Window};
 use crate::db::DbError;
 use crate::error::{Fault, Kind};
 use crate::event::{How, Origin, What};
 use crate::hooks::LoopGuard;
-use crate::id::{ConversationId, ProcessKind};
+use crate::id::ProcessKind;
 use crate::prompts::{self, Template};
 use crate::text;
 use decide::{Bounds, Step, step};
@@ -56,7 +56,8 @@ impl Bounds {
 
 /// What a turn sees. Where it begins too full (a crash, another config, a silent channel), the oldest
 /// lines leave first: without a model, so that nobody waits.
-pub(super) fn history(parts: &AgentParts, conversation: &ConversationId) -> Result<History, DbError> {
+pub(super) fn history(parts: &AgentParts, place: &Place) -> Result<History, DbError> {
+    let conversation = &place.conversation;
     let (bounds, most) = (Bounds::of(parts, 0), parts.config.limits.history_messages);
     for _ in 0..EMERGENCIES_MAX {
         let history = parts.conversations.history(conversation, most)?;
@@ -65,14 +66,14 @@ pub(super) fn history(parts: &AgentParts, conversation: &ConversationId) -> Resu
         }
         let window = parts.conversations.window(conversation)?;
         let Some(Step::Drop { lines }) = step(&window, &bounds) else { return Ok(history) };
-        drop_oldest(parts, conversation, &window, lines)?;
+        drop_oldest(parts, place, &window, lines)?;
     }
     parts.conversations.history(conversation, most)
 }
 
 /// After a turn: tells the hub when there is something to do about the window.
 pub(super) fn check(parts: &AgentParts, job: &Job, link: &Link<'_>) {
-    match is_pressed(parts, &job.place.conversation) {
+    match is_pressed(parts, &job.place) {
         Ok((false, false)) => {}
         Ok((window, unread)) => (link.up)(What::Pressed { window, unread }),
         Err(error) => log::warn!("the window of {} was not weighed: {error}", job.place.conversation),
@@ -80,19 +81,21 @@ pub(super) fn check(parts: &AgentParts, job: &Job, link: &Link<'_>) {
 }
 
 /// Whether there is something to do about the window, and whether memories are to be taken.
-fn is_pressed(parts: &AgentParts, conversation: &ConversationId) -> Result<(bool, bool), DbError> {
-    let window = parts.conversations.window(conversation)?;
-    Ok((step(&window, &Bounds::of(parts, 0)).is_some(), is_unread(parts, conversation)?))
+fn is_pressed(parts: &AgentParts, place: &Place) -> Result<(bool, bool), DbError> {
+    let window = parts.conversations.window(&place.conversation)?;
+    Ok((step(&window, &Bounds::of(parts, 0)).is_some(), is_unread(parts, place)?))
 }
 
-/// Memories are to be taken from what has left the window.
-fn takes_memories(parts: &AgentParts) -> bool {
+/// Memories are to be taken from what leaves the window of this conversation.
+fn takes_memories(parts: &AgentParts, place: &Place) -> Result<bool, DbError> {
     let config = &parts.config;
-    config.compaction.extract_memories && parts.llm.has_model(&config.routing, ProcessKind::Branch)
+    Ok(config.compaction.extract_memories
+        && parts.llm.has_model(&config.routing, ProcessKind::Branch)
+        && parts.settings(place)?.memory_mode.writes())
 }
 
-fn is_unread(parts: &AgentParts, conversation: &ConversationId) -> Result<bool, DbError> {
-    Ok(takes_memories(parts) && parts.conversations.any_unread(conversation)?)
+fn is_unread(parts: &AgentParts, place: &Place) -> Result<bool, DbError> {
+    Ok(takes_memories(parts, place)? && parts.conversations.any_unread(&place.conversation)?)
 }
 
 /// One process: clears an emergency, or has one summary made.
@@ -112,31 +115,27 @@ fn one_step(parts: &AgentParts, job: &Job, bounds: &Bounds, link: &Link<'_>) -> 
         let window = parts.conversations.window(conversation)?;
         match step(&window, bounds) {
             Some(Step::Drop { lines }) => {
-                drop_oldest(parts, conversation, &window, lines)?;
+                drop_oldest(parts, &job.place, &window, lines)?;
             }
             Some(step) => return summarise(parts, job, bounds, link, &window, step),
             None => break,
         }
     }
-    ended(parts, conversation, bounds)
+    ended(parts, &job.place, bounds)
 }
 
-fn ended(parts: &AgentParts, conversation: &ConversationId, bounds: &Bounds) -> Result<How, DbError> {
-    let window = parts.conversations.window(conversation)?;
+fn ended(parts: &AgentParts, place: &Place, bounds: &Bounds) -> Result<How, DbError> {
+    let window = parts.conversations.window(&place.conversation)?;
     let again = step(&window, bounds).is_some();
-    Ok(How::Compacted { again, unread: is_unread(parts, conversation)? })
+    Ok(How::Compacted { again, unread: is_unread(parts, place)? })
 }
 
 /// The oldest lines leave without a summary; one may follow where a model can make it.
-fn drop_oldest(
-    parts: &AgentParts,
-    conversation: &ConversationId,
-    window: &Window,
-    lines: usize,
-) -> Result<bool, DbError> {
+fn drop_oldest(parts: &AgentParts, place: &Place, window: &Window, lines: usize) -> Result<bool, DbError> {
+    let conversation = &place.conversation;
     let leaving = parts.conversations.leaving(conversation, window, lines)?;
     let awaited = parts.llm.has_model(&parts.config.routing, ProcessKind::Compactor);
-    let unread = takes_memories(parts);
+    let unread = takes_memories(parts, place)?;
     log::info!("{conversation}: the window is full, {lines} messages leave it");
     let change = Change::Swap { leaving, in_place: InPlace::Marker { awaited }, unread };
     parts.conversations.change_window(conversation, change, Vec::new())
@@ -159,15 +158,15 @@ fn summarise(
     step: Step,
 ) -> Result<How, DbError> {
     let conversation = &job.place.conversation;
-    let Some(plan) = plan(parts, conversation, bounds, window, step)? else {
-        return ended(parts, conversation, bounds);
+    let Some(plan) = plan(parts, &job.place, bounds, window, step)? else {
+        return ended(parts, &job.place, bounds);
     };
     let (text, records) = match ask(parts, job, bounds, link, &plan) {
         Ok(asked) => asked,
         Err(how) => return Ok(how),
     };
     if parts.conversations.change_window(conversation, (plan.change)(text), records)? {
-        ended(parts, conversation, bounds)
+        ended(parts, &job.place, bounds)
     } else {
         let reason = "the window has moved while it was summarised; the summary is thrown away".to_owned();
         Ok(How::Failed(Kind::Transient, reason))
@@ -176,18 +175,19 @@ fn summarise(
 
 fn plan(
     parts: &AgentParts,
-    conversation: &ConversationId,
+    place: &Place,
     bounds: &Bounds,
     window: &Window,
     step: Step,
 ) -> Result<Option<Plan>, DbError> {
+    let conversation = &place.conversation;
     let (generation, name) = (window.generation, &parts.config.display_name);
     Ok(match step {
         Step::Drop { .. } => None,
         Step::Summarise { lines } => {
             let leaving = parts.conversations.leaving(conversation, window, lines)?;
             let words = words::of_lines(&leaving.lines, name, bounds.input_tokens());
-            let unread = takes_memories(parts);
+            let unread = takes_memories(parts, place)?;
             let change = move |text| Change::Swap { leaving, in_place: InPlace::Summary(text), unread };
             Some(Plan { words, rolls: false, change: Box::new(change) })
         }

@@ -26,6 +26,10 @@ fn read(
     job: &Job,
     visible_from: Option<Timestamp>,
 ) -> Result<Option<String>, Box<dyn Fault>> {
+    let settings = parts.settings(&job.place).map_err(|error| Box::new(error) as Box<dyn Fault>)?;
+    if !settings.memory_mode.reads() {
+        return Ok(None);
+    }
     let (config, zone) = (&parts.config.working_memory, &parts.config.timezone);
     let (here, now) = (&job.place.conversation, parts.conversations.now());
     let seen = visible_from.map(|from| Seen { conversation: here, from });

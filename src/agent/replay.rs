@@ -21,6 +21,7 @@ use crate::error::{Fault, Kind};
 use crate::event::{Origin, What};
 use crate::hooks::LoopGuard;
 use crate::id::{ConversationId, ProcessKind};
+use crate::tools::speech::Speech;
 use player::{Heard, Player};
 
 /// Model calls of one worker's input where its journal does not say.
@@ -84,11 +85,12 @@ pub struct Replayed {
     pub verdict: Verdict,
 }
 
-/// Replays one run of an agent.
+/// Replays one run of an agent. `speech` judges what may be said as it did in the daemon: it has to know the
+/// same keys.
 ///
 /// # Errors
 /// There is nothing that could be replayed.
-pub fn replay(conversations: &Conversations, run: u64) -> Result<Replayed, ReplayError> {
+pub fn replay(conversations: &Conversations, speech: &Speech, run: u64) -> Result<Replayed, ReplayError> {
     let records = conversations.records(run)?;
     let start = records.first().ok_or(ReplayError::NoRun(run))?;
     for (number, record) in (0..).zip(&records) {
@@ -107,7 +109,7 @@ pub fn replay(conversations: &Conversations, run: u64) -> Result<Replayed, Repla
     let (verdict, replayed) = match history(conversations, &start.payload, version)? {
         Some(history) => {
             let player = Player::new(&records, version);
-            again(&player, &kind, &records, history, version)?;
+            again(&player, &kind, &records, history, speech)?;
             player.verdict()
         }
         None => {
@@ -139,9 +141,10 @@ fn again(
     kind: &str,
     records: &[Record],
     mut history: Vec<Message>,
-    version: u64,
+    speech: &Speech,
 ) -> Result<(), ReplayError> {
     let start = &records[0].payload;
+    let version = start["version"].as_u64().unwrap_or_default();
     let words = |key: &str| start[key].as_str().unwrap_or_default().to_owned();
     let messages = crossbeam_channel::never();
     let up = |_: What| {};
@@ -169,8 +172,8 @@ fn again(
                 direct: version == 0 || start["direct"] == true,
                 visit: start["visit"] == true || version == 0 && words("conversation").starts_with("cron:"),
             };
-            let mut conduct = Heard { player, conduct: channel::Talking };
-            channel::talk(&mut driver, words("prompt"), history, &about, &mut conduct).ok();
+            let mut conduct = Heard { player, conduct: channel::Talking::new(speech, &about) };
+            channel::talk(&mut driver, words("prompt"), history, &about, speech, &mut conduct).ok();
         }
         "branch" => {
             history.extend(branch::new_words(&words("words")));

@@ -154,7 +154,10 @@ fn work(
     let mut berth = Live { parts, number, link, state: WorkerState::Running };
     let mut worker = Worker::new(driver, limits.worker_max_turns);
     match worker.work(prompt, interactive, &mut berth) {
-        Ok(end) => {
+        Ok(mut end) => {
+            let scrubber = parts.llm.scrubber();
+            end.result = scrubber.hide_keys(&end.result).to_string();
+            end.summary = end.summary.map(|summary| scrubber.hide_keys(&summary).to_string());
             let records: Vec<Record> = worker.driver.journal.take();
             write_end(parts, job, &end, &records, link)
         }
@@ -341,7 +344,8 @@ impl Berth for Live<'_> {
 
     /// Stores the result, tells the hub and waits.
     fn wait(&mut self, result: &str) -> Result<Option<String>, How> {
-        self.turn_to(WorkerState::WaitingForInput, Some(result))?;
+        let result = self.parts.llm.scrubber().hide_keys(result).to_string();
+        self.turn_to(WorkerState::WaitingForInput, Some(&result))?;
         let link = self.link;
         (link.up)(What::Waiting);
         let message = select! {

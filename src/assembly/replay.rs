@@ -1,6 +1,7 @@
 //! `spacebot replay`: a recorded run once more from its journal, step by step, and whether it came to the same.
 
 use std::io::{self, BufWriter, Write};
+use std::sync::Arc;
 
 use spacebot::agent::{self, ReplayError, Replayed, Verdict};
 use spacebot::clock::{SystemClock, Timestamp};
@@ -8,7 +9,9 @@ use spacebot::config::Config;
 use spacebot::conversation::{Conversations, Record, Step};
 use spacebot::db::{Db, DbError};
 use spacebot::error::{Fault, Kind};
+use spacebot::secrets::Scrubber;
 use spacebot::text;
+use spacebot::tools::speech::Speech;
 
 /// Runs that `--all` replays; the journal of `keep_days` has fewer.
 const RUNS_MAX: usize = 1_000_000;
@@ -61,11 +64,13 @@ pub(crate) fn run(
         return Err(ReplayError::NoRun(wanted.unwrap_or_default()).into());
     }
     let conversations = Conversations::new(Db::open_inline(&path, None)?, SystemClock::shared());
+    let keys = config.llm.providers.iter().filter_map(|provider| provider.api_key.as_ref());
+    let speech = Speech::new(Arc::new(Scrubber::new(keys.map(|key| key.reveal()))));
     let mut out = BufWriter::new(io::stdout().lock());
     if all {
         let mut good = true;
         for (run, _) in conversations.runs_begun(Timestamp(i64::MIN), RUNS_MAX)? {
-            let replayed = agent::replay(&conversations, run);
+            let replayed = agent::replay(&conversations, &speech, run);
             good &= replayed.as_ref().is_ok_and(is_good);
             writeln!(out, "{run}: {}", line(&replayed))?;
         }
@@ -76,7 +81,7 @@ pub(crate) fn run(
         Some(run) => run,
         None => conversations.runs_begun(Timestamp(i64::MIN), RUNS_MAX)?.last().map_or(0, |(run, _)| *run),
     };
-    let replayed = agent::replay(&conversations, run)?;
+    let replayed = agent::replay(&conversations, &speech, run)?;
     writeln!(out, "{} {run}, journal of version {}", replayed.kind, replayed.version)?;
     for record in &replayed.records[..replayed.replayed] {
         writeln!(out, "  {:>3} {}", record.number, step(record))?;

@@ -108,6 +108,16 @@ pub enum Command {
         #[command(subcommand)]
         action: CronAction,
     },
+    /// Look at the conversations and set how the agent behaves in one; needs no daemon and may run beside one.
+    Channel {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Whose conversations; the default agent's without it.
+        #[arg(long, global = true)]
+        agent: Option<String>,
+        #[command(subcommand)]
+        action: ChannelAction,
+    },
     /// Talk to the running daemon.
     Chat {
         #[command(flatten)]
@@ -181,6 +191,31 @@ pub enum MemoryAction {
         /// Number of the proposal.
         proposal: i64,
         decision: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ChannelAction {
+    /// All conversations, the last active first: response mode, delegation, memory mode; with a star where it is set
+    /// for this conversation and not by the config.
+    List {
+        /// One line of JSON for each.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Set what holds in one conversation; `default` leaves it to the config again.
+    #[command(group = clap::ArgGroup::new("setting").required(true).multiple(true))]
+    Set {
+        conversation: String,
+        /// active, observe or mention_only.
+        #[arg(long, group = "setting")]
+        response_mode: Option<String>,
+        /// standard, or direct: the channel itself has the tools of branches and workers.
+        #[arg(long, group = "setting")]
+        delegation: Option<String>,
+        /// full, ambient (nothing is saved) or off.
+        #[arg(long, group = "setting")]
+        memory_mode: Option<String>,
     },
 }
 

@@ -35,6 +35,7 @@ pub fn in_force(running: &Config, new: &Config) -> Config {
         api: running.api.clone(),
         memory: running.memory.clone(),
     }
+    .bound()
 }
 
 /// Paths of the keys whose values differ, such as `agents.main.routing.channel`; of a table that only

@@ -84,6 +84,7 @@ fn write_all(out: &mut String, config: &Config, shown: Shown) -> std::fmt::Resul
         if let Some(mention) = binding.require_mention {
             writeln!(out, "require_mention = {mention}")?;
         }
+        binding.settings.write(out)?;
     }
     let (webhook, api) = (&config.webhook, &config.api);
     let listeners = [
@@ -156,7 +157,9 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
     let missed = if agent.schedule.missed == MissedSlots::RunOnce { "run_once" } else { "skip" };
     writeln!(out, "[agents.schedule]\nmissed_slots = {}", text(missed))?;
     writeln!(out, "job_timeout_secs = {}", agent.schedule.timeout.as_secs())?;
-    agent.loop_guard.write(out)
+    agent.loop_guard.write(out)?;
+    writeln!(out, "[agents.channel]")?;
+    agent.channel.write(out)
 }
 
 fn write_compaction(out: &mut String, config: &CompactionConfig) -> std::fmt::Result {

@@ -16,8 +16,8 @@ use toml::de::DeTable;
 
 use super::section::{Section, Source};
 use super::{
-    AgentConfig, ApiConfig, ApiType, BindingConfig, CompactionConfig, Config, ConfigError, DAY,
-    EmbeddingConfig, IngestionConfig, IrcConfig, Language, LimitsConfig, LlmConfig, LoopGuardConfig,
+    AgentConfig, ApiConfig, ApiType, BindingConfig, ChannelConfig, CompactionConfig, Config, ConfigError,
+    DAY, EmbeddingConfig, IngestionConfig, IrcConfig, Language, LimitsConfig, LlmConfig, LoopGuardConfig,
     MemoryConfig, ProviderConfig, RoutingConfig, SandboxConfig, SandboxMode, ScheduleConfig, Secret,
     VectorIndexKind, WebhookConfig, WorkingMemoryConfig,
 };
@@ -152,7 +152,7 @@ fn resolve(
     let bindings = bindings(root, &agents, &irc);
     let api = api(&root.table("api"));
     let memory = memory(&root.table("memory"));
-    Config { data_folder, file, log_level, llm, agents, bindings, webhook, irc, api, memory }
+    Config { data_folder, file, log_level, llm, agents, bindings, webhook, irc, api, memory }.bound()
 }
 
 fn memory(section: &Section<'_, '_>) -> MemoryConfig {
@@ -252,6 +252,8 @@ fn agents(root: &Section<'_, '_>, llm: &LlmConfig, zone: Zone) -> Vec<AgentConfi
         ingestion: IngestionConfig::read(&defaults.table("ingestion"), &IngestionConfig::default()),
         schedule: schedule(&defaults.table("schedule"), &ScheduleConfig::default()),
         loop_guard: LoopGuardConfig::read(&defaults.table("loop_guard"), &LoopGuardConfig::default()),
+        channel: channel(&defaults.table("channel"), ChannelConfig::default()),
+        bindings: Vec::new(),
     };
     defaults.finish();
     let mut agents: Vec<AgentConfig> = Vec::new();
@@ -298,9 +300,17 @@ fn agent(section: &Section<'_, '_>, base: &AgentConfig, llm: &LlmConfig) -> Agen
         ingestion: IngestionConfig::read(&section.table("ingestion"), &base.ingestion),
         schedule: schedule(&section.table("schedule"), &base.schedule),
         loop_guard: LoopGuardConfig::read(&section.table("loop_guard"), &base.loop_guard),
+        channel: channel(&section.table("channel"), base.channel),
+        bindings: Vec::new(),
     };
     section.finish();
     agent
+}
+
+fn channel(section: &Section<'_, '_>, base: ChannelConfig) -> ChannelConfig {
+    let config = ChannelConfig::read(section).or(base);
+    section.finish();
+    config
 }
 
 fn limits(section: &Section<'_, '_>, base: &LimitsConfig) -> LimitsConfig {
@@ -368,6 +378,7 @@ fn bindings(root: &Section<'_, '_>, agents: &[AgentConfig], irc: &[IrcConfig]) -
             adapter,
             channel_ids: section.texts("channel_ids").unwrap_or_default(),
             require_mention: section.switch("require_mention"),
+            settings: ChannelConfig::read(&section),
         });
         section.finish();
     }

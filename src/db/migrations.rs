@@ -22,6 +22,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (20261121003000, "cron", include_str!("../../migrations/20261121003000_cron.sql")),
     (20261121004000, "tasks", include_str!("../../migrations/20261121004000_tasks.sql")),
     (20261121005000, "compaction", include_str!("../../migrations/20261121005000_compaction.sql")),
+    (
+        20261121010000,
+        "channel settings",
+        include_str!("../../migrations/20261121010000_channel_settings.sql"),
+    ),
 ];
 
 /// Applies what is missing, each file in its own transaction.

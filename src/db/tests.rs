@@ -159,3 +159,38 @@ fn what_must_not_wait_is_told_after_the_commit_and_refused_when_the_queue_is_ful
     db.submit_then(insert(9999), move |result| closed.send(result).expect("the test"));
     assert!(matches!(was_closed.recv().expect("told"), Err(DbError::Closed)));
 }
+
+#[test]
+fn all_statements_of_one_read_see_the_same_state() {
+    let (_folder, db, handle) = opened();
+    db.write(insert(1)).expect("write");
+    let count = |c: &Connection| {
+        c.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)).expect("count")
+    };
+    let seen = db
+        .read(|connection| {
+            let first = count(connection);
+            db.write(insert(2))?;
+            Ok([first, count(connection)])
+        })
+        .expect("read");
+    assert_eq!(seen, [1, 1], "what is committed meanwhile is for the next read");
+    assert_eq!(numbers(&db), [1, 2]);
+    db.close();
+    handle.join().expect("join");
+}
+
+#[test]
+fn a_large_write_leaves_no_large_log_behind() {
+    let (folder, db, handle) = opened();
+    let log = || std::fs::metadata(folder.path().join("t.db-wal")).expect("log").len();
+    db.write(|c| Ok(c.execute_batch("CREATE TABLE b (b BLOB); INSERT INTO b VALUES (zeroblob(16000000))")?))
+        .expect("write");
+    assert!(log() > 16_000_000, "{}", log());
+    for n in 1..=3 {
+        db.write(insert(n)).expect("write");
+    }
+    assert!(log() < 6_000_000, "{}", log());
+    db.close();
+    handle.join().expect("join");
+}

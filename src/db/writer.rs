@@ -18,6 +18,9 @@ const BATCH: usize = 64;
 pub const LINGER: Duration = Duration::from_millis(250);
 /// Page cache of the writer, in KiB.
 const WRITER_CACHE_KIB: i64 = 1024;
+/// What an emptied write-ahead log keeps of the disk, in bytes: as much as it grows to between two
+/// checkpoints. More comes from one large transaction and is given back.
+const LOG_KEPT_BYTES: i64 = 4 << 20;
 /// Prepared statements kept; about as many as the crate has.
 const STATEMENT_CACHE: usize = 64;
 
@@ -76,6 +79,7 @@ impl Writer {
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+        connection.pragma_update(None, "journal_size_limit", LOG_KEPT_BYTES)?;
         connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
         keep_plans(&connection)?;
         migrations::apply(&mut connection)?;

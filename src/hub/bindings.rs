@@ -43,7 +43,9 @@ impl Bindings {
         if let Some(named) = &message.agent {
             return self.agents.get(named).ok_or_else(|| Refused::UnknownAgent(named.to_string()));
         }
-        let Some(binding) = self.bindings.iter().find(|binding| matches(binding, message)) else {
+        let Some(binding) =
+            self.bindings.iter().find(|binding| binding.covers(&message.instance, &message.conversation))
+        else {
             return Ok(&self.default);
         };
         if binding.require_mention == Some(true) && !message.direct && !message.addressed {
@@ -51,18 +53,6 @@ impl Bindings {
         }
         Ok(&binding.agent)
     }
-}
-
-fn matches(binding: &BindingConfig, message: &Inbound) -> bool {
-    let instance = message.instance.as_str();
-    let platform = message.instance.platform();
-    let name = instance.strip_prefix(platform).and_then(|rest| rest.strip_prefix(':'));
-    let here = message.conversation.as_str();
-    let channel = here.strip_prefix(instance).and_then(|rest| rest.strip_prefix(':')).unwrap_or(here);
-    binding.channel == platform
-        && binding.adapter.as_deref().is_none_or(|adapter| Some(adapter) == name)
-        && (binding.channel_ids.is_empty()
-            || binding.channel_ids.iter().any(|id| id.eq_ignore_ascii_case(channel)))
 }
 
 #[cfg(test)]
@@ -101,6 +91,7 @@ mod tests {
             adapter: adapter.map(str::to_owned),
             channel_ids: ids.iter().map(|id| (*id).to_owned()).collect(),
             require_mention: mention,
+            settings: Default::default(),
         }
     }
 

@@ -20,11 +20,11 @@ use super::cooldown::Cooldowns;
 use super::error::LlmError;
 use super::lines::Lines;
 use super::provider::Providers;
-use super::scrub::Scrubber;
 use super::tokens::Calibration;
 use crate::clock::SharedClock;
 use crate::config::{OFFLINE_MODEL, ProviderConfig};
 use crate::error::{Fault, Kind, log_line};
+use crate::secrets::Scrubber;
 use crate::thread::{Cancel, lock};
 
 /// Further tries of one model after the first.
@@ -40,7 +40,7 @@ pub(super) struct Shared {
     pub(super) providers: Providers,
     pub(super) lines: Lines,
     pub(super) cooldowns: Cooldowns,
-    pub(super) scrubber: Scrubber,
+    pub(super) scrubber: Arc<Scrubber>,
     pub(super) clock: SharedClock,
     pub(super) offline: DynModel<Completion>,
     pub(super) tuning: Tuning,

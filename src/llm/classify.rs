@@ -11,10 +11,10 @@ use rig_core::message::{AssistantContent, StopReason};
 
 use super::attempt::Broken;
 use super::error::{Failure, LlmError};
-use super::scrub::Scrubber;
 use crate::clock::Timestamp;
 use crate::error::log_line;
 use crate::http::transport::TransportError;
+use crate::secrets::Scrubber;
 use crate::text::one_line;
 
 /// Bytes of a provider's message that are kept; the rest repeats the request.

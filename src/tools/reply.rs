@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::speech::Speech;
 use super::{Tool, ToolContext, ToolError, arguments_of, schema_of};
 use crate::effect::Effect;
 
@@ -14,7 +15,15 @@ struct Arguments {
     content: String,
 }
 
-pub struct Reply;
+pub struct Reply {
+    speech: Speech,
+}
+
+impl Reply {
+    pub fn new(speech: Speech) -> Self {
+        Self { speech }
+    }
+}
 
 impl Tool for Reply {
     fn name(&self) -> &'static str {
@@ -30,7 +39,7 @@ impl Tool for Reply {
         if content.trim().is_empty() {
             return Err(ToolError::Invalid("content is empty; use skip to stay silent".to_owned()));
         }
-        context.desk.tell(Effect::Reply { content: content.trim().to_owned() });
+        context.desk.tell(Effect::Reply { content: self.speech.of_tool(&content)? });
         Ok("sent".to_owned())
     }
 }

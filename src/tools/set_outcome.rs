@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::speech::Speech;
 use super::{Tool, ToolContext, ToolError, arguments_of, schema_of};
 use crate::effect::Effect;
 
@@ -17,7 +18,15 @@ struct Arguments {
     content: String,
 }
 
-pub struct SetOutcome;
+pub struct SetOutcome {
+    speech: Speech,
+}
+
+impl SetOutcome {
+    pub fn new(speech: Speech) -> Self {
+        Self { speech }
+    }
+}
 
 impl Tool for SetOutcome {
     fn name(&self) -> &'static str {
@@ -39,7 +48,7 @@ impl Tool for SetOutcome {
         if content.len() > MAX_BYTES {
             return Err(ToolError::Invalid(format!("content is longer than {MAX_BYTES} bytes")));
         }
-        context.desk.tell(Effect::Deliver { content: content.to_owned() });
+        context.desk.tell(Effect::Deliver { content: self.speech.of_tool(content)? });
         Ok("noted".to_owned())
     }
 }

@@ -52,7 +52,8 @@ pub(in crate::agent) fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> H
 
 fn read_one(parts: &AgentParts, job: &Job, link: &Link<'_>) -> Result<How, ExtractionError> {
     let conversation = &job.place.conversation;
-    let unread = if takes_memories(parts) { parts.conversations.unread(conversation)? } else { None };
+    let unread =
+        if takes_memories(parts, &job.place)? { parts.conversations.unread(conversation)? } else { None };
     let Some(Unread { archive, lines }) = unread else {
         return Ok(How::Compacted { again: false, unread: false });
     };
@@ -91,7 +92,7 @@ fn read_one(parts: &AgentParts, job: &Job, link: &Link<'_>) -> Result<How, Extra
     }
     match failed {
         Some((kind, reason)) => Ok(How::Failed(kind, reason)),
-        None => Ok(How::Compacted { again: false, unread: is_unread(parts, conversation)? }),
+        None => Ok(How::Compacted { again: false, unread: is_unread(parts, &job.place)? }),
     }
 }
 

@@ -71,7 +71,10 @@ fn a_panic_in_a_tool_is_a_result_that_the_model_reads_and_the_run_goes_on() {
     let mut driver = Driver {
         link: &link,
         model: Box::new(llm.model_for(&RoutingConfig::default(), ProcessKind::Channel)),
-        toolbox: Box::new(Toolbox::new(vec![Box::new(Broken), Box::new(reply::Reply)], &DEFINITIONS)),
+        toolbox: Box::new(Toolbox::new(
+            vec![Box::new(Broken), Box::new(reply::Reply::new(Default::default()))],
+            &DEFINITIONS,
+        )),
         desk: ProcessDesk::new(&link, Origin::default()),
         journal: RunJournal::new(&conversations, 1),
         spec: RunSpec { max_turns: Some(5), ..RunSpec::new() },

@@ -7,6 +7,7 @@ use crate::conversation::{Record, Step};
 use crate::effect::Effect;
 use crate::event::StopReason;
 use crate::thread::Cancel;
+use crate::tools::speech::Speech;
 use crate::tools::{self, Desk, Tool, ToolContext};
 
 /// Stands between a result and a warning.
@@ -15,11 +16,11 @@ pub(super) const BETWEEN: &str = "\n\n";
 /// Tools that do nothing but tell.
 fn only_tells(name: &str) -> Option<Box<dyn Tool>> {
     Some(match name {
-        "reply" => Box::new(tools::reply::Reply),
+        "reply" => Box::new(tools::reply::Reply::new(Speech::default())),
         "react" => Box::new(tools::react::React),
         "skip" => Box::new(tools::skip::Skip),
         "set_status" => Box::new(tools::set_status::SetStatus),
-        "set_outcome" => Box::new(tools::set_outcome::SetOutcome),
+        "set_outcome" => Box::new(tools::set_outcome::SetOutcome::new(Speech::default())),
         _ => return None,
     })
 }

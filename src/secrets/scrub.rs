@@ -68,14 +68,24 @@ impl Scrubber {
         Self { exact }
     }
 
+    /// Whatever may be a key is hidden: for errors and logs, where a word too much is no loss.
     pub fn scrub(&self, text: &str) -> String {
+        hide_patterns(&self.hide_known(text))
+    }
+
+    /// The text without the configured keys.
+    pub fn hide_known(&self, text: &str) -> String {
         let mut scrubbed = text.to_owned();
         for key in &self.exact {
             if scrubbed.contains(key.as_str()) {
                 scrubbed = scrubbed.replace(key.as_str(), HIDDEN);
             }
         }
-        hide_patterns(&scrubbed)
+        scrubbed
+    }
+
+    pub(super) fn knows(&self, text: &str) -> bool {
+        self.exact.iter().any(|key| text.contains(key.as_str()))
     }
 }
 
@@ -168,7 +178,7 @@ mod tests {
     use super::*;
 
     /// Each line: what came in, an arrow, what may go out.
-    const CASES: &str = include_str!("../../tests/fixtures/llm/scrub.txt");
+    const CASES: &str = include_str!("../../tests/fixtures/secrets/scrub.txt");
 
     #[test]
     fn keys_are_hidden_and_ordinary_words_are_not() {

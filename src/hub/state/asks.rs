@@ -1,0 +1,147 @@
+//! What the turns ask for: branches, workers, a message for one of them, the end of one.
+
+use super::*;
+
+impl Hub {
+    pub(super) fn on_ask(
+        &mut self,
+        key: &ProcessKey,
+        ask: Ask,
+        origin: Origin,
+        to: Sender<Answer>,
+        now: Duration,
+    ) {
+        let refused = |refusal| Answer::Refused(refusal);
+        let answer = match ask {
+            _ if self.stage != Stage::Running => refused(Refusal::Stopping),
+            _ if key.1.kind != ProcessKind::Channel => refused(Refusal::Forbidden),
+            Ask::Branch { description } => self.spawn_branch(key, description, origin, now),
+            Ask::SpawnWorker { task, interactive } => self.spawn_worker(key, task, interactive, origin, now),
+            Ask::Route { worker, message } => match self.routable(key, worker, now) {
+                Ok(()) => {
+                    let (agent, process) = (key.0.clone(), worker);
+                    self.actions.push(Action::Steer { agent, process, message, to });
+                    return;
+                }
+                Err(refusal) => refused(refusal),
+            },
+            Ask::Cancel { process, reason } => {
+                let target = (key.0.clone(), process);
+                if self.is_neighbour(key, &target) {
+                    self.cancel(&target, StopReason::Asked(reason));
+                    Answer::Done(process.to_string())
+                } else {
+                    refused(Refusal::Unknown(process))
+                }
+            }
+        };
+        self.actions.push(Action::Answer { to, answer });
+    }
+
+    pub(super) fn spawn_branch(
+        &mut self,
+        key: &ProcessKey,
+        description: String,
+        origin: Origin,
+        now: Duration,
+    ) -> Answer {
+        let Some((limits, place)) = self.surroundings(key) else { return Answer::Refused(Refusal::Stopping) };
+        if self.count_beside(key, ProcessKind::Branch) >= limits.max_concurrent_branches {
+            return Answer::Refused(Refusal::Limit {
+                what: "branches",
+                limit: limits.max_concurrent_branches,
+            });
+        }
+        let what = description.clone();
+        let begin = Begin::new(ProcessKind::Branch, what, limits.branch_timeout);
+        match self.start(&key.0, place, begin, now, Work::Branch { description, origin }) {
+            Some(process) => Answer::Started(process),
+            None => Answer::Refused(Refusal::Stopping),
+        }
+    }
+
+    pub(super) fn spawn_worker(
+        &mut self,
+        key: &ProcessKey,
+        task: String,
+        interactive: bool,
+        origin: Origin,
+        now: Duration,
+    ) -> Answer {
+        let Some((limits, place)) = self.surroundings(key) else { return Answer::Refused(Refusal::Stopping) };
+        let twin =
+            self.beside(key).find(|(id, process)| id.1.kind == ProcessKind::Worker && process.what == task);
+        if let Some((twin, _)) = twin {
+            return Answer::Refused(Refusal::Duplicate(twin.1));
+        }
+        if self.count_beside(key, ProcessKind::Worker) >= limits.max_concurrent_workers {
+            return Answer::Refused(Refusal::Limit { what: "workers", limit: limits.max_concurrent_workers });
+        }
+        let what = task.clone();
+        let begin = Begin::new(ProcessKind::Worker, what, limits.worker_timeout);
+        match self.start(&key.0, place, begin, now, Work::Worker { task, interactive, origin }) {
+            Some(process) => Answer::Started(process),
+            None => Answer::Refused(Refusal::Stopping),
+        }
+    }
+
+    pub(super) fn surroundings(&self, key: &ProcessKey) -> Option<(LimitsConfig, Place)> {
+        let process = self.processes.get(key)?;
+        let conversation =
+            self.conversations.get(&(key.0.clone(), process.conversation.clone(), process.lane))?;
+        Some((self.agents.get(&key.0)?.limits.clone(), conversation.place.clone()))
+    }
+
+    /// Processes of the same conversation.
+    pub(super) fn beside<'a>(
+        &'a self,
+        key: &'a ProcessKey,
+    ) -> impl Iterator<Item = (&'a ProcessKey, &'a Process)> {
+        let conversation = self.processes.get(key).map(|process| &process.conversation);
+        self.processes
+            .iter()
+            .filter(move |(id, process)| id.0 == key.0 && Some(&process.conversation) == conversation)
+    }
+
+    pub(super) fn count_beside(&self, key: &ProcessKey, kind: ProcessKind) -> usize {
+        self.beside(key).filter(|(id, _)| id.1.kind == kind).count()
+    }
+
+    pub(super) fn is_neighbour(&self, key: &ProcessKey, target: &ProcessKey) -> bool {
+        target.1.kind.is_told_of() && self.beside(key).any(|(id, _)| id == target)
+    }
+
+    pub(super) fn routable(
+        &mut self,
+        key: &ProcessKey,
+        worker: ProcessId,
+        now: Duration,
+    ) -> Result<(), Refusal> {
+        let target = (key.0.clone(), worker);
+        if worker.kind != ProcessKind::Worker || !self.is_neighbour(key, &target) {
+            return Err(Refusal::Unknown(worker));
+        }
+        let timeout = self.agents.get(&key.0).map_or(Duration::ZERO, |agent| agent.limits.worker_timeout);
+        let Some(process) = self.processes.get_mut(&target).filter(|process| !process.stopping) else {
+            return Err(Refusal::Unknown(worker));
+        };
+        if process.waiting {
+            // The clock of the work starts anew; waiting does not count.
+            process.waiting = false;
+            process.deadline = now + timeout;
+            let deadline = process.deadline;
+            self.timers.set(&TimerKey::Process(target), Some(deadline));
+        }
+        Ok(())
+    }
+
+    /// Asks a process to stop, once.
+    pub(super) fn cancel(&mut self, key: &ProcessKey, reason: StopReason) {
+        let Some(process) = self.processes.get_mut(key) else { return };
+        if !process.stopping {
+            process.stopping = true;
+            self.timers.set(&TimerKey::Process(key.clone()), None);
+            self.actions.push(Action::Cancel { agent: key.0.clone(), process: key.1, reason });
+        }
+    }
+}

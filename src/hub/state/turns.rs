@@ -1,0 +1,249 @@
+//! The turns of a conversation: when one starts, what it is started with, and what becomes of its end.
+
+use std::time::Duration;
+
+use super::*;
+
+impl Hub {
+    pub(super) fn found(
+        &mut self,
+        key: Key,
+        place: Place,
+        newest: Option<InboxId>,
+        results: bool,
+        now: Duration,
+    ) {
+        if !self.know(&key, place) {
+            return;
+        }
+        if let Some(conversation) = self.conversations.get_mut(&key) {
+            if let Some(newest) = newest
+                && newest > conversation.newest
+            {
+                conversation.newest = newest;
+                conversation.retriggers = 0;
+            }
+            if results {
+                conversation.results_due = Some(now);
+            }
+        }
+        self.consider(&key, now);
+    }
+
+    /// Puts the conversation into the table; false when that is full, and it is read again later.
+    pub(super) fn know(&mut self, key: &Key, place: Place) -> bool {
+        if self.conversations.contains_key(key) {
+            return true;
+        }
+        if self.conversations.len() >= MAX_CONVERSATIONS {
+            if let Some(agent) = self.agents.get_mut(&key.0) {
+                agent.overflowed = true;
+            }
+            return false;
+        }
+        self.conversations.insert(key.clone(), Conversation::new(place));
+        true
+    }
+
+    /// Starts a turn if the conversation has work and may work now.
+    pub(super) fn consider(&mut self, key: &Key, now: Duration) {
+        let Some(conversation) = self.conversations.get_mut(key) else { return };
+        if conversation.turn.is_some() || conversation.queued {
+            return;
+        }
+        if conversation.run.is_some() {
+            return self.consider_run(key, now);
+        }
+        if self.stage != Stage::Running {
+            return;
+        }
+        if let Some(at) = conversation.next_work(now) {
+            if at > now {
+                self.timers.set(&TimerKey::Conversation(key.clone()), Some(at));
+            } else {
+                self.queue_turn(key, now);
+            }
+        } else {
+            self.timers.set(&TimerKey::Conversation(key.clone()), None);
+            self.forget_idle(key);
+        }
+    }
+
+    pub(super) fn queue_turn(&mut self, key: &Key, now: Duration) {
+        if let Some(conversation) = self.conversations.get_mut(key) {
+            conversation.queued = true;
+        }
+        if let Some(agent) = self.agents.get_mut(&key.0) {
+            let turn = (key.1.clone(), key.2);
+            match key.2 {
+                Lane::Talk => agent.ready.push_back(turn),
+                Lane::Commands => agent.ready.push_front(turn),
+            }
+        }
+        self.start_ready(&key.0, now);
+    }
+
+    /// An idle conversation costs nothing: the database knows it. Its compactor works for nobody who waits.
+    pub(super) fn forget_idle(&mut self, key: &Key) {
+        let here = |(id, process): (&ProcessKey, &Process)| {
+            id.0 == key.0
+                && process.conversation == key.1
+                && process.lane == key.2
+                && id.1.kind != ProcessKind::Compactor
+        };
+        if !self.processes.iter().any(here) {
+            self.conversations.remove(key);
+            self.rescan_if_overflowed();
+        }
+    }
+
+    pub(super) fn rescan_if_overflowed(&mut self) {
+        if self.conversations.len() > MAX_CONVERSATIONS / 2 {
+            return;
+        }
+        for (id, agent) in self.agents.iter_mut().filter(|(_, agent)| agent.overflowed) {
+            agent.overflowed = false;
+            self.actions.push(Action::Rescan { agent: id.clone() });
+        }
+    }
+
+    /// Starts turns for waiting conversations as far as the agent's limit allows.
+    pub(super) fn start_ready(&mut self, agent_id: &AgentId, now: Duration) {
+        while self.stage == Stage::Running
+            && let Some(agent) = self.agents.get_mut(agent_id)
+            && let Some((_, lane)) = agent.ready.front()
+            && agent.turns < agent.limits.max_concurrent_turns + extra_turns(*lane)
+            && let Some((conversation, lane)) = agent.ready.pop_front()
+        {
+            agent.turns += 1;
+            self.start_turn(&(agent_id.clone(), conversation, lane), now);
+        }
+    }
+
+    pub(super) fn start_turn(&mut self, key: &Key, now: Duration) {
+        let running = self.running_in(key, now);
+        let all = if key.2 == Lane::Commands { self.running_of(&key.0, now) } else { Vec::new() };
+        let Some(conversation) = self.conversations.get_mut(key) else { return };
+        conversation.queued = false;
+        if conversation.run.as_ref().is_some_and(JobRun::is_over) {
+            if let Some(agent) = self.agents.get_mut(&key.0) {
+                agent.turns -= 1;
+            }
+            return self.consider_run(key, now);
+        }
+        let messages = conversation.newest > conversation.covered;
+        let results = conversation.results_due.take_if(|at| *at <= now).is_some();
+        conversation.results_since = None;
+        if !messages {
+            conversation.retriggers += 1;
+        }
+        let single = conversation.place.direct;
+        let apology = conversation.apology.take();
+        let work = match apology {
+            apology if key.2 == Lane::Commands => Work::Commands { running: all, apology },
+            Some(kind) => Work::Apology { kind, single },
+            None => {
+                let most = if conversation.run.is_some() { MAX_RUN_RETRIGGERS } else { MAX_RETRIGGERS };
+                let execution = conversation.run.as_ref().map(|run| run.execution);
+                Work::Turn(Turn { single, absorb: conversation.retriggers > most, running, execution })
+            }
+        };
+        let left = conversation.run.as_ref().map(|run| run.deadline.saturating_sub(now));
+        let timeout = left.map_or(TURN_TIMEOUT, |left| left.min(TURN_TIMEOUT));
+        conversation.turn = Some(RunningTurn { newest: conversation.newest, results, apology });
+        let place = conversation.place.clone();
+        let begin = Begin { lane: key.2, ..Begin::new(ProcessKind::Channel, String::new(), timeout) };
+        self.start(&key.0, place, begin, now, work);
+    }
+
+    pub(super) fn turn_ended(&mut self, key: &Key, how: How, now: Duration) {
+        if self.run_ended(key, &how, now) {
+            return;
+        }
+        let Some(conversation) = self.conversations.get_mut(key) else { return };
+        let Some(turn) = conversation.turn.take() else { return };
+        match how {
+            How::Turned { covered, more, outbox } => {
+                conversation.failures = 0;
+                let covered = if more { covered } else { covered.max(Some(turn.newest)) };
+                conversation.covered = conversation.covered.max(covered.unwrap_or_default());
+                let conversation_id = &key.1;
+                self.actions.extend(
+                    outbox
+                        .into_iter()
+                        .map(|instance| Action::Ring { instance, conversation: conversation_id.clone() }),
+                );
+            }
+            // A stop of the daemon leaves the message for the next start.
+            How::Cancelled if self.stage != Stage::Running => return,
+            How::Failed(kind, _) if kind.is_retryable() => conversation.fail(&turn, None, now),
+            how => {
+                let (kind, reason) = match how {
+                    How::Cancelled => (Kind::Cancelled, String::new()),
+                    How::Failed(kind, reason) => (kind, reason),
+                    How::Panicked(panic) => (Kind::Bug, panic),
+                    other => (Kind::Bug, format!("{other:?}")),
+                };
+                if conversation.run.is_some() {
+                    return self.run_failed(key, kind, reason, now);
+                }
+                conversation.fail(&turn, Some(kind), now);
+            }
+        }
+        self.consider(key, now);
+    }
+
+    pub(super) fn results_came(&mut self, key: &Key, now: Duration) {
+        let Some(conversation) = self.conversations.get_mut(key) else { return };
+        let since = *conversation.results_since.get_or_insert(now);
+        conversation.results_due = Some((now + RETRIGGER_DEBOUNCE).min(since + RETRIGGER_MAX_WAIT));
+        self.consider(key, now);
+    }
+}
+
+fn extra_turns(lane: Lane) -> usize {
+    match lane {
+        Lane::Talk => 0,
+        Lane::Commands => EXTRA_COMMAND_TURNS,
+    }
+}
+
+impl Conversation {
+    pub(super) fn new(place: Place) -> Self {
+        Self {
+            place,
+            newest: InboxId(0),
+            covered: InboxId(0),
+            results_due: None,
+            results_since: None,
+            retriggers: 0,
+            turn: None,
+            failures: 0,
+            not_before: None,
+            apology: None,
+            queued: false,
+            run: None,
+        }
+    }
+
+    /// When there is something to do: now, later, or (`None`) not at all.
+    pub(super) fn next_work(&self, now: Duration) -> Option<Duration> {
+        let due = if self.newest > self.covered { Some(now) } else { self.results_due };
+        due.map(|at| at.max(self.not_before.unwrap_or_default()))
+    }
+
+    /// Puts back what the failed turn had taken. Retryable failures (no `apology`) wait longer each
+    /// time; so does an apology that could not be stored either.
+    pub(super) fn fail(&mut self, turn: &RunningTurn, apology: Option<Kind>, now: Duration) {
+        let again = turn.apology.is_some() || apology.is_none();
+        self.failures += 1;
+        if again {
+            let wait = RETRY_BASE.saturating_mul(1 << (self.failures - 1).min(16)).min(RETRY_MAX);
+            self.not_before = Some(now + wait);
+        }
+        self.apology = apology.or(turn.apology);
+        if turn.results {
+            self.results_due = Some(now);
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Keys and passwords, and how they are kept from where they must not be: logs, prompts, people.
+
+mod leak;
+mod scrub;
+
+pub use scrub::{HIDDEN, Scrubber};

@@ -1,0 +1,109 @@
+//! What holds in a conversation, in the whole binary: set for it, else by its binding, else by the agent.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "support/daemon.rs"]
+mod daemon;
+#[path = "support/llm.rs"]
+mod llm_double;
+
+use daemon::{Home, eventually};
+use llm_double::script::{calls, config, last_message, offers};
+use llm_double::{Double, Say};
+use serde_json::{Value, json};
+
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+const BINDING: &str = "[[bindings]]\nagent_id = \"main\"\nchannel = \"webhook\"\nchannel_ids = [\"bound\"]\nmemory_mode = \"ambient\"\n";
+
+/// What stands in `spacebot channel list --json` for this conversation.
+fn listed(home: &Home, conversation: &str) -> Value {
+    let output = home.command(&["channel", "list", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let mut all = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    all.find(|line| line["conversation"] == conversation)
+        .unwrap_or_else(|| panic!("{conversation} in {lines}"))
+}
+
+fn set(home: &Home, arguments: &[&str]) -> (bool, String) {
+    let output = home.command(&[&["channel", "set"], arguments].concat()).output().unwrap();
+    (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+#[test]
+fn the_nearest_place_decides_what_a_branch_may_do_with_the_memory() {
+    // Each branch tells which tools it has.
+    let double = Double::answering(|request| {
+        let last = last_message(request);
+        if offers(request, "branch") {
+            return match last.contains("<result") {
+                false => calls(&[
+                    ("branch", json!({ "description": "look" })),
+                    ("reply", json!({ "content": "begun" })),
+                ]),
+                true => {
+                    let has = |word: &'static str| if last.contains(word) { word } else { "" };
+                    let words = format!("{} {}", has("saves"), has("recalls"));
+                    calls(&[("reply", json!({ "content": format!("It {words}.") }))])
+                }
+            };
+        }
+        let can = |tool, word| if offers(request, tool) { word } else { "" };
+        Say::text(format!(
+            "it {} and {} and looks",
+            can("memory_save", "saves"),
+            can("memory_recall", "recalls")
+        ))
+    });
+    let agent = "[defaults.channel]\nmemory_mode = \"off\"\n";
+    let home = Home::new(&format!("{}{agent}{BINDING}", config(&double, "")));
+    let daemon = home.start();
+    let tells = |conversation: &str, id: &str| {
+        let mut client = daemon.client(conversation);
+        client.send(id, "look");
+        eventually("the branch is told", PATIENCE, || {
+            client.poll(1);
+            client.answers.get(id).is_some_and(|answers| answers.len() > 1)
+        });
+        client.answers[id][1].split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(tells("free", "1"), "It .", "the agent says off");
+    assert_eq!(tells("bound", "2"), "It recalls.", "the binding says ambient");
+    assert_eq!(listed(&home, "webhook:bound")["memory_mode"], "ambient");
+    let (done, said) = set(&home, &["webhook:bound", "--memory-mode", "full"]);
+    assert!(done && said.contains("full*"), "{said}");
+    assert_eq!(
+        tells("bound", "3"),
+        "It saves recalls.",
+        "the conversation says full, beside a running daemon"
+    );
+    assert_eq!(listed(&home, "webhook:bound")["set"]["memory_mode"], "full");
+    let (done, said) = set(&home, &["webhook:bound", "--memory-mode", "default"]);
+    assert!(done && said.contains("ambient") && !said.contains('*'), "{said}");
+    assert_eq!(tells("bound", "4"), "It recalls.", "and nothing any more");
+    let (status, _) = daemon.stop();
+    assert!(status.success());
+}
+
+#[test]
+fn what_cannot_be_set_is_told_and_changes_nothing() {
+    let double = Double::answering(|_| calls(&[("reply", json!({ "content": "hello" }))]));
+    let home = Home::new(&config(&double, ""));
+    assert!(!set(&home, &["webhook:c", "--memory-mode", "off"]).0, "there is no database yet");
+    let daemon = home.start();
+    daemon.client("c").ask("1", "hi");
+    for (arguments, reason) in [
+        (&["webhook:c", "--memory-mode", "half"][..], "full, ambient, off, default"),
+        (&["webhook:nowhere", "--memory-mode", "off"], "no conversation"),
+        (&["webhook:c"], "required"),
+    ] {
+        let (done, said) = set(&home, arguments);
+        assert!(!done && said.contains(reason), "{said}");
+    }
+    assert_eq!(
+        listed(&home, "webhook:c")["set"],
+        json!({ "response_mode": null, "delegation": null, "memory_mode": null })
+    );
+    let (status, _) = daemon.stop();
+    assert!(status.success());
+}

@@ -5,21 +5,25 @@
 
 mod changes;
 mod channel;
+mod coalescing;
 mod compaction;
 mod describe;
 mod ingestion;
 mod load;
 mod loop_guard;
+mod schedule;
 mod section;
 mod working_memory;
 
 pub use changes::{changes, in_force};
 pub use channel::{BindingConfig, ChannelConfig, ChannelSettings, Delegation, MemoryMode, ResponseMode};
+pub use coalescing::CoalescingConfig;
 pub use compaction::CompactionConfig;
 pub use describe::describe;
 pub use ingestion::IngestionConfig;
 pub use load::{Environment, Loaded, ProcessEnvironment, load, places};
 pub use loop_guard::{LoopGuardConfig, LoopLimits};
+pub use schedule::{MissedSlots, ScheduleConfig};
 pub use working_memory::WorkingMemoryConfig;
 
 use std::fmt;
@@ -272,6 +276,26 @@ pub struct AgentConfig {
 }
 
 impl AgentConfig {
+    /// The defaults.
+    pub fn new(id: AgentId, display_name: impl Into<String>, timezone: Zone) -> Self {
+        Self {
+            id,
+            is_default: true,
+            display_name: display_name.into(),
+            routing: RoutingConfig::default(),
+            limits: LimitsConfig::default(),
+            sandbox: SandboxConfig::default(),
+            timezone,
+            working_memory: WorkingMemoryConfig::default(),
+            compaction: CompactionConfig::default(),
+            ingestion: IngestionConfig::default(),
+            schedule: ScheduleConfig::default(),
+            loop_guard: LoopGuardConfig::default(),
+            channel: ChannelConfig::default(),
+            bindings: Vec::new(),
+        }
+    }
+
     /// What the config says about a conversation: the first binding of this agent that covers it, else the
     /// agent.
     pub fn channel_of(&self, instance: &InstanceId, conversation: &ConversationId) -> ChannelConfig {
@@ -348,6 +372,8 @@ pub struct LimitsConfig {
     pub task_max_attempts: usize,
     /// How long messages, answers, runs and journals are kept after they are over (`keep_days`, 1 to 3,650).
     pub keep: Duration,
+    /// How long messages in company wait for each other.
+    pub coalescing: CoalescingConfig,
 }
 
 /// Days of the config are 24 hours.
@@ -369,30 +395,8 @@ impl Default for LimitsConfig {
             worker_idle_timeout: Duration::from_secs(600),
             task_max_attempts: 3,
             keep: 90 * DAY,
+            coalescing: CoalescingConfig::default(),
         }
-    }
-}
-
-/// `[defaults.schedule]` / `[agents.schedule]`: jobs that run at their time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ScheduleConfig {
-    pub missed: MissedSlots,
-    /// Longest run of a job that names no time of its own (`job_timeout_secs`, 10 to 86,400).
-    pub timeout: Duration,
-}
-
-/// `missed_slots`: what to do with slots that passed while nobody could run them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum MissedSlots {
-    /// Run the latest of them once, if it is not too old.
-    #[default]
-    RunOnce,
-    Skip,
-}
-
-impl Default for ScheduleConfig {
-    fn default() -> Self {
-        Self { missed: MissedSlots::RunOnce, timeout: Duration::from_secs(1500) }
     }
 }
 

@@ -37,7 +37,7 @@ pub use archive::Found;
 pub use compaction::{Change, InPlace, Leaving, Unread};
 pub use day::{Day, DayRun, DayTalk};
 pub use explain::{Answer, Explanation, Run};
-pub use history::{Active, History, Line, NewLine, Role, place};
+pub use history::{Active, History, Line, NewLine, Participant, Role, place};
 pub use journal::{JOURNAL_VERSION, Record, Step};
 pub use runs::{BranchEnd, CutOff, Outcome, RunSummary, WaitingResult, WorkerEnd};
 pub use settings::{Known, change_settings};
@@ -215,6 +215,18 @@ impl Conversations {
         limit: usize,
     ) -> Result<Vec<Active>, DbError> {
         self.db.read(|connection| history::active(connection, here, since, limit))
+    }
+
+    /// Who wrote in a conversation lately, the latest first.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn participants(
+        &self,
+        conversation: &ConversationId,
+        limit: usize,
+    ) -> Result<Vec<Participant>, DbError> {
+        self.db.read(|connection| history::participants(connection, conversation, limit))
     }
 
     /// Ends a channel turn: all of `commit`, or nothing.

@@ -23,6 +23,9 @@ pub enum Template {
     ConversationContext,
     Status,
     Recent,
+    /// In front of messages that came together.
+    Batch,
+    People,
     /// What a worker reads of its task.
     Task,
     Compactor,
@@ -44,7 +47,7 @@ macro_rules! commands {
 const COMMANDS: [(Template, &str, &str); 9] =
     commands!["help", "status", "tasks", "approve", "today", "digest", "whoami", "agent_id", "mode"];
 
-const TEMPLATES: [(Template, &str, &str); 11] = [
+const TEMPLATES: [(Template, &str, &str); 13] = [
     (Template::Channel, "channel", include_str!("../prompts/en/channel.md.j2")),
     (Template::Branch, "branch", include_str!("../prompts/en/branch.md.j2")),
     (Template::Scheduled, "scheduled", include_str!("../prompts/en/scheduled.md.j2")),
@@ -57,6 +60,8 @@ const TEMPLATES: [(Template, &str, &str); 11] = [
     ),
     (Template::Status, "status", include_str!("../prompts/en/fragments/status.md.j2")),
     (Template::Recent, "recent", include_str!("../prompts/en/fragments/recent.md.j2")),
+    (Template::Batch, "batch", include_str!("../prompts/en/fragments/batch.md.j2")),
+    (Template::People, "people", include_str!("../prompts/en/fragments/people.md.j2")),
     (Template::Task, "task", include_str!("../prompts/en/task.md.j2")),
     (Template::Compactor, "compactor", include_str!("../prompts/en/compactor.md.j2")),
     (Template::Extraction, "extraction", include_str!("../prompts/en/extraction.md.j2")),

@@ -3,8 +3,10 @@
 //! A turn is a row of fences, one per line:
 //!
 //! ```text
+//! <note>a word of the daemon about the messages</note>
 //! <message from="alice" at="2026-11-21T10:00:00Z">what people said</message>
 //! <result process="branch:3" task="recall: tea">what came back</result>
+//! <people>who takes part</people>
 //! <recent>what happened elsewhere</recent>
 //! <status>clock and running processes</status>
 //! ```
@@ -15,7 +17,7 @@
 //! <summary from="2026-11-20T08:00:00Z" to="2026-11-21T09:00:00Z" messages="48">what was said</summary>
 //! ```
 //!
-//! Text from outside cannot forge a fence: where it holds something that looks like one of our five
+//! Text from outside cannot forge a fence: where it holds something that looks like one of our
 //! tags, a backslash is put behind the `<` (`<\/message>`), and one more where there are some
 //! already, so that reading takes exactly one away. All other text stays byte-identical. Attributes
 //! use the entities of XML, and an `&` is only escaped where it would be taken for one.
@@ -31,6 +33,10 @@ pub enum Part {
     Result { process: ProcessId, task: String, text: String },
     /// Stands for messages that the history no longer shows.
     Summary { from: Timestamp, to: Timestamp, messages: u64, text: String },
+    /// A word of ours about the messages behind it.
+    Note(String),
+    /// Who has taken part in this conversation lately.
+    People(String),
     /// What happened lately, also in other conversations; comes before the status.
     Recent(String),
     /// What changes from turn to turn (clock, running processes); comes last.
@@ -81,6 +87,8 @@ fn write_part(part: &Part) -> String {
             write_time(*to),
             escape_text(text)
         ),
+        Part::Note(text) => format!("<note>{}</note>", escape_text(text)),
+        Part::People(text) => format!("<people>{}</people>", escape_text(text)),
         Part::Recent(text) => format!("<recent>{}</recent>", escape_text(text)),
         Part::Status(text) => format!("<status>{}</status>", escape_text(text)),
     }
@@ -96,9 +104,19 @@ fn push_unfenced(parts: &mut Vec<Part>, text: &str) {
 const MESSAGE: &str = "message";
 const RESULT: &str = "result";
 const SUMMARY: &str = "summary";
+const NOTE: &str = "note";
+const PEOPLE: &str = "people";
 const RECENT: &str = "recent";
 const STATUS: &str = "status";
-const TAGS: [&str; 5] = [MESSAGE, RESULT, SUMMARY, RECENT, STATUS];
+const TAGS: [&str; 7] = [MESSAGE, RESULT, SUMMARY, NOTE, PEOPLE, RECENT, STATUS];
+/// A fence of text alone: its tag, how it begins, what it stands for.
+type Plain = (&'static str, &'static str, fn(String) -> Part);
+const PLAIN: [Plain; 4] = [
+    (STATUS, "<status>", Part::Status),
+    (RECENT, "<recent>", Part::Recent),
+    (NOTE, "<note>", Part::Note),
+    (PEOPLE, "<people>", Part::People),
+];
 
 /// Where the last closer of each tag begins. An opener behind it has no end, and knowing that
 /// keeps [`read`] linear in text that is full of openers.
@@ -126,13 +144,9 @@ fn closer(tag: &str) -> String {
 /// Reads the fence that begins at `at`, and says where it ends.
 fn read_fence(text: &str, at: usize, closers: &Closers) -> Option<(Part, usize)> {
     let mut cursor = Cursor { text, at };
-    if cursor.take("<status>") {
-        let (body, end) = closers.body(text, cursor.at, STATUS)?;
-        return Some((Part::Status(unescape_text(body)), end));
-    }
-    if cursor.take("<recent>") {
-        let (body, end) = closers.body(text, cursor.at, RECENT)?;
-        return Some((Part::Recent(unescape_text(body)), end));
+    if let Some((tag, _, part)) = PLAIN.iter().find(|(_, opener, _)| cursor.take(opener)) {
+        let (body, end) = closers.body(text, cursor.at, tag)?;
+        return Some((part(unescape_text(body)), end));
     }
     if cursor.take("<message") {
         let sender = cursor.attribute("from")?;
@@ -320,7 +334,7 @@ mod tests {
         }
 
         fn text(&mut self) -> String {
-            const PIECES: [&str; 46] = [
+            const PIECES: [&str; 50] = [
                 "<",
                 ">",
                 "/",
@@ -355,6 +369,10 @@ mod tests {
                 "recent",
                 "<recent>",
                 "</recent>",
+                "<note>",
+                "</note>",
+                "people",
+                "</people>",
                 "</status>",
                 "<\\message>",
                 "< / message >",
@@ -381,7 +399,7 @@ mod tests {
         }
 
         fn part(&mut self) -> Part {
-            match self.roll(5) {
+            match self.roll(7) {
                 0 => said(&self.text(), self.time().0, &self.text()),
                 1 => {
                     let kinds = [ProcessKind::Channel, ProcessKind::Branch, ProcessKind::Worker];
@@ -390,6 +408,8 @@ mod tests {
                     Part::Result { process, task: self.text(), text: self.text() }
                 }
                 2 => Part::Recent(self.text()),
+                4 => Part::Note(self.text()),
+                5 => Part::People(self.text()),
                 3 => {
                     Part::Summary { from: self.time(), to: self.time(), messages: self.0, text: self.text() }
                 }

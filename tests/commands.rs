@@ -25,10 +25,7 @@ use rig_core::message::UserContent;
 use serde_json::json;
 use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Turn, Work};
 use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
-use spacebot::config::{
-    AgentConfig, ChannelConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig,
-    RoutingConfig, SandboxConfig, ScheduleConfig, WorkingMemoryConfig,
-};
+use spacebot::config::{AgentConfig, LlmConfig};
 use spacebot::conversation::{Conversations, Role};
 use spacebot::db::Db;
 use spacebot::event::How;
@@ -68,22 +65,7 @@ fn echo(request: &CompletionRequest) -> Result<Vec<Say>, String> {
 fn agent_in(folder: &Path, clock: &Arc<SimulatedClock>) -> AgentParts {
     let shared: SharedClock = clock.clone();
     let db = Db::open_inline(&folder.join("spacebot.db"), None).unwrap();
-    let config = AgentConfig {
-        id: AgentId::new("main"),
-        is_default: true,
-        display_name: "Bot".to_owned(),
-        routing: RoutingConfig::default(),
-        limits: LimitsConfig::default(),
-        sandbox: SandboxConfig::default(),
-        timezone: Zone::utc(),
-        working_memory: WorkingMemoryConfig::default(),
-        compaction: CompactionConfig::default(),
-        ingestion: IngestionConfig::default(),
-        schedule: ScheduleConfig::default(),
-        loop_guard: LoopGuardConfig::default(),
-        channel: ChannelConfig::default(),
-        bindings: Vec::new(),
-    };
+    let config = AgentConfig::new(AgentId::new("main"), "Bot", Zone::utc());
     let identity = Identity::load_or_seed(folder).unwrap();
     AgentParts {
         prompts: AgentPrompts::new(&config, &identity, "/workspace").unwrap(),
@@ -170,7 +152,13 @@ impl<'a> Stage<'a> {
 
     fn run(&self, job: Job) {
         let (cancel, reason, messages) = (Cancel::new(), OnceLock::new(), never());
-        let link = Link { up: &|_| {}, cancel: &cancel, reason: &reason, messages: &messages };
+        let link = Link {
+            up: &|_| {},
+            cancel: &cancel,
+            reason: &reason,
+            messages: &messages,
+            rings: &crossbeam_channel::never(),
+        };
         let how = agent::run(&self.parts, &job, &link);
         assert!(matches!(how, How::Turned { .. }), "{how:?}");
     }

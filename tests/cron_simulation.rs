@@ -22,10 +22,7 @@ use rig_core::message::UserContent;
 use serde_json::json;
 use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Work};
 use spacebot::clock::{Clock, SharedClock, Timestamp, Zone};
-use spacebot::config::{
-    AgentConfig, ChannelConfig, CompactionConfig, IngestionConfig, LimitsConfig, LlmConfig, LoopGuardConfig,
-    RoutingConfig, SandboxConfig, ScheduleConfig, WorkingMemoryConfig,
-};
+use spacebot::config::{AgentConfig, LimitsConfig, LlmConfig};
 use spacebot::conversation::Conversations;
 use spacebot::cron::schedule::ActiveHours;
 use spacebot::cron::{Execution, NewJob, Target};
@@ -232,22 +229,8 @@ fn begin(
         decide(request, &mut random, calm.load(Ordering::SeqCst))
     });
     let limits = LimitsConfig { max_concurrent_turns: 2, max_turns: 2, ..LimitsConfig::default() };
-    let config = AgentConfig {
-        id: agent_id(),
-        is_default: true,
-        display_name: "Sim".to_owned(),
-        routing: RoutingConfig::default(),
-        limits: limits.clone(),
-        sandbox: SandboxConfig::default(),
-        timezone: "Europe/Berlin".parse::<Zone>().expect("a zone"),
-        working_memory: WorkingMemoryConfig::default(),
-        ingestion: IngestionConfig::default(),
-        loop_guard: LoopGuardConfig::default(),
-        channel: ChannelConfig::default(),
-        bindings: Vec::new(),
-        compaction: CompactionConfig::default(),
-        schedule: ScheduleConfig::default(),
-    };
+    let zone = "Europe/Berlin".parse::<Zone>().expect("a zone");
+    let config = AgentConfig { limits: limits.clone(), ..AgentConfig::new(agent_id(), "Sim", zone) };
     let identity = Identity::load_or_seed(folder).expect("identity");
     let next = conversations.next_process_number().expect("number");
     let tuning = Tuning { retry_delay: Duration::ZERO, ..Tuning::default() };
@@ -357,7 +340,13 @@ impl World {
         self.life.running.borrow_mut().insert(process, (cancel.clone(), reason.clone()));
         let up = |what: What| self.handle(Event::Process(ProcessEvent { agent: agent_id(), process, what }));
         let messages = bounded(8);
-        let link = Link { up: &up, cancel: &cancel, reason: &reason, messages: &messages.1 };
+        let link = Link {
+            up: &up,
+            cancel: &cancel,
+            reason: &reason,
+            messages: &messages.1,
+            rings: &crossbeam_channel::never(),
+        };
         let how = contained(|| agent::run(&self.life.parts, &job, &link))
             .unwrap_or_else(|_| agent::close_after_panic(&self.life.parts, &job, &link));
         self.life.running.borrow_mut().remove(&process);

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use daemon::{Client, DEADLINE, Home};
-use llm_double::script::{calls, last_message, offers};
+use daemon::{Client, DEADLINE, Home, eventually};
+use llm_double::script::{calls, last_message, messages, offers};
 use llm_double::{Double, Request, Say, WireFormat};
 use serde_json::json;
 
@@ -170,4 +170,50 @@ fn a_model_that_is_gone_leaves_the_offline_responder() {
     assert!(client.ask("2", "remember that the tea is green").contains("Noted"));
     let (_, log) = daemon.stop();
     assert!(!log.contains("k-double"), "{log}");
+}
+
+#[test]
+fn what_a_branch_saves_after_it_read_what_others_wrote_says_so() {
+    let double = Double::answering(|request| {
+        let last = last_message(request);
+        if offers(request, "spawn_worker") {
+            return match last.contains("<result") {
+                false => calls(&[
+                    (
+                        "branch",
+                        json!({ "description": if last.contains("survey") { "survey" } else { "think" } }),
+                    ),
+                    ("reply", json!({ "content": "begun" })),
+                ]),
+                true => calls(&[("reply", json!({ "content": "done" }))]),
+            };
+        }
+        let asked = messages(request).iter().any(|message| message["content"].to_string().contains("survey"));
+        let save = |content: &str| calls(&[("memory_save", json!({ "content": content, "source": "user" }))]);
+        match (asked, request.json["messages"].to_string().matches("\"role\":\"tool\"").count()) {
+            (true, 0) => calls(&[("worker_inspect", json!({}))]),
+            (true, 1) => save("the door is blue"),
+            (false, 0) => save("the door is red"),
+            _ => Say::text("saved"),
+        }
+    });
+    let home = home(&double, WireFormat::OpenAi);
+    let daemon = home.start();
+    for (id, words) in [("1", "think"), ("2", "survey")] {
+        let mut client = daemon.client(id);
+        client.send(id, words);
+        eventually("the branch is told", DEADLINE, || {
+            client.poll(1);
+            client.answers.get(id).is_some_and(|answers| answers.len() > 1)
+        });
+    }
+    let connection = rusqlite::Connection::open(home.database()).unwrap();
+    let source = |content: &str| -> String {
+        let sql = "SELECT source FROM memories WHERE content = ?1";
+        connection.query_row(sql, [content], |row| row.get(0)).unwrap()
+    };
+    assert!(source("the door is red").starts_with("agent:branch:"), "{}", source("the door is red"));
+    assert!(source("the door is blue").starts_with("tool:branch:"), "{}", source("the door is blue"));
+    let (status, _) = daemon.stop();
+    assert!(status.success());
 }

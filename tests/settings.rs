@@ -107,3 +107,40 @@ fn what_cannot_be_set_is_told_and_changes_nothing() {
     let (status, _) = daemon.stop();
     assert!(status.success());
 }
+
+#[test]
+fn a_channel_that_acts_itself_does_simple_work_in_its_turn() {
+    let double = Double::answering(|request| {
+        let tools = request.json["messages"].to_string().matches("\"role\":\"tool\"").count();
+        if !offers(request, "shell") {
+            assert_eq!(tools, 0);
+            return calls(&[("reply", json!({ "content": "I would have to send a worker." }))]);
+        }
+        assert!(
+            offers(request, "reply") && offers(request, "spawn_worker") && !offers(request, "set_status")
+        );
+        match tools {
+            0 => calls(&[("shell", json!({ "command": "echo $((4000 + 711)) > eggs; cat eggs" }))]),
+            1 => calls(&[("memory_save", json!({ "content": "there are eggs", "source": "user" }))]),
+            _ => {
+                let said = request.json["messages"].to_string();
+                assert!(said.contains("4711"), "{said}");
+                calls(&[("reply", json!({ "content": "There are 4711." }))])
+            }
+        }
+    });
+    let binding =
+        BINDING.replace("bound", "hands").replace("memory_mode = \"ambient\"", "delegation = \"direct\"");
+    let sandbox = "[defaults.sandbox]\nmode = \"disabled\"\n";
+    let home = Home::new(&format!("{}{sandbox}{binding}", config(&double, "")));
+    let daemon = home.start();
+    assert_eq!(daemon.client("hands").ask("1", "how many eggs?"), "There are 4711.");
+    assert_eq!(daemon.client("other").ask("2", "how many eggs?"), "I would have to send a worker.");
+    let connection = rusqlite::Connection::open(home.database()).unwrap();
+    let one = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
+    assert_eq!(one("SELECT CAST(count(*) AS TEXT) FROM worker_runs"), "0");
+    let source = one("SELECT source FROM memories");
+    assert!(source.starts_with("tool:channel:"), "what a command said is not the agent's word: {source}");
+    let (status, _) = daemon.stop();
+    assert!(status.success());
+}

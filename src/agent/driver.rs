@@ -35,9 +35,38 @@ pub(super) trait Conduct {
         false
     }
 
-    /// A message that came for the running process, to be read before the next model call.
-    fn next_message(&mut self) -> Option<String> {
+    /// A message that came for the running process, to be read before the next model call, of which
+    /// `left` may still be made.
+    fn next_message(&mut self, _desk: &mut ProcessDesk<'_>, _left: usize) -> Option<Heard> {
         None
+    }
+
+    /// Whether a message that has come sends a reply without tool calls back to the model; else that reply
+    /// is the end.
+    fn hears_after_text(&self) -> bool {
+        true
+    }
+}
+
+/// A message for a running process.
+pub(super) struct Heard {
+    /// As the model reads it.
+    pub(super) text: String,
+    /// Platform ids of what people wrote, for the journal.
+    pub(super) messages: Vec<String>,
+}
+
+impl Heard {
+    /// Words of another process.
+    pub(super) fn routed(text: String) -> Self {
+        Self { text, messages: Vec::new() }
+    }
+
+    fn record(&self) -> Value {
+        if self.messages.is_empty() {
+            return json!({ "text": self.text });
+        }
+        json!({ "text": self.text, "messages": self.messages })
     }
 }
 
@@ -214,12 +243,9 @@ impl Driver<'_> {
     /// A reply without tool calls is parked in the run: it can still be sent back.
     fn after_text(&mut self, run: &mut AgentRun, conduct: &mut dyn Conduct) -> Result<(), PromptError> {
         let Some(text) = parked_text(run) else { return Ok(()) };
-        let words = match conduct.next_message() {
-            Some(message) => {
-                self.guard.forget();
-                self.journal.add(Step::Route, json!({ "text": message }));
-                message
-            }
+        let heard = if conduct.hears_after_text() { self.hear(conduct) } else { None };
+        let words = match heard {
+            Some(words) => words,
             None => match conduct.on_text(&text, &mut self.desk) {
                 Some(nudge) => self.journal.nudge(nudge),
                 None => return Ok(()),
@@ -230,11 +256,18 @@ impl Driver<'_> {
 
     /// Messages for the process continue the run behind the tool results.
     fn take_messages(&mut self, run: &mut AgentRun, conduct: &mut dyn Conduct) {
-        while let Some(message) = conduct.next_message() {
-            self.journal.add(Step::Route, json!({ "text": message }));
-            self.guard.forget();
-            *run = AgentRun::from_spec(&self.spec, Message::user(message), Some(run.full_history()));
+        while let Some(words) = self.hear(conduct) {
+            *run = AgentRun::from_spec(&self.spec, Message::user(words), Some(run.full_history()));
         }
+    }
+
+    fn hear(&mut self, conduct: &mut dyn Conduct) -> Option<String> {
+        let left = self.counts.max_model_calls.saturating_sub(self.counts.model_calls);
+        let heard = conduct.next_message(&mut self.desk, left)?;
+        self.journal.add(Step::Route, heard.record());
+        // Whoever is spoken to may do again what was done before.
+        self.guard.forget();
+        Some(heard.text)
     }
 
     /// Answers every call, in order; what cannot run gets an error that the model can read. True when the

@@ -21,6 +21,9 @@ pub struct Link<'a> {
     /// Set before `cancel` is raised.
     pub reason: &'a OnceLock<StopReason>,
     pub messages: &'a Receiver<String>,
+    /// Rings when a person has written to the conversation of the running turn. Only a hint: what was
+    /// written stands in the inbox.
+    pub rings: &'a Receiver<()>,
 }
 
 impl Link<'_> {

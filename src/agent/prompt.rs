@@ -9,7 +9,7 @@ use rig_core::completion::Message;
 use serde_json::{Value, json};
 
 use super::compactor;
-use crate::config::{AgentConfig, SandboxMode};
+use crate::config::{AgentConfig, Delegation, SandboxMode};
 use crate::conversation::{Line, Place, Role, Summary};
 use crate::identity::Identity;
 use crate::prompts::{self, OverrideError, Overrides, PromptError, Template};
@@ -65,13 +65,15 @@ impl AgentPrompts {
         old.read_again(folder, &context(config, identity, workspace))
     }
 
-    /// The channel's prompt with its conversation at the end: as stable as the conversation's name.
-    pub(super) fn channel(&self, place: &Place) -> Result<String, PromptError> {
+    /// The channel's prompt with its conversation at the end: as stable as the conversation's name and who
+    /// acts in it.
+    pub(super) fn channel(&self, place: &Place, delegation: Delegation) -> Result<String, PromptError> {
         let context = json!({
             "platform": place.instance.platform(),
             "name": place.name,
             "conversation": place.conversation.as_str(),
             "direct": place.direct,
+            "acts": delegation == Delegation::Direct,
         });
         Ok(format!("{}\n\n{}", self.channel, prompts::render(Template::ConversationContext, &context)?))
     }

@@ -8,6 +8,7 @@ use rig_agent::run::RunSpec;
 use rig_core::completion::Message;
 use serde_json::Value;
 
+use super::channel::About;
 use super::driver::{Counts, Driver};
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
@@ -22,7 +23,7 @@ use crate::event::{Origin, What};
 use crate::hooks::LoopGuard;
 use crate::id::{ConversationId, ProcessKind};
 use crate::tools::speech::Speech;
-use player::{Heard, Player};
+use player::{Again, Player, ids};
 
 /// Model calls of one worker's input where its journal does not say.
 const OLD_WORKER_CALLS: usize = 200;
@@ -146,9 +147,10 @@ fn again(
     let start = &records[0].payload;
     let version = start["version"].as_u64().unwrap_or_default();
     let words = |key: &str| start[key].as_str().unwrap_or_default().to_owned();
-    let messages = crossbeam_channel::never();
+    let (messages, rings) = (crossbeam_channel::never(), crossbeam_channel::never());
     let up = |_: What| {};
-    let link = Link { up: &up, cancel: &player.cancel, reason: &player.reason, messages: &messages };
+    let (cancel, reason) = (&player.cancel, &player.reason);
+    let link = Link { up: &up, cancel, reason, messages: &messages, rings: &rings };
     let calls = if version == 0 { older::calls(records) } else { number(start, "calls").unwrap_or_default() };
     let mut driver = Driver {
         link: &link,
@@ -166,18 +168,14 @@ fn again(
     // What comes of it stands in the player.
     match kind {
         "channel" => {
-            let target = start["messages"].as_array().and_then(|ids| ids.last()?.as_str());
-            let about = channel::About {
-                target: target.map(str::to_owned),
-                direct: version == 0 || start["direct"] == true,
-                visit: start["visit"] == true || version == 0 && words("conversation").starts_with("cron:"),
-            };
-            let mut conduct = Heard { player, conduct: channel::Talking::new(speech, &about) };
-            channel::talk(&mut driver, words("prompt"), history, &about, speech, &mut conduct).ok();
+            let about = about(records, version);
+            let mut conduct = Again { player, conduct: channel::Closing::new(speech, !about.visit) };
+            let (ended, run) = driver.drive(Message::user(words("prompt")), history, &mut conduct);
+            channel::conclude(&mut driver, ended, &run, &about, speech).ok();
         }
         "branch" => {
             history.extend(branch::new_words(&words("words")));
-            let mut conduct = Heard { player, conduct: branch::Thinking };
+            let mut conduct = Again { player, conduct: branch::Thinking };
             branch::think(&mut driver, &words("description"), history, &mut conduct);
         }
         "worker" => {
@@ -187,20 +185,44 @@ fn again(
         }
         "compactor" => {
             let most = number(start, "bytes").unwrap_or(usize::MAX);
-            let mut conduct = Heard { player, conduct: compactor::Silent };
+            let mut conduct = Again { player, conduct: compactor::Silent };
             compactor::summary(&mut driver, &words("prompt"), most, &mut conduct).ok();
         }
         "extraction" => {
-            let mut conduct = Heard { player, conduct: compactor::Silent };
+            let mut conduct = Again { player, conduct: compactor::Silent };
             compactor::read_archive(&mut driver, words("prompt"), &mut conduct).ok();
         }
         "ingestion" => {
-            let mut conduct = Heard { player, conduct: ingestion::UntilComplete::default() };
+            let mut conduct = Again { player, conduct: ingestion::UntilComplete::default() };
             ingestion::take_in(&mut driver, words("prompt"), &mut conduct);
         }
         other => return Err(ReplayError::Unknown(other.to_owned())),
     }
     Ok(())
+}
+
+/// What a turn was about, from its first record, the messages that came while it ran, and its end.
+fn about(records: &[Record], version: u64) -> About {
+    let start = &records[0].payload;
+    let conversation = start["conversation"].as_str().unwrap_or_default();
+    let mut about = About {
+        direct: version == 0 || start["direct"] == true,
+        visit: start["visit"] == true || version == 0 && conversation.starts_with("cron:"),
+        addressed: records.last().is_some_and(|end| end.payload["addressed"] == true),
+        newest: ids(start).pop(),
+        heard: Vec::new(),
+    };
+    let mut effects = 0;
+    for record in records {
+        effects += record.payload["effects"].as_array().map_or(0, Vec::len);
+        if record.step == Step::Route
+            && let Some(newest) = ids(&record.payload).pop()
+        {
+            let before = about.newest.replace(newest);
+            about.heard.push((effects, before.unwrap_or_default()));
+        }
+    }
+    about
 }
 
 fn number(start: &Value, key: &str) -> Option<usize> {

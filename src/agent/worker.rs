@@ -8,7 +8,7 @@ use rig_agent::run::RunSpec;
 use rig_core::completion::{Message, ToolDefinition};
 use serde_json::json;
 
-use super::driver::{Conduct, Counts, Driver, Ended};
+use super::driver::{Conduct, Counts, Driver, Ended, Heard};
 use super::job::{Job, Work};
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
@@ -411,8 +411,8 @@ impl Conduct for OutcomeGate<'_> {
         false
     }
 
-    fn next_message(&mut self) -> Option<String> {
-        self.berth.next_message()
+    fn next_message(&mut self, _desk: &mut ProcessDesk<'_>, _left: usize) -> Option<Heard> {
+        self.berth.next_message().map(Heard::routed)
     }
 }
 

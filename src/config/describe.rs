@@ -150,6 +150,7 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
     writeln!(out, "writable_paths = {}\npassthrough_env = {}", list(&paths), list(&sandbox.passthrough_env))?;
     write_working_memory(out, &agent.working_memory)?;
     write_compaction(out, &agent.compaction)?;
+    agent.limits.coalescing.write(out)?;
     let ingestion = &agent.ingestion;
     writeln!(out, "[agents.ingestion]\nenabled = {}", ingestion.enabled)?;
     writeln!(out, "poll_interval_secs = {}", ingestion.poll_interval.as_secs())?;

@@ -16,10 +16,9 @@ use toml::de::DeTable;
 
 use super::section::{Section, Source};
 use super::{
-    AgentConfig, ApiConfig, ApiType, BindingConfig, ChannelConfig, CompactionConfig, Config, ConfigError,
+    AgentConfig, ApiConfig, ApiType, BindingConfig, ChannelConfig, CoalescingConfig, Config, ConfigError,
     DAY, EmbeddingConfig, IngestionConfig, IrcConfig, Language, LimitsConfig, LlmConfig, LoopGuardConfig,
-    MemoryConfig, ProviderConfig, RoutingConfig, SandboxConfig, SandboxMode, ScheduleConfig, Secret,
-    VectorIndexKind, WebhookConfig, WorkingMemoryConfig,
+    MemoryConfig, ProviderConfig, SandboxConfig, SandboxMode, Secret, VectorIndexKind, WebhookConfig,
 };
 use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
@@ -239,22 +238,7 @@ fn provider(id: &str, section: &Section<'_, '_>) -> Option<ProviderConfig> {
 
 fn agents(root: &Section<'_, '_>, llm: &LlmConfig, zone: Zone) -> Vec<AgentConfig> {
     let defaults = root.table("defaults");
-    let base = AgentConfig {
-        id: AgentId::new("main"),
-        is_default: true,
-        display_name: "Spacebot".to_owned(),
-        routing: routing(&defaults.table("routing"), &RoutingConfig::default(), llm),
-        limits: limits(&defaults, &LimitsConfig::default()),
-        sandbox: sandbox(&defaults.table("sandbox"), &SandboxConfig::default()),
-        timezone: timezone(&defaults, &zone),
-        working_memory: working_memory(&defaults.table("working_memory"), &WorkingMemoryConfig::default()),
-        compaction: compaction(&defaults.table("compaction"), &CompactionConfig::default()),
-        ingestion: IngestionConfig::read(&defaults.table("ingestion"), &IngestionConfig::default()),
-        schedule: schedule(&defaults.table("schedule"), &ScheduleConfig::default()),
-        loop_guard: LoopGuardConfig::read(&defaults.table("loop_guard"), &LoopGuardConfig::default()),
-        channel: channel(&defaults.table("channel"), ChannelConfig::default()),
-        bindings: Vec::new(),
-    };
+    let base = over(&defaults, &AgentConfig::new(AgentId::new("main"), "Spacebot", zone), llm);
     defaults.finish();
     let mut agents: Vec<AgentConfig> = Vec::new();
     for section in root.tables("agents") {
@@ -291,6 +275,15 @@ fn agent(section: &Section<'_, '_>, base: &AgentConfig, llm: &LlmConfig) -> Agen
         id: AgentId::new(&id),
         is_default: section.switch("default").unwrap_or(false),
         display_name: section.name("display_name").unwrap_or(id),
+        ..over(section, base, llm)
+    };
+    section.finish();
+    agent
+}
+
+/// What `[defaults]` and an agent have in common; what is not set is `base`'s.
+fn over(section: &Section<'_, '_>, base: &AgentConfig, llm: &LlmConfig) -> AgentConfig {
+    AgentConfig {
         routing: routing(&section.table("routing"), &base.routing, llm),
         limits: limits(section, &base.limits),
         sandbox: sandbox(&section.table("sandbox"), &base.sandbox),
@@ -301,10 +294,8 @@ fn agent(section: &Section<'_, '_>, base: &AgentConfig, llm: &LlmConfig) -> Agen
         schedule: schedule(&section.table("schedule"), &base.schedule),
         loop_guard: LoopGuardConfig::read(&section.table("loop_guard"), &base.loop_guard),
         channel: channel(&section.table("channel"), base.channel),
-        bindings: Vec::new(),
-    };
-    section.finish();
-    agent
+        ..base.clone()
+    }
 }
 
 fn channel(section: &Section<'_, '_>, base: ChannelConfig) -> ChannelConfig {
@@ -334,6 +325,7 @@ fn limits(section: &Section<'_, '_>, base: &LimitsConfig) -> LimitsConfig {
         keep: section
             .number("keep_days", 1, 3650)
             .map_or(base.keep, |days| Duration::from_secs(days * DAY.as_secs())),
+        coalescing: CoalescingConfig::read(&section.table("coalescing"), &base.coalescing),
     }
 }
 

@@ -76,11 +76,15 @@ pub(super) fn explain(connection: &Connection, id: Option<&str>) -> Result<Optio
 /// A turn that read the message, what it started, and the turns that told the results of these.
 fn runs_of(connection: &Connection, message: &Explanation) -> Result<Vec<u64>, DbError> {
     let (mut runs, mut started) = (Vec::new(), BTreeSet::new());
-    for (run, start) in journal::begun(connection, message.received_at, BEGUN_MAX)? {
+    let heard = journal::heard(connection, message.received_at, &message.platform_id)?;
+    let heard_by = heard.as_ref().map(|(run, _)| *run);
+    let mut begun = journal::begun(connection, message.received_at, BEGUN_MAX)?;
+    begun.retain(|(run, _)| Some(*run) != heard_by);
+    for (run, start) in heard.into_iter().chain(begun) {
         let has = |list: &str, wanted: &dyn Fn(&str) -> bool| {
             start[list].as_array().into_iter().flatten().filter_map(Value::as_str).any(wanted)
         };
-        let reads = has("messages", &|id| id == message.platform_id);
+        let reads = heard_by == Some(run) || has("messages", &|id| id == message.platform_id);
         let tells = has("results", &|process| started.contains(process));
         let kind = start["kind"].as_str().unwrap_or_default();
         let is_started = started.contains(&format!("{kind}:{run}"));

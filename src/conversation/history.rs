@@ -11,6 +11,8 @@ use crate::text::CHARACTERS_PER_TOKEN;
 use super::Place;
 use super::window::{self, Summary};
 
+/// Lines in which participants are looked for: who wrote before them has not taken part lately.
+const PARTICIPANT_LINES: usize = 200;
 /// As much of a conversation's last line is read for its topic; a list shows less.
 const TOPIC_CHARACTERS: usize = 200;
 /// What the fence around a person's line adds to it for the estimate of tokens (`turn::write`).
@@ -88,6 +90,16 @@ pub struct Active {
     pub text: String,
 }
 
+/// Somebody who has written in a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Participant {
+    /// As the platform knows them.
+    pub id: String,
+    /// As they were called last.
+    pub name: String,
+    pub last: Timestamp,
+}
+
 /// What a turn sees.
 #[derive(Debug, Default)]
 pub struct History {
@@ -163,6 +175,23 @@ pub(super) fn active(
             sender: row.get(3)?,
             text: row.get(4)?,
         })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Who wrote lately, the latest first.
+pub(super) fn participants(
+    connection: &Connection,
+    conversation: &ConversationId,
+    limit: usize,
+) -> Result<Vec<Participant>, DbError> {
+    let sql = "SELECT coalesce(sender_id, ''), coalesce(sender_name, ''), created_at, max(id) AS newest
+               FROM (SELECT id, role, sender_id, sender_name, created_at FROM conversation_messages
+                     WHERE channel_id = ?1 ORDER BY id DESC LIMIT ?2)
+               WHERE role = 'user' GROUP BY sender_id ORDER BY newest DESC LIMIT ?3";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(params![conversation.as_str(), PARTICIPANT_LINES, limit], |row| {
+        Ok(Participant { id: row.get(0)?, name: row.get(1)?, last: Timestamp(row.get(2)?) })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

@@ -3,7 +3,7 @@
 
 use crate::clock::Timestamp;
 use crate::db::DbError;
-use crate::db::rusqlite::{Connection, params};
+use crate::db::rusqlite::{Connection, OptionalExtension, params};
 
 /// What the payloads hold; it stands in the first record of each run as `version`. Journals without one
 /// are of version 0: they have no state hash, and tell neither effects nor failures.
@@ -30,7 +30,7 @@ pub enum Step {
     Guard,
     /// Words of ours to the model between two steps.
     Nudge,
-    /// A message routed to a running worker.
+    /// A message routed to a running worker, or one that came while a turn ran.
     Route,
     /// It was told to stop, and noticed that here.
     Stop,
@@ -127,6 +127,28 @@ pub(super) fn begun(
         begun.push((run, serde_json::from_str(row.get_ref(1)?.as_str()?).unwrap_or_default()));
     }
     Ok(begun)
+}
+
+/// The turn that ran when this message came and heard it; with what it was started with.
+pub(super) fn heard(
+    connection: &Connection,
+    since: Timestamp,
+    message: &str,
+) -> Result<Option<(u64, serde_json::Value)>, DbError> {
+    let sql = "SELECT r.id, s.payload FROM run_journal r JOIN run_journal s ON s.id = r.id - r.id % ?3
+               WHERE r.kind = 'route' AND r.at >= ?1
+                   AND EXISTS (SELECT 1 FROM json_each(r.payload, '$.messages') WHERE value = ?2)
+               ORDER BY r.id DESC LIMIT 1";
+    let found = connection
+        .prepare_cached(sql)?
+        .query_row(params![since.0, message, STEPS_MAX], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get_ref(1)?.as_str()?.to_owned()))
+        })
+        .optional()?;
+    Ok(found.map(|(id, start)| {
+        let run = u64::try_from(id / i64::from(STEPS_MAX)).unwrap_or(0);
+        (run, serde_json::from_str(&start).unwrap_or_default())
+    }))
 }
 
 /// The row of a record: all steps of a run stand together, and a new record is appended at the end.

@@ -59,7 +59,8 @@ impl AgentIntake {
             name: message.place.clone(),
         };
         let lane = message.lane();
-        Ok((conversations, Arrival { hub: self.hub.clone(), agent, place, lane }))
+        let (hub, addressed) = (self.hub.clone(), message.addressed);
+        Ok((conversations, Arrival { hub, agent, place, lane, addressed }))
     }
 
     /// A place among those who wait, if there is one.
@@ -106,17 +107,18 @@ struct Arrival {
     agent: AgentId,
     place: Place,
     lane: Lane,
+    addressed: bool,
 }
 
 impl Arrival {
     /// May run on the thread of the database: the hub, which it waits for when the queue is full,
     /// never waits for that one.
     fn tell(self, received: Result<Option<InboxId>, DbError>) -> Result<Accepted, IntakeError> {
-        let Self { hub, agent, place, lane } = self;
+        let Self { hub, agent, place, lane, addressed } = self;
         let received = received.map_err(|error| IntakeError::Storage(error.to_string(), error.kind()))?;
         let Some(inbox) = received else { return Ok(Accepted::Duplicate) };
         // A hub that is gone reads the inbox at its next start.
-        hub.send(Event::Arrived { agent, place, lane, inbox }).ok();
+        hub.send(Event::Arrived { agent, place, lane, inbox, addressed }).ok();
         Ok(Accepted::New(inbox))
     }
 }

@@ -35,6 +35,8 @@ pub const QUEUE_COMMANDS: usize = 32;
 pub const QUEUE_RELOADS: usize = 0;
 /// Messages on their way to one worker.
 const QUEUE_STEER: usize = 8;
+/// Rings for one turn: it reads all that has come when it hears one, so a second one has nothing to add.
+const QUEUE_RINGS: usize = 1;
 /// One turn of the loop should take far less than this.
 const SLOW_TURN: Duration = Duration::from_millis(100);
 
@@ -70,6 +72,7 @@ struct RunningProcess {
     cancel: Cancel,
     reason: Arc<OnceLock<StopReason>>,
     messages: Sender<String>,
+    rings: Sender<()>,
     handle: JoinHandle<()>,
 }
 
@@ -198,6 +201,12 @@ impl Performer {
                 let answer = self.steer(&(agent, process), message);
                 to.try_send(answer).ok(); // the asker may be gone
             }
+            Action::RingTurn { agent, process } => {
+                if let Some(running) = self.running.get(&(agent, process)) {
+                    // A ring that nobody has heard yet is as good as two.
+                    running.rings.try_send(()).ok();
+                }
+            }
             Action::Answer { to, answer } => drop(to.try_send(answer)),
             Action::Report { to, report } => drop(to.try_send(report)),
             Action::Told { to, done } => drop(to.try_send(done)),
@@ -220,6 +229,7 @@ impl Performer {
         let Some(parts) = self.parts.agents.get(&agent).cloned() else { return };
         let process = job.process;
         let (messages, received) = bounded(QUEUE_STEER);
+        let (rings, rung) = bounded(QUEUE_RINGS);
         let (cancel, reason) = (Cancel::new(), Arc::new(OnceLock::new()));
         let thread = ProcessThread {
             agent: agent.clone(),
@@ -228,6 +238,7 @@ impl Performer {
             cancel: cancel.clone(),
             reason: reason.clone(),
             messages: received,
+            rings: rung,
             up: self.parts.up.clone(),
         };
         let name = match process.kind {
@@ -238,9 +249,10 @@ impl Performer {
             ProcessKind::Ingestion => format!("ingest:{}", process.number),
         };
         match thread::spawn(name, move || thread.run()) {
-            Ok(handle) => drop(
-                self.running.insert((agent, process), RunningProcess { cancel, reason, messages, handle }),
-            ),
+            Ok(handle) => {
+                let running = RunningProcess { cancel, reason, messages, rings, handle };
+                self.running.insert((agent, process), running);
+            }
             Err(error) => {
                 log::error!("no thread for {process}: {error}");
                 let what = What::Exited(How::Failed(Kind::Transient, error.to_string()));
@@ -368,6 +380,7 @@ struct ProcessThread {
     cancel: Cancel,
     reason: Arc<OnceLock<StopReason>>,
     messages: Receiver<String>,
+    rings: Receiver<()>,
     up: Sender<ProcessEvent>,
 }
 
@@ -379,7 +392,8 @@ impl ProcessThread {
             // A hub that is gone has stopped already.
             self.up.send(event).ok();
         };
-        let link = Link { up: &tell, cancel: &self.cancel, reason: &self.reason, messages: &self.messages };
+        let (cancel, reason) = (&self.cancel, &self.reason);
+        let link = Link { up: &tell, cancel, reason, messages: &self.messages, rings: &self.rings };
         let how = contained(|| agent::run(&self.parts, &self.job, &link)).unwrap_or_else(|panic| {
             log::error!("{process} panicked: {panic}");
             contained(|| agent::close_after_panic(&self.parts, &self.job, &link))

@@ -4,6 +4,7 @@
 //! `requests` of the API, `stop`, and those of each kind of work.
 
 mod asks;
+mod batch;
 mod board;
 mod compaction;
 mod ingestion;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
+use self::batch::Batch;
 use self::board::Board;
 use super::timers::Timers;
 use crate::agent::{Job, Look, Running, Turn, Work};
@@ -66,6 +68,8 @@ pub enum Event {
         place: Place,
         lane: Lane,
         inbox: InboxId,
+        /// It names the agent or answers it.
+        addressed: bool,
     },
     /// Found in the database: unanswered messages up to `newest`, or results to relay.
     Unfinished {
@@ -119,6 +123,11 @@ pub enum Action {
         process: ProcessId,
         message: String,
         to: Sender<Answer>,
+    },
+    /// A message has come to the conversation of this running turn: it may look into the inbox.
+    RingTurn {
+        agent: AgentId,
+        process: ProcessId,
     },
     Answer {
         to: Sender<Answer>,
@@ -175,6 +184,8 @@ struct Conversation {
     /// Newest message known, and the newest that a committed turn covers.
     newest: InboxId,
     covered: InboxId,
+    /// New messages that wait for more; without it they are due at once.
+    batch: Option<Batch>,
     /// When waiting results start a turn, and when the first of them came.
     results_due: Option<Duration>,
     results_since: Option<Duration>,
@@ -191,6 +202,9 @@ struct Conversation {
 /// What the running turn was started with, to undo it when it fails.
 #[derive(Debug)]
 struct RunningTurn {
+    process: ProcessId,
+    /// It takes messages that come while it runs.
+    hears: bool,
     newest: InboxId,
     results: bool,
     apology: Option<Kind>,
@@ -302,8 +316,8 @@ impl Hub {
     /// `now` is monotonic and never goes back.
     pub fn handle(&mut self, event: Event, now: Duration) -> Vec<Action> {
         match event {
-            Event::Arrived { agent, place, lane, inbox } => {
-                self.found((agent, place.conversation.clone(), lane), place, Some(inbox), false, now);
+            Event::Arrived { agent, place, lane, inbox, addressed } => {
+                self.arrived((agent, place.conversation.clone(), lane), place, inbox, addressed, now);
             }
             Event::Unfinished { agent, place, lane, newest, results } => {
                 self.found((agent, place.conversation.clone(), lane), place, newest, results, now);

@@ -32,6 +32,8 @@ const MACHINERY: &[&str] = &[
     "</status>",
     "</recent>",
     "</summary>",
+    "</people>",
+    "</note>",
 ];
 /// Fields of an object that is a call.
 const CALL_NAME: &[&str] = &["name", "tool", "tool_name", "function", "recipient_name"];

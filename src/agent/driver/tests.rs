@@ -67,7 +67,13 @@ fn a_panic_in_a_tool_is_a_result_that_the_model_reads_and_the_run_goes_on() {
     let llm = LlmManager::new(&LlmConfig::default(), clock, model);
     let (cancel, reason, messages) = (Cancel::new(), OnceLock::new(), crossbeam_channel::never());
     let up = |_: What| {};
-    let link = Link { up: &up, cancel: &cancel, reason: &reason, messages: &messages };
+    let link = Link {
+        up: &up,
+        cancel: &cancel,
+        reason: &reason,
+        messages: &messages,
+        rings: &crossbeam_channel::never(),
+    };
     let mut driver = Driver {
         link: &link,
         model: Box::new(llm.model_for(&RoutingConfig::default(), ProcessKind::Channel)),

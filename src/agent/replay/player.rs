@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::older;
 use super::{ReplayError, Verdict};
-use crate::agent::driver::Conduct;
+use crate::agent::driver::{Conduct, Heard};
 use crate::agent::journal::Ledger;
 use crate::agent::link::ProcessDesk;
 use crate::agent::outside::{Acts, Answers};
@@ -293,12 +293,12 @@ impl Berth for &Player<'_> {
 }
 
 /// A conduct that hears what was heard then.
-pub(super) struct Heard<'a, C> {
+pub(super) struct Again<'a, C> {
     pub(super) player: &'a Player<'a>,
     pub(super) conduct: C,
 }
 
-impl<C: Conduct> Conduct for Heard<'_, C> {
+impl<C: Conduct> Conduct for Again<'_, C> {
     fn on_text(&mut self, text: &str, desk: &mut ProcessDesk<'_>) -> Option<String> {
         self.conduct.on_text(text, desk)
     }
@@ -307,9 +307,21 @@ impl<C: Conduct> Conduct for Heard<'_, C> {
         self.conduct.on_tools(desk)
     }
 
-    fn next_message(&mut self) -> Option<String> {
-        self.player.heard(false)
+    fn next_message(&mut self, _desk: &mut ProcessDesk<'_>, _left: usize) -> Option<Heard> {
+        let record = self.player.records.get(self.player.next.get());
+        let text = self.player.heard(false)?;
+        Some(Heard { text, messages: record.map(|record| ids(&record.payload)).unwrap_or_default() })
     }
+
+    fn hears_after_text(&self) -> bool {
+        self.conduct.hears_after_text()
+    }
+}
+
+/// Platform ids of messages.
+pub(super) fn ids(payload: &Value) -> Vec<String> {
+    let ids = payload["messages"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    ids.map(str::to_owned).collect()
 }
 
 /// What is not as it was recorded.
@@ -324,7 +336,7 @@ fn difference(recorded: &Record, made: &Record, version: u64) -> Option<String> 
         Step::Tool => &["tool", "error", "result", "effects", "started"],
         Step::Guard => &["tool", "verdict", "rule", "count"],
         Step::Nudge => &["text"],
-        Step::Route => &["text", "waited"],
+        Step::Route => &["text", "waited", "messages"],
         Step::Stop => &["reason", "words", "waiting"],
         Step::End => &["say", "started", "status", "outcome", "taken", "bytes", "model_calls", "state"],
     };

@@ -26,7 +26,7 @@ const EVERY_TABLE: &str = r#"
 "#;
 
 /// Keys that stand in the document as tables of their own, not as rows.
-const TABLES: [&str; 20] = [
+const TABLES: [&str; 21] = [
     "channel",
     "schedule",
     "llm",
@@ -46,6 +46,7 @@ const TABLES: [&str; 20] = [
     "embedding",
     "working_memory",
     "compaction",
+    "coalescing",
     "loop_guard",
 ];
 

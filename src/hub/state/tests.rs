@@ -1,6 +1,7 @@
 //! The hub's rules, one by one, without a thread.
 
 mod compaction;
+mod company;
 mod runs;
 
 use super::*;
@@ -39,13 +40,13 @@ impl Bench {
     fn message(&mut self, conversation: &str, inbox: i64) -> &mut Self {
         let place = place(conversation, true);
         let (agent, inbox) = (AgentId::new(MAIN), InboxId(inbox));
-        self.event(Event::Arrived { agent, place, lane: Lane::Talk, inbox })
+        self.event(Event::Arrived { agent, place, lane: Lane::Talk, inbox, addressed: true })
     }
 
     fn command(&mut self, conversation: &str, inbox: i64) -> &mut Self {
         let place = place(conversation, true);
         let (agent, inbox) = (AgentId::new(MAIN), InboxId(inbox));
-        self.event(Event::Arrived { agent, place, lane: Lane::Commands, inbox })
+        self.event(Event::Arrived { agent, place, lane: Lane::Commands, inbox, addressed: true })
     }
 
     fn news(&mut self, news: TaskNews) -> &mut Self {

@@ -5,6 +5,28 @@ use std::time::Duration;
 use super::*;
 
 impl Hub {
+    /// A message is in the inbox: it reaches the turn that runs, if there is one, between two of its steps;
+    /// else it waits for its turn, in company for others to come.
+    pub(super) fn arrived(&mut self, key: Key, place: Place, inbox: InboxId, addressed: bool, now: Duration) {
+        if !self.know(&key, place) {
+            return;
+        }
+        let coalescing = self.coalescing(&key);
+        let Some(conversation) = self.conversations.get_mut(&key) else { return };
+        if inbox > conversation.newest {
+            conversation.newest = inbox;
+            conversation.retriggers = 0;
+            if let Some(coalescing) = coalescing {
+                conversation.gather(addressed, now, &coalescing);
+            }
+            if let Some(turn) = conversation.turn.as_ref().filter(|turn| turn.hears) {
+                self.actions.push(Action::RingTurn { agent: key.0.clone(), process: turn.process });
+            }
+        }
+        self.consider(&key, now);
+    }
+
+    /// Something that was left over, at a start or when there was no room for it.
     pub(super) fn found(
         &mut self,
         key: Key,
@@ -132,8 +154,9 @@ impl Hub {
             return self.consider_run(key, now);
         }
         let messages = conversation.newest > conversation.covered;
-        let results = conversation.results_due.take_if(|at| *at <= now).is_some();
-        conversation.results_since = None;
+        // The turn reads all that waits, also what was not due yet.
+        let results = conversation.results_due.take().is_some();
+        (conversation.results_since, conversation.batch) = (None, None);
         if !messages {
             conversation.retriggers += 1;
         }
@@ -148,12 +171,16 @@ impl Hub {
                 Work::Turn(Turn { single, absorb: conversation.retriggers > most, running, execution })
             }
         };
+        let hears = matches!(&work, Work::Turn(turn) if turn.execution.is_none());
         let left = conversation.run.as_ref().map(|run| run.deadline.saturating_sub(now));
         let timeout = left.map_or(TURN_TIMEOUT, |left| left.min(TURN_TIMEOUT));
-        conversation.turn = Some(RunningTurn { newest: conversation.newest, results, apology });
-        let place = conversation.place.clone();
+        let (newest, place) = (conversation.newest, conversation.place.clone());
         let begin = Begin { lane: key.2, ..Begin::new(ProcessKind::Channel, String::new(), timeout) };
-        self.start(&key.0, place, begin, now, work);
+        let started = self.start(&key.0, place, begin, now, work);
+        if let Some(conversation) = self.conversations.get_mut(key) {
+            conversation.turn =
+                started.map(|process| RunningTurn { process, hears, newest, results, apology });
+        }
     }
 
     pub(super) fn turn_ended(&mut self, key: &Key, how: How, now: Duration) {
@@ -167,6 +194,11 @@ impl Hub {
                 conversation.failures = 0;
                 let covered = if more { covered } else { covered.max(Some(turn.newest)) };
                 conversation.covered = conversation.covered.max(covered.unwrap_or_default());
+                if conversation.newest <= conversation.covered {
+                    conversation.batch = None;
+                    // Results were left, or a message that we have not heard of yet.
+                    conversation.results_due = conversation.results_due.or(more.then_some(now));
+                }
                 let conversation_id = &key.1;
                 self.actions.extend(
                     outbox
@@ -196,6 +228,8 @@ impl Hub {
     pub(super) fn results_came(&mut self, key: &Key, now: Duration) {
         let Some(conversation) = self.conversations.get_mut(key) else { return };
         let since = *conversation.results_since.get_or_insert(now);
+        // A person who waits for others to write does not wait for them and a result.
+        conversation.flush(now);
         conversation.results_due = Some((now + RETRIGGER_DEBOUNCE).min(since + RETRIGGER_MAX_WAIT));
         self.consider(key, now);
     }
@@ -214,6 +248,7 @@ impl Conversation {
             place,
             newest: InboxId(0),
             covered: InboxId(0),
+            batch: None,
             results_due: None,
             results_since: None,
             retriggers: 0,
@@ -228,7 +263,8 @@ impl Conversation {
 
     /// When there is something to do: now, later, or (`None`) not at all.
     pub(super) fn next_work(&self, now: Duration) -> Option<Duration> {
-        let due = if self.newest > self.covered { Some(now) } else { self.results_due };
+        let said = (self.newest > self.covered).then(|| self.batch.as_ref().map_or(now, |batch| batch.due));
+        let due = [said, self.results_due].into_iter().flatten().min();
         due.map(|at| at.max(self.not_before.unwrap_or_default()))
     }
 

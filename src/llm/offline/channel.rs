@@ -68,7 +68,10 @@ pub(super) fn answer(table: &Table, request: &Request<'_>, clock: &dyn Clock) ->
         }
         Some(_) => return skip(request, &table.channel.done_reason),
     }
-    match sentences(table, episode, &items) {
+    let mut said = earlier(table, request, clock);
+    let newest = sentences(table, episode, &items);
+    said.extend(newest.into_iter().filter(|sentence| !said.contains(sentence)).collect::<Vec<_>>());
+    match said {
         sentences if sentences.is_empty() => skip(request, &table.channel.skip_reason),
         sentences => reply(table, request, sentences.join("\n\n")),
     }
@@ -79,6 +82,19 @@ fn is_settled(table: &Table, episode: &Episode<'_>) -> bool {
         .steps
         .iter()
         .any(|step| SETTLING.contains(&step.name) && step.failure(&table.words.refusals).is_none())
+}
+
+/// What is left to say about what was asked before a newer message reached this turn: only such texts have
+/// calls behind them, because the history holds none.
+fn earlier(table: &Table, request: &Request<'_>, clock: &dyn Clock) -> Vec<String> {
+    let Some((_, before)) = request.episodes.split_last() else { return Vec::new() };
+    let open = |episode: &&Episode<'_>| {
+        !episode.steps.is_empty() && (episode.own().next().is_some() || !is_settled(table, episode))
+    };
+    let said = before.iter().filter(open).flat_map(|episode| {
+        sentences(table, episode, &Plan::of(table, request, clock, episode.prompt).items)
+    });
+    said.collect()
 }
 
 /// What is to be said, in the order of what was asked, each thing once.
@@ -189,11 +205,10 @@ struct Plan<'a> {
 impl<'a> Plan<'a> {
     fn of(table: &'a Table, request: &'a Request<'a>, clock: &'a dyn Clock, prompt: &str) -> Self {
         let parts = turn::read(prompt);
-        let status = parts.iter().filter_map(|part| match part {
-            Part::Status(text) => Some(text.as_str()),
-            Part::Said { .. } | Part::Result { .. } | Part::Summary { .. } | Part::Recent(_) => None,
-        });
-        let status = status.collect::<Vec<_>>().join("\n");
+        // A message that came during the turn has none of its own.
+        let mut turns = request.episodes.iter().rev().map(|episode| turn::read(episode.prompt));
+        let status = status_of(&parts).or_else(|| turns.find_map(|parts| status_of(&parts)));
+        let status = status.unwrap_or_default();
         let mut plan = Self { table, request, clock, status, items: Vec::new(), work: 0 };
         for part in &parts {
             match part {
@@ -203,7 +218,11 @@ impl<'a> Plan<'a> {
                     plan.say(fill(&table.channel.empty_result, &[("task", &task)]));
                 }
                 Part::Result { text, .. } => plan.say(text.trim().to_owned()),
-                Part::Summary { .. } | Part::Recent(_) | Part::Status(_) => {}
+                Part::Summary { .. }
+                | Part::Note(_)
+                | Part::People(_)
+                | Part::Recent(_)
+                | Part::Status(_) => {}
             }
         }
         if plan.items.is_empty() {
@@ -406,6 +425,15 @@ impl<'a> Plan<'a> {
         }
         found
     }
+}
+
+fn status_of(parts: &[Part]) -> Option<String> {
+    let texts = parts.iter().filter_map(|part| match part {
+        Part::Status(text) => Some(text.as_str()),
+        _ => None,
+    });
+    let texts: Vec<_> = texts.collect();
+    (!texts.is_empty()).then(|| texts.join("\n"))
 }
 
 /// The first `worker:7` or `branch:3` of a line; a task behind it may name others.

@@ -113,7 +113,7 @@ impl Episode<'_> {
     pub(super) fn plain(&self) -> String {
         let said = turn::read(self.prompt).into_iter().filter_map(|part| match part {
             Part::Said { text, .. } => Some(text),
-            Part::Result { .. } | Part::Summary { .. } | Part::Recent(_) | Part::Status(_) => None,
+            _ => None,
         });
         said.collect::<Vec<_>>().join("\n").trim().to_owned()
     }

@@ -1,0 +1,75 @@
+//! What a channel can do: talk and delegate, and where its conversation is set to `direct` also what
+//! branches and workers can.
+
+use std::sync::OnceLock;
+
+use rig_core::completion::ToolDefinition;
+
+use super::super::branch::memory_tools;
+use super::super::job::Job;
+use super::super::toolbox::Toolbox;
+use super::super::worker::worker_tools;
+use super::AgentParts;
+use crate::config::{ChannelSettings, Delegation, MemoryMode};
+use crate::cron::Target;
+use crate::tools::speech::Speech;
+use crate::tools::{self, Tool};
+
+/// See [`Toolbox::new`]. With tools of its own, one for each way to use the memory.
+static DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
+static DIRECT_DEFINITIONS: [OnceLock<Vec<ToolDefinition>>; 3] = [const { OnceLock::new() }; 3];
+static JOB_DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
+
+pub(super) fn speech(parts: &AgentParts) -> Speech {
+    Speech::new(parts.llm.scrubber().clone())
+}
+
+/// For a turn with people.
+pub(super) fn of_channel(parts: &AgentParts, job: &Job, settings: ChannelSettings) -> Toolbox {
+    let mut tools = talking(parts, job);
+    if settings.delegation == Delegation::Standard {
+        return Toolbox::new(tools, &DEFINITIONS);
+    }
+    tools.extend(memory_tools(parts, job, settings.memory_mode));
+    // Its status is told by what it says; an outcome is for workers.
+    tools.extend(worker_tools(parts).into_iter().filter(|tool| tool.name() != "set_status"));
+    let known = match settings.memory_mode {
+        MemoryMode::Full => &DIRECT_DEFINITIONS[0],
+        MemoryMode::Ambient => &DIRECT_DEFINITIONS[1],
+        MemoryMode::Off => &DIRECT_DEFINITIONS[2],
+    };
+    Toolbox::new(tools, known)
+}
+
+fn talking(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
+    let here = Target {
+        conversation: job.place.conversation.clone(),
+        instance: job.place.instance.clone(),
+        direct: job.place.direct,
+        name: job.place.name.clone(),
+    };
+    let (clock, timeout) = (parts.conversations.clone(), parts.config.schedule.timeout);
+    vec![
+        Box::new(tools::reply::Reply::new(speech(parts))),
+        Box::new(tools::branch::Branch),
+        Box::new(tools::spawn_worker::SpawnWorker),
+        Box::new(tools::route::Route),
+        Box::new(tools::cancel::CancelProcess),
+        Box::new(tools::skip::Skip),
+        Box::new(tools::react::React),
+        Box::new(tools::cron::CronTool::new(parts.cron(), clock, here, timeout)),
+    ]
+}
+
+/// For a job: no reply, because nobody is there, and no jobs that make jobs.
+pub(super) fn of_job(parts: &AgentParts) -> Toolbox {
+    let tools: Vec<Box<dyn Tool>> = vec![
+        Box::new(tools::set_outcome::SetOutcome::new(speech(parts))),
+        Box::new(tools::branch::Branch),
+        Box::new(tools::spawn_worker::SpawnWorker),
+        Box::new(tools::route::Route),
+        Box::new(tools::cancel::CancelProcess),
+        Box::new(tools::skip::Skip),
+    ];
+    Toolbox::new(tools, &JOB_DEFINITIONS)
+}

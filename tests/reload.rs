@@ -267,7 +267,7 @@ fn the_daemon_notices_by_itself_what_is_renamed_swapped_or_written() {
     assert!(written.contains("A gardener."), "{written}");
     let text = "I am {{ name }}: {{ identity }}";
     let own_prompt = prompt(&|| fs::write(own(&home, "prompts/channel.md.j2"), text).unwrap());
-    assert!(own_prompt.contains("\"I am Number 2: A gardener.\\n\\n# This"), "{own_prompt}");
+    assert!(own_prompt.contains("\"I am Number 2: A gardener.\n\n# This"), "{own_prompt}");
     let built_in = prompt(&|| fs::remove_file(own(&home, "prompts/channel.md.j2")).unwrap());
     assert_eq!(built_in, written, "without it, the built-in prompt, to the byte");
 }

@@ -138,7 +138,7 @@ fn answer(
         status::render(&turn.running, parts.conversations.now(), &parts.config.timezone).map_err(boxed)?,
     ));
     let past = Past::of(&history.summaries, fork.lines);
-    let origin = Origin { answers: input.askers(), fork };
+    let origin = Origin { answers: input.askers(), fork, turn: Some(job.process.number) };
     let words = turn::write(&words);
     let start = json!({
         "kind": "channel",

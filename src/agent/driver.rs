@@ -2,10 +2,12 @@
 //! machine, this drives it on the process's own thread. Cancel, nudges, routed messages, limits and
 //! the journal are plain code between two steps.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use rig_agent::run::{
-    AgentRun, AgentRunStep, ModelTurn, PendingToolCall, PromptError, RetryRequest, RunSpec, prepare_request,
+    AgentRun, AgentRunStep, ModelTurn, PendingToolCall, PreparedRequest, PromptError, RetryRequest, RunSpec,
+    prepare_request,
 };
 use rig_core::completion::{CompletionRequest, CompletionResponse, Message};
 use rig_core::message::{AssistantContent, ToolCall, ToolResultContent, UserContent};
@@ -14,11 +16,13 @@ use serde_json::{Value, json};
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
 use super::outside::{Acts, Answers};
+use super::room::Trim;
 use super::{digest, past::Past};
 use crate::conversation::{JOURNAL_VERSION, Step};
 use crate::error::{Fault, Kind};
 use crate::event::StopReason;
 use crate::hooks::{self, Call, Finding, LoopGuard, Verdict};
+use crate::llm::LlmError;
 use crate::thread::contained;
 use crate::tools::ToolError;
 
@@ -39,6 +43,21 @@ pub(super) trait Conduct {
     /// `left` may still be made.
     fn next_message(&mut self, _desk: &mut ProcessDesk<'_>, _left: usize) -> Option<Heard> {
         None
+    }
+
+    /// What has to leave the history before the model is asked with these messages.
+    fn before_model(&mut self, _messages: &[&Message]) -> Option<Trim> {
+        None
+    }
+
+    /// What leaves these messages, of which the provider says that they are too long; `None` ends the run.
+    fn too_long(&mut self, _messages: &[&Message]) -> Option<Trim> {
+        None
+    }
+
+    /// Nobody waits for it, and it has come so far that a long wait for its model is worth it.
+    fn is_patient(&self) -> bool {
+        false
     }
 
     /// Whether a message that has come sends a reply without tool calls back to the model; else that reply
@@ -96,6 +115,9 @@ pub(super) struct Driver<'a> {
     pub(super) guard: LoopGuard,
 }
 
+/// Of the tools that can run, and of those that may be called.
+type ToolNames = (BTreeSet<String>, BTreeSet<String>);
+
 /// What a drive has used and may use.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
@@ -108,15 +130,25 @@ impl Driver<'_> {
     /// Writes what the run is started with: `start`, and what the driver itself goes by.
     pub(super) fn begin(&mut self, mut start: Value, past: &Past, history: &[Message]) {
         start["version"] = json!(JOURNAL_VERSION);
-        start["calls"] = json!(self.counts.max_model_calls);
-        start["turns"] = json!(self.spec.max_turns);
-        start["guard"] = json!(self.guard.limits().to_numbers());
-        start["preamble"] = json!(digest::of_text(self.spec.preamble.as_deref().unwrap_or_default()));
+        self.write_terms(&mut start);
         past.write(&mut start);
         if !history.is_empty() {
             start["history"] = json!(digest::of_messages(history));
         }
         self.journal.add(Step::Start, start);
+    }
+
+    /// Writes that the run goes on after it was cut off, and what it goes by from here on.
+    pub(super) fn go_on(&mut self, mut terms: Value) {
+        self.write_terms(&mut terms);
+        self.journal.add(Step::Resume, terms);
+    }
+
+    fn write_terms(&self, into: &mut Value) {
+        into["calls"] = json!(self.counts.max_model_calls);
+        into["turns"] = json!(self.spec.max_turns);
+        into["guard"] = json!(self.guard.limits().to_numbers());
+        into["preamble"] = json!(digest::of_text(self.spec.preamble.as_deref().unwrap_or_default()));
     }
 
     /// Writes how the run ended, with the hash of what is behind it and of what it `came_to`.
@@ -144,8 +176,19 @@ impl Driver<'_> {
         history: Vec<Message>,
         conduct: &mut dyn Conduct,
     ) -> (Ended, AgentRun) {
+        self.drive_on(prompt, history, None, conduct)
+    }
+
+    /// As [`Driver::drive`] for a run that was cut off: the first reply of the model is `recorded`.
+    pub(super) fn drive_on(
+        &mut self,
+        prompt: Message,
+        history: Vec<Message>,
+        recorded: Option<CompletionResponse>,
+        conduct: &mut dyn Conduct,
+    ) -> (Ended, AgentRun) {
         let mut run = AgentRun::from_spec(&self.spec, prompt, Some(history));
-        let ended = match self.steps(&mut run, conduct) {
+        let ended = match self.steps(&mut run, recorded, conduct) {
             Ok(ended) => ended,
             Err(error) => Ended::Failed(Kind::Bug, format!("the run broke a rule of its own: {error}")),
         };
@@ -156,18 +199,26 @@ impl Driver<'_> {
         (Ended::Cancelled, run)
     }
 
-    fn steps(&mut self, run: &mut AgentRun, conduct: &mut dyn Conduct) -> Result<Ended, PromptError> {
+    fn steps(
+        &mut self,
+        run: &mut AgentRun,
+        mut recorded: Option<CompletionResponse>,
+        conduct: &mut dyn Conduct,
+    ) -> Result<Ended, PromptError> {
         loop {
             // Words that are there are kept, whoever wants the run to stop.
-            if self.link.cancel.is_cancelled() && parked_text(run).is_none() {
+            let has_words = recorded.is_some() || parked_text(run).is_some();
+            if self.link.cancel.is_cancelled() && !has_words {
                 return Ok(Ended::Cancelled);
             }
             match run.next_step()? {
                 AgentRunStep::CallModel { prompt, history, .. } => {
-                    if self.counts.model_calls >= self.counts.max_model_calls {
+                    if let Some(reply) = recorded.take() {
+                        let (executable, allowed) = self.tools_for(run, &history)?.1;
+                        hear(run, &reply, executable, allowed)?;
+                    } else if self.counts.model_calls >= self.counts.max_model_calls {
                         return Ok(Ended::Limit);
-                    }
-                    if let Some(ended) = self.model_step(run, prompt, &history)? {
+                    } else if let Some(ended) = self.model_step(run, prompt, history, conduct)? {
                         return Ok(ended);
                     }
                     self.after_text(run, conduct)?;
@@ -192,36 +243,43 @@ impl Driver<'_> {
         }
     }
 
+    /// `None`: a reply is there, or the history was made shorter and the step comes again.
     fn model_step(
         &mut self,
         run: &mut AgentRun,
         prompt: Message,
-        history: &[Message],
+        history: Vec<Message>,
+        conduct: &mut dyn Conduct,
     ) -> Result<Option<Ended>, PromptError> {
+        if let Some(trim) = conduct.before_model(&all(&history, &prompt)) {
+            self.shorten(run, &trim, history, prompt);
+            return Ok(None);
+        }
         // Everything before this call is in the journal's queue before the call is made.
         if let Err(error) = self.journal.flush() {
             return Ok(Some(Ended::Failed(error.kind(), error.to_string())));
         }
-        let read = digest::of_messages(history.iter().chain([&prompt]));
-        let definitions = self.toolbox.definitions().to_vec();
-        let capabilities = self.model.capabilities();
-        let prepared =
-            prepare_request(&self.spec, &capabilities, history, definitions, run.output_tool_name(), None)
-                .map_err(|error| PromptError::from(rig_core::error::ProviderError::from(error)))?;
-        let (executable, mut allowed) =
-            (prepared.executable_tool_names.clone(), prepared.allowed_tool_names.clone());
-        let request = prepared.apply(CompletionRequest::new(prompt));
-        self.counts.model_calls += 1;
+        let read = digest::of_messages(all(&history, &prompt));
+        let (prepared, (executable, allowed)) = self.tools_for(run, &history)?;
+        let request = prepared.apply(CompletionRequest::new(prompt.clone()));
         let started = Instant::now();
-        let reply = match self.model.answer(&request, self.link.cancel) {
+        let reply = match self.model.answer(&request, conduct.is_patient(), self.link.cancel) {
             Ok(reply) => reply,
             Err(error) => {
                 let failed =
                     json!({ "milliseconds": milliseconds(started), "request": read, "error": &error });
                 self.journal.add(Step::Failed, failed);
-                return Ok(Some(Ended::Failed(error.kind(), error.to_string())));
+                let too_long = matches!(error, LlmError::TooLong(_));
+                let trim = too_long.then(|| conduct.too_long(&all(&history, &prompt))).flatten();
+                let Some(trim) = trim else {
+                    return Ok(Some(Ended::Failed(error.kind(), error.to_string())));
+                };
+                log::info!("a run is too long for its model; {} messages leave it", trim.drop);
+                self.shorten(run, &trim, history, prompt);
+                return Ok(None);
             }
         };
+        self.counts.model_calls += 1;
         let mut response = reply.response;
         response.raw = Value::Null;
         self.journal.add(
@@ -234,10 +292,33 @@ impl Driver<'_> {
                 "response": response,
             }),
         );
-        // Unknown tools are answered by us, so that the valid calls beside them still run.
-        allowed.extend(called_names(&response));
-        run.model_response(ModelTurn::from_response_parts(&response, executable, allowed))?;
+        hear(run, &response, executable, allowed)?;
         Ok(None)
+    }
+
+    /// The request for this history but for its prompt, and the names of the tools that may be called.
+    fn tools_for(
+        &self,
+        run: &AgentRun,
+        history: &[Message],
+    ) -> Result<(PreparedRequest, ToolNames), PromptError> {
+        let definitions = self.toolbox.definitions().to_vec();
+        let capabilities = self.model.capabilities();
+        let prepared =
+            prepare_request(&self.spec, &capabilities, history, definitions, run.output_tool_name(), None)
+                .map_err(|error| PromptError::from(rig_core::error::ProviderError::from(error)))?;
+        let names = (prepared.executable_tool_names.clone(), prepared.allowed_tool_names.clone());
+        Ok((prepared, names))
+    }
+
+    /// The run begins anew with what `trim` leaves.
+    fn shorten(&mut self, run: &mut AgentRun, trim: &Trim, mut history: Vec<Message>, prompt: Message) {
+        self.journal.add(Step::Trim, json!(trim));
+        history.push(prompt);
+        let mut left = trim.apply(history);
+        // The newest message always stays.
+        let Some(prompt) = left.pop() else { return };
+        *run = AgentRun::from_spec(&self.spec, prompt, Some(left));
     }
 
     /// A reply without tool calls is parked in the run: it can still be sent back.
@@ -275,7 +356,15 @@ impl Driver<'_> {
     fn tool_step(&mut self, calls: &[PendingToolCall]) -> Result<(Vec<UserContent>, bool), Ended> {
         let external =
             calls.iter().any(|call| self.toolbox.is_external(call.tool_call.function.name.as_str()));
-        if external && let Err(error) = self.journal.flush_durably() {
+        // What is queued now is on disk before what a tool writes to the same database: whoever finds a
+        // call without its result does not know whether it was made.
+        let changes = calls.iter().any(|call| self.toolbox.changes(call.tool_call.function.name.as_str()));
+        let flushed = match (external, changes) {
+            (true, _) => self.journal.flush_durably(),
+            (false, true) => self.journal.flush(),
+            (false, false) => Ok(()),
+        };
+        if let Err(error) = flushed {
             return Err(Ended::Failed(error.kind(), error.to_string()));
         }
         let mut results = Vec::with_capacity(calls.len());
@@ -396,6 +485,23 @@ fn milliseconds(started: Instant) -> u64 {
     u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
+/// All messages of a request, oldest first.
+fn all<'a>(history: &'a [Message], prompt: &'a Message) -> Vec<&'a Message> {
+    history.iter().chain(std::iter::once(prompt)).collect()
+}
+
+fn hear(
+    run: &mut AgentRun,
+    reply: &CompletionResponse,
+    executable: BTreeSet<String>,
+    mut allowed: BTreeSet<String>,
+) -> Result<(), PromptError> {
+    // Unknown tools are answered by us, so that the valid calls beside them still run.
+    allowed.extend(called_names(reply));
+    run.model_response(ModelTurn::from_response_parts(reply, executable, allowed))?;
+    Ok(())
+}
+
 fn called_names(response: &CompletionResponse) -> Vec<String> {
     response.tool_calls().map(|call| call.function.name.to_string()).collect()
 }
@@ -414,4 +520,4 @@ fn parked_text(run: &AgentRun) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

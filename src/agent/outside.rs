@@ -13,7 +13,13 @@ use crate::thread::Cancel;
 pub(super) trait Answers {
     fn capabilities(&self) -> ProviderCapabilities;
 
-    fn answer(&mut self, request: &CompletionRequest, cancel: &Cancel) -> Result<Reply, LlmError>;
+    /// `patient`: the run has come far, and nobody waits for it.
+    fn answer(
+        &mut self,
+        request: &CompletionRequest,
+        patient: bool,
+        cancel: &Cancel,
+    ) -> Result<Reply, LlmError>;
 }
 
 /// Who does what a run asks for.
@@ -22,6 +28,12 @@ pub(super) trait Acts {
 
     /// The call changes something that cannot be changed back.
     fn is_external(&self, name: &str) -> bool;
+
+    /// The call changes something in the agent's own database.
+    fn changes(&self, name: &str) -> bool;
+
+    /// For a run that goes on: these calls were made before.
+    fn remember(&mut self, called: &mut dyn Iterator<Item = &str>);
 
     /// What the model reads of it, either way. What the call tells goes to the desk.
     fn act(
@@ -38,8 +50,16 @@ impl Answers for SpacebotModel {
         SpacebotModel::capabilities(self)
     }
 
-    fn answer(&mut self, request: &CompletionRequest, cancel: &Cancel) -> Result<Reply, LlmError> {
-        self.call(request, cancel, &mut |_| {})
+    fn answer(
+        &mut self,
+        request: &CompletionRequest,
+        patient: bool,
+        cancel: &Cancel,
+    ) -> Result<Reply, LlmError> {
+        match patient {
+            true => self.call_patiently(request, cancel),
+            false => self.call(request, cancel, &mut |_| {}),
+        }
     }
 }
 
@@ -50,6 +70,14 @@ impl Acts for Toolbox {
 
     fn is_external(&self, name: &str) -> bool {
         Toolbox::is_external(self, name)
+    }
+
+    fn changes(&self, name: &str) -> bool {
+        Toolbox::changes(self, name)
+    }
+
+    fn remember(&mut self, called: &mut dyn Iterator<Item = &str>) {
+        Toolbox::remember(self, called);
     }
 
     fn act(

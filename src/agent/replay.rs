@@ -13,8 +13,10 @@ use super::driver::{Counts, Driver};
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
 use super::past::Past;
-use super::worker::Worker;
-use super::{branch, channel, compactor, digest, ingestion};
+use super::rebuild::{Rebuilt, rebuild};
+use super::resume::Onward;
+use super::worker::{Next, Worker, take_up};
+use super::{branch, channel, compactor, digest, reading};
 use crate::config::{LoopGuardConfig, LoopLimits};
 use crate::conversation::{Conversations, JOURNAL_VERSION, Record, Step};
 use crate::db::DbError;
@@ -68,7 +70,11 @@ pub enum Verdict {
     Same { hash: String },
     /// Every step is as recorded; journals of version 0 have no hash.
     NoHash,
-    /// Every step is as recorded, and there is no end: it runs still, failed, or was cut off.
+    /// Every step is as recorded, and the last of them is a model that failed.
+    Failed { error: Value },
+    /// Every step is as recorded, and the last of them is that it was told to stop.
+    Stopped { reason: String },
+    /// Every step is as recorded, and there is no end: it runs still, or was cut off.
     CutOff,
     /// The first difference.
     Differs { step: u32, what: String },
@@ -108,17 +114,12 @@ pub fn replay(conversations: &Conversations, speech: &Speech, run: u64) -> Resul
     }
     let kind = start.payload["kind"].as_str().unwrap_or_default().to_owned();
     let (verdict, replayed) = match history(conversations, &start.payload, version)? {
-        Some(history) => {
-            let player = Player::new(&records, version);
-            again(&player, &kind, &records, history, speech)?;
-            player.verdict()
-        }
+        Some(history) => lives(&records, version, &kind, &history, speech)?,
         None => {
             let what = "what it saw of its conversation is not there any more as it was".to_owned();
-            (Ok(Verdict::Differs { step: 0, what }), 0)
+            (Verdict::Differs { step: 0, what }, 0)
         }
     };
-    let verdict = verdict?;
     Ok(Replayed { kind, version, records, replayed, verdict })
 }
 
@@ -136,69 +137,162 @@ fn history(
     Ok((digest::of_messages(&history) == recorded).then_some(history))
 }
 
-/// Drives the run; what comes of it stands in the player.
-fn again(
-    player: &Player<'_>,
-    kind: &str,
+/// Drives the run, and again from each place where it was cut off and went on.
+fn lives(
     records: &[Record],
-    mut history: Vec<Message>,
+    version: u64,
+    kind: &str,
+    history: &[Message],
     speech: &Speech,
-) -> Result<(), ReplayError> {
+) -> Result<(Verdict, usize), ReplayError> {
     let start = &records[0].payload;
-    let version = start["version"].as_u64().unwrap_or_default();
-    let words = |key: &str| start[key].as_str().unwrap_or_default().to_owned();
+    let words = |key: &str| start[key].as_str().unwrap_or_default();
+    let mut player = Player::new(records, version);
+    again(&player, &Run { kind, records, version, from: 0 }, history.to_vec(), speech)?;
+    while let Some(next) = player.resumed() {
+        player = next;
+        let from = player.replayed();
+        let mut before = history.to_vec();
+        before.extend(branch::new_words(words("words")));
+        let prompt = if kind == "worker" { words("task") } else { words("description") };
+        match rebuild(before, Message::user(prompt), &records[..from]) {
+            Ok(cut) => go_on(&player, &Run { kind, records, version, from }, cut)?,
+            Err(error) => player.differs(from, format!("it could not go on: {error}")),
+        }
+    }
+    player.verdict()
+}
+
+/// A run from one of its records on: its first, or one that says that it goes on.
+struct Run<'a> {
+    kind: &'a str,
+    records: &'a [Record],
+    version: u64,
+    from: usize,
+}
+
+impl Run<'_> {
+    /// What it goes by from there on.
+    fn term(&self, key: &str) -> &Value {
+        let start = &self.records[0].payload;
+        self.records[self.from].payload.get(key).unwrap_or(&start[key])
+    }
+
+    fn number(&self, key: &str) -> Option<usize> {
+        self.term(key).as_u64().and_then(|number| usize::try_from(number).ok())
+    }
+
+    fn driver<'a>(&self, player: &'a &'a Player<'a>, link: &'a Link<'a>) -> Driver<'a> {
+        let calls = match self.version {
+            0 => older::calls(self.records),
+            _ => self.number("calls").unwrap_or_default(),
+        };
+        let turns = self.number("turns").unwrap_or(calls.saturating_add(1));
+        let (run, next) = (self.records[0].run, self.records[self.from].number);
+        Driver {
+            link,
+            model: Box::new(*player),
+            toolbox: Box::new(*player),
+            desk: ProcessDesk::new(link, Origin::default()),
+            journal: RunJournal::after(player, run, next.max(1)),
+            spec: RunSpec { max_turns: Some(turns), ..RunSpec::new() },
+            counts: Counts { max_model_calls: calls, ..Counts::default() },
+            guard: LoopGuard::new(guard(self.term("guard"), self.kind)),
+        }
+    }
+
+    /// Of a worker.
+    fn budget(&self) -> usize {
+        self.number("budget").unwrap_or(OLD_WORKER_CALLS)
+    }
+
+    fn is_interactive(&self) -> bool {
+        self.records[0].payload["interactive"] == true
+    }
+}
+
+/// Calls `with` with a link at whose other end nobody is.
+fn linked<T>(player: &Player<'_>, with: impl FnOnce(&Link<'_>) -> T) -> T {
     let (messages, rings) = (crossbeam_channel::never(), crossbeam_channel::never());
     let up = |_: What| {};
     let (cancel, reason) = (&player.cancel, &player.reason);
-    let link = Link { up: &up, cancel, reason, messages: &messages, rings: &rings };
-    let calls = if version == 0 { older::calls(records) } else { number(start, "calls").unwrap_or_default() };
-    let mut driver = Driver {
-        link: &link,
-        model: Box::new(player),
-        toolbox: Box::new(player),
-        desk: ProcessDesk::new(&link, Origin::default()),
-        journal: RunJournal::new(&player, records[0].run),
-        spec: RunSpec {
-            max_turns: Some(number(start, "turns").unwrap_or(calls.saturating_add(1))),
-            ..RunSpec::new()
-        },
-        counts: Counts { max_model_calls: calls, ..Counts::default() },
-        guard: LoopGuard::new(guard(start, kind)),
-    };
-    // What comes of it stands in the player.
-    match kind {
-        "channel" => {
-            let about = about(records, version);
-            let mut conduct = Again { player, conduct: channel::Closing::new(speech, !about.visit) };
-            let (ended, run) = driver.drive(Message::user(words("prompt")), history, &mut conduct);
-            channel::conclude(&mut driver, ended, &run, &about, speech).ok();
+    with(&Link { up: &up, cancel, reason, messages: &messages, rings: &rings })
+}
+
+/// Drives the run from its start; what comes of it stands in the player.
+fn again(
+    player: &Player<'_>,
+    run: &Run<'_>,
+    mut history: Vec<Message>,
+    speech: &Speech,
+) -> Result<(), ReplayError> {
+    let start = &run.records[0].payload;
+    let words = |key: &str| start[key].as_str().unwrap_or_default();
+    linked(player, |link| {
+        let mut driver = run.driver(&player, link);
+        match run.kind {
+            "channel" => {
+                let about = about(run.records, run.version);
+                let mut conduct = Again { player, conduct: channel::Closing::new(speech, !about.visit) };
+                let (ended, run) = driver.drive(Message::user(words("prompt")), history, &mut conduct);
+                channel::conclude(&mut driver, ended, &run, &about, speech).ok();
+            }
+            "branch" => {
+                history.extend(branch::new_words(words("words")));
+                let onward = Onward { prompt: Message::user(words("description")), recorded: None };
+                think(player, &mut driver, onward, history);
+            }
+            "worker" => {
+                history.extend(branch::new_words(words("words")));
+                let next = Next::Words(words("task").to_owned());
+                let mut worker = Worker::new(driver, run.budget(), history);
+                worker.work(next, run.is_interactive(), &mut { player }).ok();
+            }
+            "compactor" => {
+                let most = run.number("bytes").unwrap_or(usize::MAX);
+                let mut conduct = Again { player, conduct: compactor::Silent };
+                compactor::summary(&mut driver, words("prompt"), most, &mut conduct).ok();
+            }
+            "extraction" if run.version == 0 && older::ends_freely(run.records) => {
+                let mut conduct = Again { player, conduct: compactor::Silent };
+                reading::take_in(&mut driver, words("prompt"), &mut conduct);
+            }
+            "extraction" | "memory_persistence" | "ingestion" => {
+                let is_file = run.kind == "ingestion";
+                let kind = if is_file { ProcessKind::Ingestion } else { ProcessKind::Branch };
+                let mut conduct = Again { player, conduct: reading::UntilComplete::of(kind) };
+                reading::take_in(&mut driver, words("prompt"), &mut conduct);
+            }
+            other => return Err(ReplayError::Unknown(other.to_owned())),
         }
-        "branch" => {
-            history.extend(branch::new_words(&words("words")));
-            let mut conduct = Again { player, conduct: branch::Thinking };
-            branch::think(&mut driver, &words("description"), history, &mut conduct);
+        Ok(())
+    })
+}
+
+/// The same from where it was cut off.
+fn go_on(player: &Player<'_>, run: &Run<'_>, mut cut: Rebuilt) -> Result<(), ReplayError> {
+    linked(player, |link| {
+        let mut driver = run.driver(&player, link);
+        match run.kind {
+            "branch" => {
+                if let Some(onward) = branch::take_up(&mut driver, &mut cut) {
+                    think(player, &mut driver, onward, cut.history);
+                }
+            }
+            "worker" => {
+                if let Some((mut worker, next)) = take_up(driver, run.budget(), cut) {
+                    worker.work(next, run.is_interactive(), &mut { player }).ok();
+                }
+            }
+            other => return Err(ReplayError::Unknown(other.to_owned())),
         }
-        "worker" => {
-            let budget = number(start, "budget").unwrap_or(OLD_WORKER_CALLS);
-            let mut berth = player;
-            Worker::new(driver, budget).work(words("task"), start["interactive"] == true, &mut berth).ok();
-        }
-        "compactor" => {
-            let most = number(start, "bytes").unwrap_or(usize::MAX);
-            let mut conduct = Again { player, conduct: compactor::Silent };
-            compactor::summary(&mut driver, &words("prompt"), most, &mut conduct).ok();
-        }
-        "extraction" => {
-            let mut conduct = Again { player, conduct: compactor::Silent };
-            compactor::read_archive(&mut driver, words("prompt"), &mut conduct).ok();
-        }
-        "ingestion" => {
-            let mut conduct = Again { player, conduct: ingestion::UntilComplete::default() };
-            ingestion::take_in(&mut driver, words("prompt"), &mut conduct);
-        }
-        other => return Err(ReplayError::Unknown(other.to_owned())),
-    }
-    Ok(())
+        Ok(())
+    })
+}
+
+fn think(player: &Player<'_>, driver: &mut Driver<'_>, onward: Onward, history: Vec<Message>) {
+    let mut conduct = Again { player, conduct: compactor::Silent };
+    branch::think(driver, onward, history, &mut conduct, &|_| false).ok();
 }
 
 /// What a turn was about, from its first record, the messages that came while it ran, and its end.
@@ -225,13 +319,9 @@ fn about(records: &[Record], version: u64) -> About {
     about
 }
 
-fn number(start: &Value, key: &str) -> Option<usize> {
-    start[key].as_u64().and_then(|number| usize::try_from(number).ok())
-}
-
 /// As recorded, else the defaults of this program.
-fn guard(start: &Value, kind: &str) -> LoopLimits {
-    let recorded = serde_json::from_value(start["guard"].clone()).map(LoopLimits::from_numbers);
+fn guard(recorded: &Value, kind: &str) -> LoopLimits {
+    let recorded = serde_json::from_value(recorded.clone()).map(LoopLimits::from_numbers);
     recorded.unwrap_or_else(|_| {
         LoopGuardConfig::default().of(match kind {
             "channel" | "compactor" => ProcessKind::Channel,

@@ -98,7 +98,7 @@ fn number(run: &str) -> Result<u64, ReplayFailed> {
 }
 
 fn is_good(replayed: &Replayed) -> bool {
-    matches!(replayed.verdict, Verdict::Same { .. } | Verdict::NoHash)
+    !matches!(replayed.verdict, Verdict::CutOff | Verdict::Differs { .. })
 }
 
 fn line(replayed: &Result<Replayed, ReplayError>) -> String {
@@ -112,9 +112,12 @@ fn verdict(replayed: &Replayed) -> String {
     match &replayed.verdict {
         Verdict::Same { hash } => format!("same: {hash}"),
         Verdict::NoHash => format!("as recorded; a journal of version {} has no hash", replayed.version),
-        Verdict::CutOff => {
-            "as recorded, and then nothing: it runs still, failed, or was cut off there".to_owned()
+        Verdict::Failed { error } => {
+            let error = text::one_line(&error.to_string(), SHOWN_BYTES).replace(char::is_control, " ");
+            format!("as recorded; its model failed: {error}")
         }
+        Verdict::Stopped { reason } => format!("as recorded; it was told to stop: {reason}"),
+        Verdict::CutOff => "as recorded, and then nothing: it runs still, or was cut off there".to_owned(),
         Verdict::Differs { step, what } => format!("differs at step {step}: {what}"),
     }
 }
@@ -128,6 +131,9 @@ fn step(record: &Record) -> String {
         Step::Tool => format!("{}: {}", said("tool"), said("result")),
         Step::Guard => format!("{} {} ({})", said("tool"), said("verdict"), said("rule")),
         Step::Nudge | Step::Route => said("text").to_owned(),
+        Step::Trim => format!("{} messages leave", record.payload["drop"]),
+        Step::Wait => String::new(),
+        Step::Resume => "goes on after it was cut off".to_owned(),
         Step::Stop => said("reason").to_owned(),
         Step::End => record.payload.to_string(),
     };

@@ -30,8 +30,14 @@ pub enum Step {
     Guard,
     /// Words of ours to the model between two steps.
     Nudge,
-    /// A message routed to a running worker, or one that came while a turn ran.
+    /// A message routed to a worker, or one that came while a turn ran.
     Route,
+    /// The oldest messages have left the run's history.
+    Trim,
+    /// A result is there, and the run waits for more words.
+    Wait,
+    /// The run goes on after something cut it off.
+    Resume,
     /// It was told to stop, and noticed that here.
     Stop,
     /// How it ended.
@@ -49,14 +55,17 @@ impl Step {
             Step::Guard => "guard",
             Step::Nudge => "nudge",
             Step::Route => "route",
+            Step::Trim => "trim",
+            Step::Wait => "wait",
+            Step::Resume => "resume",
             Step::Stop => "stop",
             Step::End => "end",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        use Step::{End, Failed, Guard, Model, Nudge, Route, Start, Stop, Tool};
-        [Start, Model, Failed, Tool, Guard, Nudge, Route, Stop, End]
+        use Step::{End, Failed, Guard, Model, Nudge, Resume, Route, Start, Stop, Tool, Trim, Wait};
+        [Start, Model, Failed, Tool, Guard, Nudge, Route, Trim, Wait, Resume, Stop, End]
             .into_iter()
             .find(|step| step.as_str() == text)
     }
@@ -72,7 +81,11 @@ pub struct Record {
     pub payload: serde_json::Value,
 }
 
-pub(super) fn append(connection: &Connection, records: &[Record], now: Timestamp) -> Result<(), DbError> {
+/// Adds records in the transaction that is handed in.
+///
+/// # Errors
+/// The database does not take them.
+pub fn append(connection: &Connection, records: &[Record], now: Timestamp) -> Result<(), DbError> {
     if records.is_empty() {
         return Ok(());
     }
@@ -93,7 +106,11 @@ pub(super) fn append(connection: &Connection, records: &[Record], now: Timestamp
     Ok(())
 }
 
-pub(super) fn of(connection: &Connection, run: u64) -> Result<Vec<Record>, DbError> {
+/// The records of one run in order.
+///
+/// # Errors
+/// The database cannot be read.
+pub fn of(connection: &Connection, run: u64) -> Result<Vec<Record>, DbError> {
     let mut statement = connection
         .prepare_cached("SELECT id, kind, payload FROM run_journal WHERE id BETWEEN ?1 AND ?2 ORDER BY id")?;
     let mut rows = statement.query([row_id(run, 0)?, row_id(run, STEPS_MAX - 1)?])?;
@@ -110,6 +127,16 @@ pub(super) fn of(connection: &Connection, run: u64) -> Result<Vec<Record>, DbErr
         });
     }
     Ok(records)
+}
+
+/// Whether the run has come to its end, and that is stored.
+///
+/// # Errors
+/// The database cannot be read.
+pub fn has_ended(connection: &Connection, run: u64) -> Result<bool, DbError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM run_journal WHERE id BETWEEN ?1 AND ?2 AND kind = 'end')";
+    let bounds = [row_id(run, 0)?, row_id(run, STEPS_MAX - 1)?];
+    Ok(connection.prepare_cached(sql)?.query_row(bounds, |row| row.get(0))?)
 }
 
 /// Runs that began at `since` or later, in order, at most `limit`, with what they were started with.

@@ -38,7 +38,7 @@ pub(super) fn every_run(folder: &Path) -> usize {
         for (run, start) in begun.into_iter().filter(|(_, start)| start["kind"].is_string()) {
             let replayed = agent::replay(&conversations, &speech, run)
                 .unwrap_or_else(|error| panic!("run {run}: {error}"));
-            let as_recorded = matches!(replayed.verdict, Verdict::Same { .. } | Verdict::CutOff);
+            let as_recorded = !matches!(replayed.verdict, Verdict::Differs { .. } | Verdict::NoHash);
             assert!(as_recorded, "run {run}, {start}: {:?}\n{:#?}", replayed.verdict, replayed.records);
             runs += 1;
         }

@@ -44,10 +44,25 @@ pub(super) fn own_bytes(result: &str, before: &Record) -> usize {
     result.rfind(BETWEEN).filter(|_| warned).unwrap_or(result.len())
 }
 
-/// Whether a message came to a worker that waited for it: then a reply without a call stands before it.
+/// Steps that are not in every journal of this version.
+pub(super) fn does_not_tell(step: Step, recorded: Option<&Record>) -> bool {
+    let is_missing = recorded.is_none_or(|recorded| recorded.step != step);
+    matches!(step, Step::Stop | Step::Failed) || step == Step::Wait && is_missing
+}
+
+/// Whether a reading ends with whatever the model says last; later ones have to say what they saved.
+pub(super) fn ends_freely(records: &[Record]) -> bool {
+    records.last().is_some_and(|end| end.payload.get("taken").is_some())
+}
+
+/// Whether a message came to a worker that waited for it. The first journals do not tell that it waits: then
+/// a reply without a call stands before it.
 pub(super) fn came_waiting(records: &[Record], at: usize) -> bool {
     let before = at.checked_sub(1).and_then(|before| records.get(before));
     let calls = |content: &Value| content.get("function").is_some() || content["type"] == "toolcall";
+    if records.iter().any(|record| record.step == Step::Wait) {
+        return before.is_some_and(|before| before.step == Step::Wait);
+    }
     before.is_some_and(|before| {
         before.step == Step::Model
             && !before.payload["response"]["choice"].as_array().into_iter().flatten().any(calls)

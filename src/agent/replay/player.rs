@@ -5,7 +5,9 @@
 use std::cell::{Cell, RefCell};
 use std::sync::OnceLock;
 
-use rig_core::completion::{CompletionRequest, CompletionResponse, ProviderCapabilities, ToolDefinition};
+use rig_core::completion::{
+    CompletionRequest, CompletionResponse, Message, ProviderCapabilities, ToolDefinition,
+};
 use serde_json::Value;
 
 use super::older;
@@ -14,6 +16,7 @@ use crate::agent::driver::{Conduct, Heard};
 use crate::agent::journal::Ledger;
 use crate::agent::link::ProcessDesk;
 use crate::agent::outside::{Acts, Answers};
+use crate::agent::room::Trim;
 use crate::agent::worker::Berth;
 use crate::conversation::{Record, Step};
 use crate::db::DbError;
@@ -31,6 +34,8 @@ pub(super) struct Player<'a> {
     version: u64,
     next: Cell<usize>,
     verdict: RefCell<Option<Result<Verdict, ReplayError>>>,
+    /// The run was cut off here, and goes on.
+    cut: Cell<bool>,
     pub(super) cancel: Cancel,
     pub(super) reason: OnceLock<StopReason>,
 }
@@ -43,26 +48,62 @@ impl<'a> Player<'a> {
             version,
             next: Cell::new(1),
             verdict: RefCell::new(None),
+            cut: Cell::new(false),
             cancel: Cancel::new(),
             reason: OnceLock::new(),
         }
     }
 
+    /// For what comes after the run was cut off; `None`: it came to an end.
+    pub(super) fn resumed(&self) -> Option<Self> {
+        let goes_on = self.cut.get() && self.verdict.borrow().is_none();
+        goes_on.then(|| Self { next: Cell::new(self.next.get()), ..Self::new(self.records, self.version) })
+    }
+
+    /// So many records have been replayed.
+    pub(super) fn replayed(&self) -> usize {
+        self.next.get()
+    }
+
     /// What came out, and how many records were replayed.
-    pub(super) fn verdict(self) -> (Result<Verdict, ReplayError>, usize) {
-        let replayed = self.next.get();
+    pub(super) fn verdict(self) -> Result<(Verdict, usize), ReplayError> {
+        let (replayed, without_end) = (self.next.get(), self.without_end());
         let verdict = self.verdict.into_inner().unwrap_or_else(|| {
             let left = self.records.get(replayed);
-            Ok(left.map_or(Verdict::CutOff, |left| Verdict::Differs {
+            Ok(left.map_or(without_end, |left| Verdict::Differs {
                 step: left.number,
                 what: format!("the run ends before the recorded {}", left.step.as_str()),
             }))
         });
-        (verdict, replayed)
+        Ok((verdict?, replayed))
+    }
+
+    /// Of a run that has no end: what its last record says of that.
+    fn without_end(&self) -> Verdict {
+        let Some(last) = self.records.last() else { return Verdict::CutOff };
+        match last.step {
+            Step::Failed => Verdict::Failed { error: last.payload["error"].clone() },
+            Step::Stop => {
+                let reason = last.payload["reason"].as_str().unwrap_or_default();
+                Verdict::Stopped { reason: reason.to_owned() }
+            }
+            _ => Verdict::CutOff,
+        }
     }
 
     fn is_over(&self) -> bool {
-        self.verdict.borrow().is_some()
+        self.cut.get() || self.verdict.borrow().is_some()
+    }
+
+    /// Whether what is recorded at `at` is that the run goes on: then it was cut off before, and what it
+    /// did after that is lost.
+    fn is_cut(&self, at: usize) -> bool {
+        let is_cut = self.records.get(at).is_some_and(|record| record.step == Step::Resume);
+        if is_cut {
+            self.cut.set(true);
+            self.cancel.cancel();
+        }
+        is_cut
     }
 
     /// Ends the run at the next occasion.
@@ -71,7 +112,7 @@ impl<'a> Player<'a> {
         self.cancel.cancel();
     }
 
-    fn differs(&self, at: usize, what: String) {
+    pub(super) fn differs(&self, at: usize, what: String) {
         let step = self.records.get(at).map_or(0, |record| record.number);
         self.close(Ok(Verdict::Differs { step, what }));
     }
@@ -82,9 +123,12 @@ impl<'a> Player<'a> {
             return None;
         }
         let Some(record) = self.records.get(at) else {
-            self.close(Ok(Verdict::CutOff));
+            self.close(Ok(self.without_end()));
             return None;
         };
+        if self.is_cut(at) {
+            return None;
+        }
         if wanted.contains(&record.step) {
             return Some(record);
         }
@@ -148,25 +192,30 @@ impl<'a> Player<'a> {
     /// The message that came at this place of the run.
     fn heard(&self, waited: bool) -> Option<String> {
         let at = self.next.get();
-        let record = self.records.get(at).filter(|record| record.step == Step::Route)?;
-        let came_waiting = match self.version {
-            0 => older::came_waiting(self.records, at),
-            _ => record.payload["waited"] == true,
-        };
-        let text = record.payload["text"].as_str().filter(|_| came_waiting == waited && !self.is_over())?;
-        Some(text.to_owned())
+        let record = self.records.get(at).filter(|record| record.step == Step::Route && !self.is_over())?;
+        if self.version == 0 && older::came_waiting(self.records, at) != waited {
+            return None;
+        }
+        record.payload["text"].as_str().map(str::to_owned)
+    }
+
+    /// What left the history at this place of the run.
+    fn trimmed(&self) -> Option<Trim> {
+        let record = self.records.get(self.next.get()).filter(|record| record.step == Step::Trim)?;
+        if self.is_over() { None } else { self.read(record, &record.payload) }
     }
 }
 
 impl Ledger for &Player<'_> {
     fn noted(&self, record: &Record) {
-        // Journals of version 0 do not tell stops.
-        if self.is_over() || self.version == 0 && record.step == Step::Stop {
+        let at = self.next.get();
+        if self.is_over() || self.version == 0 && older::does_not_tell(record.step, self.records.get(at)) {
             return;
         }
-        match self.next.get() {
-            at if at < self.records.len() => self.compare(at, record),
-            _ => self.close(Ok(Verdict::CutOff)),
+        if at == self.records.len() {
+            self.close(Ok(self.without_end()));
+        } else if record.step == Step::Resume || !self.is_cut(at) {
+            self.compare(at, record);
         }
     }
 
@@ -201,7 +250,12 @@ impl Answers for &Player<'_> {
         ProviderCapabilities::new()
     }
 
-    fn answer(&mut self, _request: &CompletionRequest, _cancel: &Cancel) -> Result<Reply, LlmError> {
+    fn answer(
+        &mut self,
+        _request: &CompletionRequest,
+        _patient: bool,
+        _cancel: &Cancel,
+    ) -> Result<Reply, LlmError> {
         let at = self.next.get();
         let Some(record) = self.take(at, &[Step::Model, Step::Failed], "asks the model") else {
             return Err(LlmError::Cancelled);
@@ -228,6 +282,12 @@ impl Acts for &Player<'_> {
     fn is_external(&self, _name: &str) -> bool {
         false
     }
+
+    fn changes(&self, _name: &str) -> bool {
+        false
+    }
+
+    fn remember(&mut self, _called: &mut dyn Iterator<Item = &str>) {}
 
     /// Tells what the call has told, and does nothing else.
     fn act(
@@ -273,7 +333,15 @@ impl Berth for &Player<'_> {
         self.heard(false)
     }
 
-    fn wait(&mut self, _result: &str) -> Result<Option<String>, How> {
+    fn before_model(&mut self, _messages: &[&Message]) -> Option<Trim> {
+        self.trimmed()
+    }
+
+    fn too_long(&mut self, _messages: &[&Message]) -> Option<Trim> {
+        self.trimmed()
+    }
+
+    fn wait(&mut self) -> Result<Option<String>, How> {
         if let Some(text) = self.heard(true) {
             return Ok(Some(text));
         }
@@ -313,6 +381,14 @@ impl<C: Conduct> Conduct for Again<'_, C> {
         Some(Heard { text, messages: record.map(|record| ids(&record.payload)).unwrap_or_default() })
     }
 
+    fn before_model(&mut self, _messages: &[&Message]) -> Option<Trim> {
+        self.player.trimmed()
+    }
+
+    fn too_long(&mut self, _messages: &[&Message]) -> Option<Trim> {
+        self.player.trimmed()
+    }
+
     fn hears_after_text(&self) -> bool {
         self.conduct.hears_after_text()
     }
@@ -331,14 +407,15 @@ fn difference(recorded: &Record, made: &Record, version: u64) -> Option<String> 
         return Some(format!("recorded is {was}, replayed {is}"));
     }
     let keys: &[&str] = match recorded.step {
-        Step::Start => &[],
+        Step::Start | Step::Wait | Step::Resume => &[],
         Step::Model | Step::Failed => &["request"],
         Step::Tool => &["tool", "error", "result", "effects", "started"],
         Step::Guard => &["tool", "verdict", "rule", "count"],
         Step::Nudge => &["text"],
-        Step::Route => &["text", "waited", "messages"],
+        Step::Route => &["text", "messages"],
+        Step::Trim => &["task", "drop", "recap"],
         Step::Stop => &["reason", "words", "waiting"],
-        Step::End => &["say", "started", "status", "outcome", "taken", "bytes", "model_calls", "state"],
+        Step::End => &["say", "started", "status", "outcome", "bytes", "model_calls", "state"],
     };
     let is_told = |key: &str| version > 0 || recorded.payload.get(key).is_some();
     let (was, is) = (&recorded.payload, &made.payload);

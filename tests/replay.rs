@@ -87,7 +87,7 @@ fn replay(home: &Home, arguments: &[&str]) -> (bool, String) {
 #[test]
 fn journals_of_every_version_are_replayed() {
     for version in 0..=JOURNAL_VERSION {
-        let mut kinds: Vec<String> = Vec::new();
+        let (mut kinds, mut steps): (Vec<String>, Vec<&str>) = Default::default();
         for fixture in fixtures(version) {
             let (_folder, _db, conversations) = stored(&fixture);
             for replayed in all(&conversations) {
@@ -98,17 +98,15 @@ fn journals_of_every_version_are_replayed() {
                 assert!(good && replayed.version == version, "{}: {replayed:#?}", fixture.display());
                 assert_eq!(replayed.replayed, replayed.records.len(), "every step of it");
                 kinds.push(replayed.kind);
+                steps.extend(replayed.records.iter().map(|record| record.step.as_str()));
             }
         }
         kinds.sort();
         kinds.dedup();
-        let expected: &[&str] = match version {
-            0 => &["branch", "channel", "compactor", "extraction", "ingestion", "worker"],
-            _ => {
-                &["branch", "channel", "compactor", "extraction", "ingestion", "memory_persistence", "worker"]
-            }
-        };
+        let expected =
+            ["branch", "channel", "compactor", "extraction", "ingestion", "memory_persistence", "worker"];
         assert_eq!(kinds, expected, "version {version}");
+        assert!(["trim", "wait", "resume"].iter().all(|step| steps.contains(step)), "version {version}");
     }
 }
 
@@ -262,7 +260,6 @@ fn runs_that_were_stopped_or_failed_are_replayed_as_such() {
         let sql = "SELECT count(*) FROM run_journal WHERE kind = ?1";
         db.read(|connection| Ok(connection.query_row(sql, [kind], |row| row.get::<_, i64>(0))?)).unwrap()
     };
-    let runs = || daemon.status()["processes"].as_array().is_some_and(|processes| !processes.is_empty());
     // Each in a conversation of its own: no result comes together with the next message.
     let mut client = daemon.client("failing");
     client.send("1", "fail there");
@@ -276,8 +273,12 @@ fn runs_that_were_stopped_or_failed_are_replayed_as_such() {
     let mut client = daemon.client("waiting");
     client.send("4", "wait there");
     assert_eq!(client.answer("4"), "told");
-    client.send("5", "stop it");
+    assert!(daemon.stop().0.success());
+    let daemon = home.start();
+    daemon.client("waiting").send("5", "stop it");
+    let runs = || daemon.status()["processes"].as_array().is_some_and(|processes| !processes.is_empty());
     eventually("it is stopped", DEADLINE, || steps("stop") == 2 && !runs());
+    assert_eq!(steps("resume"), 1);
     assert!(daemon.stop().0.success());
     let (_, conversations) = open(&home.database());
     let workers: Vec<_> =

@@ -179,7 +179,10 @@ fn answer(
     let about = input.about(job.place.direct, turn.execution.is_some());
     let (say, outcome) = match conclude(&mut driver, ended, &run, &about, &speech) {
         Ok(talked) => talked,
-        Err(how) => return Ok(how),
+        Err(how) => {
+            driver.give_up();
+            return Ok(how);
+        }
     };
     let outcome = turn.execution.map(|execution| Aside::Outcome((execution, outcome)));
     let base = TurnCommit { journal: driver.journal.take(), ..TurnCommit::default() };

@@ -243,8 +243,8 @@ fn ask(
         guard: LoopGuard::new(parts.config.loop_guard.of(ProcessKind::Compactor)),
     };
     driver.begin(start, &Past::default(), &[]);
-    let summary = summary(&mut driver, &plan.words, most, &mut Silent)?;
-    Ok((summary, driver.journal.take()))
+    let summary = summary(&mut driver, &plan.words, most, &mut Silent).inspect_err(|_| driver.give_up());
+    Ok((summary?, driver.journal.take()))
 }
 
 /// The run of a compactor, from the words to a summary of at most so many bytes.

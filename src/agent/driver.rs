@@ -158,6 +158,13 @@ impl Driver<'_> {
         self.journal.add(Step::End, end);
     }
 
+    /// The run comes to no end; what is recorded of it stays.
+    pub(super) fn give_up(&mut self) {
+        if let Err(error) = self.journal.flush() {
+            log::warn!("the last steps of a run are not in the journal: {error}");
+        }
+    }
+
     /// Writes why somebody wants it to stop, where it noticed.
     pub(super) fn note_stop(&mut self, waiting: bool) {
         let (reason, words) = match self.link.stop_reason() {

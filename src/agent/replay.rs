@@ -74,6 +74,8 @@ pub enum Verdict {
     Failed { error: Value },
     /// Every step is as recorded, and the last of them is that it was told to stop.
     Stopped { reason: String },
+    /// Every step is as recorded, and it waits for input.
+    Waits,
     /// Every step is as recorded, and there is no end: it runs still, or was cut off.
     CutOff,
     /// The first difference.

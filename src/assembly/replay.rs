@@ -117,6 +117,7 @@ fn verdict(replayed: &Replayed) -> String {
             format!("as recorded; its model failed: {error}")
         }
         Verdict::Stopped { reason } => format!("as recorded; it was told to stop: {reason}"),
+        Verdict::Waits => "as recorded; it waits for input".to_owned(),
         Verdict::CutOff => "as recorded, and then nothing: it runs still, or was cut off there".to_owned(),
         Verdict::Differs { step, what } => format!("differs at step {step}: {what}"),
     }

@@ -87,6 +87,7 @@ impl<'a> Player<'a> {
                 let reason = last.payload["reason"].as_str().unwrap_or_default();
                 Verdict::Stopped { reason: reason.to_owned() }
             }
+            Step::Wait => Verdict::Waits,
             _ => Verdict::CutOff,
         }
     }

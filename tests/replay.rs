@@ -286,3 +286,26 @@ fn runs_that_were_stopped_or_failed_are_replayed_as_such() {
     assert_eq!(workers.len(), 3);
     assert!(workers.iter().all(|worker| matches!(worker.verdict, Verdict::Same { .. })), "{workers:#?}");
 }
+
+/// Neither comes to an end that could be the same, and the journal says why.
+#[test]
+fn a_turn_that_failed_or_was_stopped_is_replayed_as_such() {
+    let double = Double::answering(|request| match last_message(request).contains(">too much</message>") {
+        true => Say::error(400, "context_length_exceeded", "maximum context length is 8 tokens"),
+        false => Say::text("never").hang(At::Start),
+    });
+    let home = Home::new(&config(&double, ""));
+    let daemon = home.start();
+    daemon.client("failing").ask("1", "too much");
+    daemon.client("hanging").send("2", "think");
+    double.wait_until_hanging(1, DEADLINE);
+    assert!(daemon.stop().0.success());
+    let (_, conversations) = open(&home.database());
+    let verdicts: Vec<Verdict> = all(&conversations).into_iter().map(|replayed| replayed.verdict).collect();
+    let [Verdict::Failed { error }, Verdict::Stopped { reason }] = &verdicts[..] else {
+        panic!("{verdicts:#?}")
+    };
+    assert!(error.to_string().contains("too_long") && reason == "shutdown", "{verdicts:#?}");
+    let (good, said) = replay(&home, &["--all"]);
+    assert!(good && said.contains("its model failed") && said.contains("told to stop: shutdown"), "{said}");
+}

@@ -134,7 +134,7 @@ fn step(record: &Record) -> String {
         Step::Nudge | Step::Route => said("text").to_owned(),
         Step::Trim => format!("{} messages leave", record.payload["drop"]),
         Step::Wait => String::new(),
-        Step::Resume => "goes on after it was cut off".to_owned(),
+        Step::Resume => "goes on after the daemon has started again".to_owned(),
         Step::Stop => said("reason").to_owned(),
         Step::End => record.payload.to_string(),
     };

@@ -176,7 +176,7 @@ fn tell_run(run: &Run, sum: &Sum, out: &mut impl Write) -> io::Result<()> {
                 writeln!(out, "  its {drop} oldest messages have left it for want of room")?;
             }
             Step::Wait => writeln!(out, "  waits for more words")?,
-            Step::Resume => writeln!(out, "  was cut off and goes on")?,
+            Step::Resume => writeln!(out, "  goes on after the daemon has started again")?,
             Step::End => writeln!(out, "  ended: {}", ending(&record.payload))?,
         }
     }

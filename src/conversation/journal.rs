@@ -36,7 +36,7 @@ pub enum Step {
     Trim,
     /// A result is there, and the run waits for more words.
     Wait,
-    /// The run goes on after something cut it off.
+    /// The run goes on, or waits again, after something cut it off.
     Resume,
     /// It was told to stop, and noticed that here.
     Stop,

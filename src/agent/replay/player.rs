@@ -43,10 +43,16 @@ pub(super) struct Player<'a> {
 impl<'a> Player<'a> {
     /// Stands behind the first record, with which the caller starts the run.
     pub(super) fn new(records: &'a [Record], version: u64) -> Self {
+        let player = Self::at(records, version, 1);
+        player.stop_before(1);
+        player
+    }
+
+    fn at(records: &'a [Record], version: u64, next: usize) -> Self {
         Self {
             records,
             version,
-            next: Cell::new(1),
+            next: Cell::new(next),
             verdict: RefCell::new(None),
             cut: Cell::new(false),
             cancel: Cancel::new(),
@@ -57,7 +63,7 @@ impl<'a> Player<'a> {
     /// For what comes after the run was cut off; `None`: it came to an end.
     pub(super) fn resumed(&self) -> Option<Self> {
         let goes_on = self.cut.get() && self.verdict.borrow().is_none();
-        goes_on.then(|| Self { next: Cell::new(self.next.get()), ..Self::new(self.records, self.version) })
+        goes_on.then(|| Self::at(self.records, self.version, self.next.get()))
     }
 
     /// So many records have been replayed.
@@ -164,7 +170,12 @@ impl<'a> Player<'a> {
             let hash = hash.map_or(Verdict::NoHash, |hash| Verdict::Same { hash: hash.to_owned() });
             return self.close(Ok(hash));
         }
-        if let Some(stop) = self.records.get(at + 1).filter(|next| next.step == Step::Stop)
+        self.stop_before(at + 1);
+    }
+
+    /// Wants the run to stop if it noticed at `at` that somebody did.
+    fn stop_before(&self, at: usize) {
+        if let Some(stop) = self.records.get(at).filter(|next| next.step == Step::Stop)
             && stop.payload["waiting"] != true
         {
             self.stop(stop);

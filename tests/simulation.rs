@@ -1,7 +1,7 @@
 //! The hub, the processes and a real SQLite file under a simulated clock, model, platform and disk,
 //! all driven by one seed on one thread. The daemon crashes between any two commits; inbound is
 //! doubled, lost and reordered, and comes while turns run; models fail, call wrong tools and panic. After
-//! every step and at the end the promises P1, P2, P3 and P5 are checked.
+//! every step and at the end the promises P1, P2, P3 and P5 are checked, and every run is replayed.
 //!
 //! A failing seed is printed; `SPACEBOT_SIM_SEED=<n> cargo test --test simulation` replays it.
 
@@ -11,6 +11,8 @@
 mod local_model;
 #[path = "support/random.rs"]
 mod random;
+#[path = "support/replay.rs"]
+mod replay;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -47,6 +49,7 @@ use spacebot::message::{Content, Delivery, Inbound, Outbox};
 use spacebot::prompts;
 use spacebot::tasks::{self, NewTask};
 use spacebot::thread::{Cancel, contained};
+use spacebot::tools::speech::Speech;
 use spacebot::tools::workspace::Workspace;
 use spacebot::turn::{self, Part};
 
@@ -857,6 +860,7 @@ impl World {
         if !runs.is_empty() {
             return Err(format!("P1: results that nobody heard of: {runs:?}"));
         }
+        replay::of_agent(&self.life.parts.conversations, &Speech::default())?;
         self.check_events(&read)?;
         let begun =
             read("SELECT number || ' is ' || status FROM tasks WHERE status IN ('ready', 'in_progress')");

@@ -1,9 +1,13 @@
 //! The run journal: what entered a run from outside (model replies, tool results, nudges, routed
-//! messages), step by step, so that the run can be explained, and later replayed (P10).
+//! messages, failures, stops), step by step, so that the run can be explained and replayed (P10).
 
 use crate::clock::Timestamp;
 use crate::db::DbError;
 use crate::db::rusqlite::{Connection, OptionalExtension, params};
+
+/// What the payloads hold; it stands in the first record of each run as `version`. Journals without one
+/// are of version 0: they have no state hash, and tell neither effects nor failures.
+pub const JOURNAL_VERSION: u64 = 1;
 
 /// Longest payload of one record, in bytes; a longer one is stored as the note that it was too long.
 const MAX_PAYLOAD_BYTES: usize = 1 << 20;
@@ -21,6 +25,8 @@ pub enum Step {
     Start,
     /// A model's reply, without its raw copy.
     Model,
+    /// A model call that came to nothing, and why.
+    Failed,
     /// One tool call's result.
     Tool,
     /// A call that was warned about or refused because the run repeats itself.
@@ -33,8 +39,10 @@ pub enum Step {
     Trim,
     /// A result is there, and the run waits for more words.
     Wait,
-    /// The run goes on after something cut it off.
+    /// The run goes on, or waits again, after something cut it off.
     Resume,
+    /// It was told to stop, and noticed that here.
+    Stop,
     /// How it ended.
     End,
 }
@@ -45,6 +53,7 @@ impl Step {
         match self {
             Step::Start => "start",
             Step::Model => "model",
+            Step::Failed => "failed",
             Step::Tool => "tool",
             Step::Guard => "guard",
             Step::Nudge => "nudge",
@@ -52,13 +61,14 @@ impl Step {
             Step::Trim => "trim",
             Step::Wait => "wait",
             Step::Resume => "resume",
+            Step::Stop => "stop",
             Step::End => "end",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        use Step::{End, Guard, Model, Nudge, Resume, Route, Start, Tool, Trim, Wait};
-        [Start, Model, Tool, Guard, Nudge, Route, Trim, Wait, Resume, End]
+        use Step::{End, Failed, Guard, Model, Nudge, Resume, Route, Start, Stop, Tool, Trim, Wait};
+        [Start, Model, Failed, Tool, Guard, Nudge, Route, Trim, Wait, Resume, Stop, End]
             .into_iter()
             .find(|step| step.as_str() == text)
     }

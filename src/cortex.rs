@@ -164,7 +164,15 @@ impl CortexStore {
     /// # Errors
     /// The database cannot be read.
     pub fn chat(&self, thread: &str, limit: usize) -> Result<Vec<ChatMessage>, DbError> {
-        self.db.read(|connection| chat::last(connection, thread, limit))
+        self.db.read(|connection| chat::last(connection, thread, (0, i64::MAX), limit))
+    }
+
+    /// Those messages of a thread that an answer saw, by the ids of the first and the last.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn chat_between(&self, thread: &str, first: i64, last: i64) -> Result<Vec<ChatMessage>, DbError> {
+        self.db.read(|connection| chat::last(connection, thread, (first, last), CHAT_CONTEXT))
     }
 
     /// Threads with the number of their messages, the latest first.

@@ -1,7 +1,7 @@
 //! The hub, the processes and a real SQLite file under a simulated clock, model, platform and disk,
 //! all driven by one seed on one thread. The daemon crashes between any two commits; inbound is
 //! doubled, lost and reordered, and comes while turns run; models fail, call wrong tools and panic. After
-//! every step and at the end the promises P1, P2, P3 and P5 are checked.
+//! every step and at the end the promises P1, P2, P3 and P5 are checked, and every run is replayed.
 //!
 //! A failing seed is printed; `SPACEBOT_SIM_SEED=<n> cargo test --test simulation` replays it.
 
@@ -9,6 +9,10 @@
 
 #[path = "support/local_model.rs"]
 mod local_model;
+#[path = "support/random.rs"]
+mod random;
+#[path = "support/replay.rs"]
+mod replay;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,8 +24,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use local_model::{Say, local_model};
+use random::Random;
 use rig_core::completion::{CompletionRequest, Message};
-use rig_core::message::UserContent;
+use rig_core::message::{ToolResultContent, UserContent};
 use serde_json::json;
 use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Pulse, Work};
 use spacebot::clock::{Clock, SharedClock, SimulatedClock, SystemClock, Timestamp, Zone};
@@ -44,6 +49,7 @@ use spacebot::message::{Content, Delivery, Inbound, Outbox};
 use spacebot::prompts;
 use spacebot::tasks::{self, NewTask};
 use spacebot::thread::{Cancel, contained};
+use spacebot::tools::speech::Speech;
 use spacebot::tools::workspace::Workspace;
 use spacebot::turn::{self, Part};
 
@@ -53,30 +59,6 @@ const CONVERSATIONS: u64 = 3;
 /// Tasks that wait for approval at the beginning.
 const TASKS: usize = 3;
 const INSTANCE: &str = "sim";
-
-// ---- randomness -----------------------------------------------------------------------------------
-
-/// SplitMix64: small, good enough, the same everywhere.
-#[derive(Clone)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-}
 
 // ---- the disk -------------------------------------------------------------------------------------
 
@@ -164,6 +146,13 @@ fn decide(request: &CompletionRequest, random: &mut Random, calm: bool) -> Resul
     if has("memory_save") && !after_tools && random.chance(40) {
         return Ok(vec![call("memory_save", json!({ "content": format!("note {text}") }))]);
     }
+    // A silent run has to name what it saved; some forget that, and are reminded.
+    if has("memory_persistence_complete") && (calm || random.chance(80)) {
+        let (ids, reason) = (saved(request), "that was all");
+        let outcome = if ids.is_empty() { "no_memories" } else { "saved" };
+        let end = json!({ "outcome": outcome, "saved_memory_ids": ids, "reason": reason });
+        return Ok(vec![call("memory_persistence_complete", end)]);
+    }
     if has("set_status") && !after_tools && (calm || random.chance(80)) {
         return Ok(vec![call("set_status", json!({ "status": "done", "kind": "outcome" }))]);
     }
@@ -183,6 +172,23 @@ fn last_words(request: &CompletionRequest) -> (String, bool) {
         }
     }
     (text, after_tools)
+}
+
+/// The ids that the run was given for what it saved.
+fn saved(request: &CompletionRequest) -> Vec<String> {
+    let mut ids = Vec::new();
+    for message in &request.chat_history {
+        let Message::User { content } = message else { continue };
+        for result in content {
+            let UserContent::ToolResult(result) = result else { continue };
+            for part in &result.content {
+                let ToolResultContent::Text(text) = part else { continue };
+                let value: serde_json::Value = serde_json::from_str(&text.text).unwrap_or_default();
+                ids.extend(value["saved"].as_str().map(str::to_owned));
+            }
+        }
+    }
+    ids
 }
 
 fn said(text: &str) -> Vec<String> {
@@ -300,8 +306,7 @@ fn begin(
         .expect("the database opens after every crash");
     let conversations = Conversations::new(db.clone(), shared.clone());
     let config = AgentConfig { limits: limits(), ..AgentConfig::new(agent_id(), "Sim", Zone::utc()) };
-    let unfinished =
-        agent::recover(&conversations, &config.limits, &config.working_memory).expect("recovery").unfinished;
+    let recovered = agent::recover(&conversations, &config.limits, &config.working_memory).expect("recovery");
     let (calm, random) = (calm.clone(), random.clone());
     let model = local_model(move |request| {
         meanwhile();
@@ -330,7 +335,11 @@ fn begin(
         failing: RefCell::default(),
     });
     let ready = hub::ready_tasks(&agent_id(), &life.parts).expect("tasks");
-    for event in hub::events_of(&agent_id(), unfinished).chain(ready) {
+    let resumed = recovered.resumed.into_iter().map(|run| Event::Resumed { agent: agent_id(), run });
+    let unremembered = hub::unremembered(&agent_id(), &life.parts).expect("memories");
+    let id = agent_id();
+    let found = hub::events_of(&id, recovered.unfinished).chain(ready).chain(unremembered);
+    for event in resumed.chain(found) {
         life.handle(event, clock.monotonic());
     }
     life
@@ -682,7 +691,7 @@ impl World {
             *running.entry(key).or_default() += 1;
         }
         for ((conversation, kind, _), count) in running {
-            // Of the compactors, one for the window and one for the memories.
+            // Of the compactors, one for the window and one for memories, of what has left it or of the rest.
             let most = if kind == ProcessKind::Channel { 1 } else { 2 };
             if count > most {
                 return Err(format!("P5: {count} of {kind:?} in {conversation}"));
@@ -763,7 +772,24 @@ impl World {
         let strangers = "SELECT kind || ' ' || text FROM working_memory_events
             WHERE run LIKE 'branch:%' AND substr(run, 8) NOT IN (SELECT id FROM branch_runs)
                OR run LIKE 'worker:%' AND substr(run, 8) NOT IN (SELECT id FROM worker_runs)";
-        let cases = [("ends", ends), ("starts", starts), ("memories", memories), ("causes", strangers)];
+        // The simulated branch saves at most one, also when it was cut off and went on.
+        let twice =
+            "SELECT run FROM working_memory_events WHERE kind = 'memory_saved' AND run LIKE 'branch:%'
+            GROUP BY run HAVING count(*) > 1";
+        // Each line is read once: what was kept of it are its words.
+        let doubled = "SELECT content FROM memories WHERE source LIKE 'agent:compactor:%'
+            GROUP BY content HAVING count(*) > 1";
+        let endless = "SELECT 'worker ' || id FROM worker_runs WHERE continuations > 3
+            UNION ALL SELECT 'branch ' || id FROM branch_runs WHERE continuations > 3";
+        let cases = [
+            ("ends", ends),
+            ("starts", starts),
+            ("memories", memories),
+            ("causes", strangers),
+            ("saves", twice),
+            ("readings", doubled),
+            ("continuations", endless),
+        ];
         for (what, sql) in cases {
             let found = read(sql);
             if !found.is_empty() {
@@ -846,6 +872,7 @@ impl World {
         if !runs.is_empty() {
             return Err(format!("P1: results that nobody heard of: {runs:?}"));
         }
+        replay::of_agent(&self.life.parts.conversations, &Speech::default())?;
         self.check_events(&read)?;
         let begun =
             read("SELECT number || ' is ' || status FROM tasks WHERE status IN ('ready', 'in_progress')");

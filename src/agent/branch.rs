@@ -9,13 +9,17 @@ use serde_json::json;
 
 use super::driver::{Conduct, Counts, Driver, Ended};
 use super::job::Job;
-use super::journal::RunJournal;
+use super::journal::{RunJournal, beginning};
 use super::link::{Link, ProcessDesk};
+use super::past::Past;
+use super::rebuild::Rebuilt;
+use super::resume::{self, Onward, leave, stays};
+use super::room::{self, Room, Trim};
 use super::toolbox::Toolbox;
 use super::worker::with_notice;
-use super::{AgentParts, cortex, happening, persist, prompt, transcript};
+use super::{AgentParts, cortex, happening, persist, transcript};
 use crate::config::MemoryMode;
-use crate::conversation::{BranchEnd, Record, Step};
+use crate::conversation::{BranchEnd, Record};
 use crate::db::DbError;
 use crate::error::Fault;
 use crate::event::{Fork, How, Origin, StopReason};
@@ -24,41 +28,100 @@ use crate::id::ProcessKind;
 use crate::memory::Origin as MemoryOrigin;
 use crate::prompts;
 use crate::thread::Cancel;
-use crate::tools::{self, Tool};
+use crate::tools::{
+    Tool, channel_recall, memory_delete, memory_recall, memory_save, task_create, task_list, task_update,
+    worker_inspect,
+};
 
 pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Origin, link: &Link<'_>) -> How {
     let number = job.process.number;
+    let mut prepared = prepare(parts, job, description, origin, link);
+    let start = prepared.as_mut().map(|(driver, _)| driver.journal.take()).unwrap_or_default();
     let begun = persist(link.cancel, || {
-        parts.conversations.begin_branch(number, &job.place.conversation, description, &origin.answers)
+        let (conversation, answers) = (&job.place.conversation, &origin.answers);
+        let also = beginning(start.clone(), None);
+        parts.conversations.begin_branch_and(number, conversation, description, answers, also)
     });
     if begun != How::Finished {
         return begun;
     }
-    let history = match forked(parts, job, &origin.fork) {
-        Ok(history) => history,
+    let (driver, mut history) = match prepared {
+        Ok(prepared) => prepared,
         Err(error) => {
-            log::error!("a branch could not read its history: {error}");
+            log::error!("a branch could not read what it begins with: {error}");
             return close(parts, job, prompts::notice(error.kind().notice()), link);
         }
     };
-    let memory_mode = match parts.settings(&job.place) {
-        Ok(settings) => settings.memory_mode,
+    history.extend(new_words(&origin.fork.words));
+    let task = history.len();
+    let onward = Onward { prompt: Message::user(description), recorded: None };
+    finish(parts, job, driver, history, task, onward)
+}
+
+/// Its driver, which has written what it is started with, and the history without the new words.
+fn prepare<'a>(
+    parts: &'a AgentParts,
+    job: &Job,
+    description: &str,
+    origin: &Origin,
+    link: &'a Link<'a>,
+) -> Result<(Driver<'a>, Vec<Message>), DbError> {
+    let (past, history) = forked(parts, job, &origin.fork)?;
+    let mut driver = driver(parts, job, link, RunJournal::new(&parts.conversations, job.process.number))?;
+    let start = json!({
+        "kind": "branch",
+        "conversation": job.place.conversation.as_str(),
+        "description": description,
+        "turn": origin.turn,
+        "words": *origin.fork.words,
+    });
+    driver.begin(start, &past, &history);
+    Ok((driver, history))
+}
+
+/// Goes on with a branch that was cut off.
+pub(super) fn go_on(parts: &AgentParts, job: &Job, description: &str, link: &Link<'_>) -> How {
+    let interrupted = || close(parts, job, prompts::notice("interrupted"), link);
+    let mut run = match resume::read(parts, job, description) {
+        Ok(run) => run,
+        Err(error) => {
+            log::error!("{} cannot go on: {error}", job.process);
+            return interrupted();
+        }
+    };
+    let journal = RunJournal::after(&parts.conversations, job.process.number, run.next);
+    let mut driver = match driver(parts, job, link, journal) {
+        Ok(driver) => driver,
         Err(error) => {
             log::error!("a branch could not read what holds in its conversation: {error}");
             return close(parts, job, prompts::notice(error.kind().notice()), link);
         }
     };
-    let toolbox = Toolbox::new(branch_tools(parts, job, memory_mode), definitions(memory_mode));
-    let mut journal = RunJournal::new(&parts.conversations, number);
-    journal.add(
-        Step::Start,
-        json!({ "kind": "branch", "description": description, "summaries": *origin.fork.summaries, "lines": origin.fork.lines, "words": *origin.fork.words }),
-    );
+    match take_up(&mut driver, &mut run) {
+        Some(onward) => finish(parts, job, driver, run.history, run.task, onward),
+        None => interrupted(),
+    }
+}
+
+/// A branch that was cut off goes on from where this says; `None`: from nowhere.
+pub(super) fn take_up(driver: &mut Driver<'_>, run: &mut Rebuilt) -> Option<Onward> {
+    resume::take_up(driver, run);
+    driver.go_on(json!({}));
+    Onward::of(run)
+}
+
+fn driver<'a>(
+    parts: &'a AgentParts,
+    job: &Job,
+    link: &'a Link<'a>,
+    journal: RunJournal<'a>,
+) -> Result<Driver<'a>, DbError> {
+    let memory_mode = parts.settings(&job.place)?.memory_mode;
     let limits = &parts.config.limits;
-    let mut driver = Driver {
+    Ok(Driver {
         link,
-        model: parts.llm.model_for(&parts.config.routing, ProcessKind::Branch),
-        toolbox,
+        model: Box::new(parts.llm.model_for(&parts.config.routing, ProcessKind::Branch)),
+        toolbox: Box::new(Toolbox::new(tools(parts, job, memory_mode), definitions(memory_mode))),
         desk: ProcessDesk::new(link, Origin::default()),
         journal,
         spec: RunSpec {
@@ -68,35 +131,64 @@ pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Ori
         },
         counts: Counts { max_model_calls: limits.branch_max_turns, ..Counts::default() },
         guard: LoopGuard::new(parts.config.loop_guard.of(ProcessKind::Branch)),
+    })
+}
+
+/// Thinks to the end and writes it.
+fn finish(
+    parts: &AgentParts,
+    job: &Job,
+    mut driver: Driver<'_>,
+    history: Vec<Message>,
+    task: usize,
+    onward: Onward,
+) -> How {
+    let link = driver.link;
+    let fixed = room::fixed_tokens(driver.spec.preamble.as_deref(), driver.toolbox.definitions());
+    let mut conduct = Thinking { room: Room::new(parts, ProcessKind::Branch, fixed, task) };
+    let stays = |ended: &Ended| stays(job, ended, link);
+    let mut end = match think(&mut driver, onward, history, &mut conduct, &stays) {
+        Ok(end) => end,
+        Err(how) => return how,
     };
-    let (ended, run) = driver.drive(Message::user(description), history, &mut Thinking);
-    let (status, conclusion) = conclusion(ended, run, link);
-    let conclusion = parts.llm.scrubber().hide_keys(&conclusion);
-    driver.journal.add(Step::End, json!({ "status": status, "model_calls": driver.counts.model_calls }));
+    end.conclusion = parts.llm.scrubber().hide_keys(&end.conclusion).to_string();
     // Where a cortex looks after the memories, it does so when this has ended.
-    if !limits.cortex.enabled
+    if !parts.config.limits.cortex.enabled
         && let Err(error) = cortex::tend_memory(parts)
     {
         log::warn!("the memories were not tended: {error}");
     }
-    end(
-        parts,
-        job,
-        BranchEnd { status, conclusion, tool_calls: driver.counts.tool_calls },
-        driver.journal.take(),
-        link.cancel,
-    )
+    self::end(parts, job, end, driver.journal.take(), link.cancel)
 }
 
-/// What the turn saw that asked for this branch.
-fn forked(parts: &AgentParts, job: &Job, fork: &Fork) -> Result<Vec<Message>, DbError> {
-    let lines = match fork.lines {
-        Some((first, last)) => parts.conversations.lines(&job.place.conversation, first, last)?,
-        None => Vec::new(),
-    };
-    let summaries = parts.conversations.summaries(&fork.summaries)?;
-    let words = (!fork.words.is_empty()).then(|| Message::user(&*fork.words));
-    Ok(summaries.iter().map(prompt::summary).chain(lines.iter().map(prompt::line)).chain(words).collect())
+/// The run of a branch, from what it is to answer to its conclusion.
+pub(super) fn think(
+    driver: &mut Driver<'_>,
+    onward: Onward,
+    history: Vec<Message>,
+    conduct: &mut dyn Conduct,
+    stays: &dyn Fn(&Ended) -> bool,
+) -> Result<BranchEnd, How> {
+    let (ended, run) = driver.drive_on(onward.prompt, history, onward.recorded, conduct);
+    if stays(&ended) {
+        return Err(leave(driver));
+    }
+    let history = run.full_history();
+    let (status, conclusion) = conclusion(ended, run, driver.link);
+    driver.end(json!({ "status": status }), &json!({ "status": status, "conclusion": conclusion }), &history);
+    Ok(BranchEnd { status, conclusion, tool_calls: driver.counts.tool_calls })
+}
+
+/// What the turn saw that asked for this run, but for its new words.
+pub(super) fn forked(parts: &AgentParts, job: &Job, fork: &Fork) -> Result<(Past, Vec<Message>), DbError> {
+    let past = Past::of(&parts.conversations.summaries(&fork.summaries)?, fork.lines);
+    let history = past.messages(&parts.conversations, &job.place.conversation)?;
+    Ok((past, history))
+}
+
+/// The new words of the turn as the model reads them.
+pub(super) fn new_words(words: &str) -> Option<Message> {
+    (!words.is_empty()).then(|| Message::user(words))
 }
 
 pub(super) fn close(parts: &AgentParts, job: &Job, sentence: &str, link: &Link<'_>) -> How {
@@ -137,9 +229,19 @@ fn conclusion(ended: Ended, run: AgentRun, link: &Link<'_>) -> (&'static str, St
     }
 }
 
-struct Thinking;
+struct Thinking<'a> {
+    room: Room<'a>,
+}
 
-impl Conduct for Thinking {}
+impl Conduct for Thinking<'_> {
+    fn before_model(&mut self, messages: &[&Message]) -> Option<Trim> {
+        self.room.preflight(messages)
+    }
+
+    fn too_long(&mut self, messages: &[&Message]) -> Option<Trim> {
+        self.room.overflow(messages)
+    }
+}
 
 /// See [`Toolbox::new`]: with all of the memory, what reads it, none of it.
 static DEFINITIONS: [OnceLock<Vec<ToolDefinition>>; 3] = [const { OnceLock::new() }; 3];
@@ -152,21 +254,21 @@ fn definitions(memory_mode: MemoryMode) -> &'static OnceLock<Vec<ToolDefinition>
     }
 }
 
-pub(super) fn branch_tools(parts: &AgentParts, job: &Job, memory_mode: MemoryMode) -> Vec<Box<dyn Tool>> {
+pub(super) fn tools(parts: &AgentParts, job: &Job, memory_mode: MemoryMode) -> Vec<Box<dyn Tool>> {
     let conversations = &parts.conversations;
     let (board, place) = (parts.tasks(), job.place.clone());
     let mut tools = memory_tools(parts, job, memory_mode);
-    tools.push(Box::new(tools::channel_recall::ChannelRecall::new(
+    tools.push(Box::new(channel_recall::ChannelRecall::new(
         conversations.clone(),
         job.place.conversation.clone(),
     )));
-    tools.push(Box::new(tools::worker_inspect::WorkerInspect::new(
+    tools.push(Box::new(worker_inspect::WorkerInspect::new(
         conversations.clone(),
         job.place.conversation.clone(),
     )));
-    tools.push(Box::new(tools::task_create::TaskCreate::new(board.clone(), job.process, place)));
-    tools.push(Box::new(tools::task_list::TaskList::new(board.clone())));
-    tools.push(Box::new(tools::task_update::TaskUpdate::new(board, job.process)));
+    tools.push(Box::new(task_create::TaskCreate::new(board.clone(), job.process, place)));
+    tools.push(Box::new(task_list::TaskList::new(board.clone())));
+    tools.push(Box::new(task_update::TaskUpdate::new(board, job.process)));
     tools
 }
 
@@ -175,14 +277,14 @@ pub(super) fn memory_tools(parts: &AgentParts, job: &Job, memory_mode: MemoryMod
     let origin = MemoryOrigin { conversation: job.place.conversation.clone(), process: job.process };
     let mut tools: Vec<Box<dyn Tool>> = Vec::new();
     if memory_mode.writes() {
-        let save = tools::memory_save::MemorySave::new(parts.memory.clone(), origin.clone());
+        let save = memory_save::MemorySave::new(parts.memory.clone(), origin.clone());
         tools.push(Box::new(save.with_event(happening::memory_saved(parts, job))));
     }
     if memory_mode.reads() {
-        tools.push(Box::new(tools::memory_recall::MemoryRecall::new(parts.memory.clone())));
+        tools.push(Box::new(memory_recall::MemoryRecall::new(parts.memory.clone())));
     }
     if memory_mode.writes() {
-        tools.push(Box::new(tools::memory_delete::MemoryDelete::new(parts.memory.clone(), origin)));
+        tools.push(Box::new(memory_delete::MemoryDelete::new(parts.memory.clone(), origin)));
     }
     tools
 }

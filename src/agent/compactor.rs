@@ -7,6 +7,7 @@ mod extraction;
 mod words;
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use rig_agent::run::RunSpec;
 use rig_core::completion::{Message, ToolDefinition};
@@ -17,8 +18,9 @@ use super::driver::{Conduct, Counts, Driver, Ended};
 use super::job::Job;
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
+use super::past::Past;
 use super::toolbox::Toolbox;
-use crate::conversation::{Change, History, InPlace, Place, Record, Step as Recorded, Window};
+use crate::conversation::{Change, History, InPlace, Place, Record, Window};
 use crate::db::DbError;
 use crate::error::{Fault, Kind};
 use crate::event::{How, Origin, What};
@@ -28,7 +30,9 @@ use crate::prompts::{self, Template};
 use crate::text;
 use decide::{Bounds, Step, step};
 
-pub(super) use extraction::{close as close_extraction, run as extract};
+pub(super) use extraction::{
+    close as close_extraction, close_remembering, remember, run as extract, unremembered,
+};
 pub(super) use words::fenced;
 
 /// Emergencies that one turn or one process clears. The first leaves none; a further one comes when
@@ -72,17 +76,20 @@ pub(super) fn history(parts: &AgentParts, place: &Place) -> Result<History, DbEr
 
 /// After a turn: tells the hub when there is something to do about the window.
 pub(super) fn check(parts: &AgentParts, job: &Job, link: &Link<'_>) {
-    match is_pressed(parts, &job.place) {
-        Ok((false, false)) => {}
-        Ok((window, unread)) => (link.up)(What::Pressed { window, unread }),
+    match is_pressed(parts, job) {
+        Ok((false, false, None)) => {}
+        Ok((window, unread, remember)) => (link.up)(What::Pressed { window, unread, remember }),
         Err(error) => log::warn!("the window of {} was not weighed: {error}", job.place.conversation),
     }
 }
 
-/// Whether there is something to do about the window, and whether memories are to be taken.
-fn is_pressed(parts: &AgentParts, place: &Place) -> Result<(bool, bool), DbError> {
+/// Whether there is something to do about the window, whether memories are to be taken from what has left
+/// it, and after which time from what was said since that was last done.
+fn is_pressed(parts: &AgentParts, job: &Job) -> Result<(bool, bool, Option<Duration>), DbError> {
+    let place = &job.place;
     let window = parts.conversations.window(&place.conversation)?;
-    Ok((step(&window, &Bounds::of(parts, 0)).is_some(), is_unread(parts, place)?))
+    let remember = if extraction::is_open(job) { extraction::due_in(parts, place)? } else { None };
+    Ok((step(&window, &Bounds::of(parts, 0)).is_some(), is_unread(parts, place)?, remember))
 }
 
 /// Memories are to be taken from what leaves the window of this conversation.
@@ -218,22 +225,36 @@ fn ask(
     let context = json!({ "name": parts.config.display_name, "rolls": plan.rolls, "words": words });
     let preamble = prompts::render(Template::Compactor, &context)
         .map_err(|error| How::Failed(error.kind(), error.to_string()))?;
-    let mut journal = RunJournal::new(&parts.conversations, job.process.number);
-    journal.add(
-        Recorded::Start,
-        json!({ "kind": "compactor", "conversation": job.place.conversation.as_str(), "prompt": plan.words }),
-    );
+    let most = bounds.summary_tokens() * BYTES_PER_TOKEN;
+    let start = json!({
+        "kind": "compactor",
+        "conversation": job.place.conversation.as_str(),
+        "prompt": plan.words,
+        "bytes": most,
+    });
     let mut driver = Driver {
         link,
-        model: parts.llm.model_for(&parts.config.routing, ProcessKind::Compactor).without_offline(),
-        toolbox: Toolbox::new(Vec::new(), &NO_DEFINITIONS),
+        model: Box::new(parts.llm.model_for(&parts.config.routing, ProcessKind::Compactor).without_offline()),
+        toolbox: Box::new(Toolbox::new(Vec::new(), &NO_DEFINITIONS)),
         desk: ProcessDesk::new(link, Origin::default()),
-        journal,
+        journal: RunJournal::new(&parts.conversations, job.process.number),
         spec: RunSpec { preamble: Some(preamble), max_turns: Some(1), ..RunSpec::new() },
         counts: Counts { max_model_calls: 1, ..Counts::default() },
         guard: LoopGuard::new(parts.config.loop_guard.of(ProcessKind::Compactor)),
     };
-    let (ended, _) = driver.drive(Message::user(&plan.words), Vec::new(), &mut Silent);
+    driver.begin(start, &Past::default(), &[]);
+    let summary = summary(&mut driver, &plan.words, most, &mut Silent).inspect_err(|_| driver.give_up());
+    Ok((summary?, driver.journal.take()))
+}
+
+/// The run of a compactor, from the words to a summary of at most so many bytes.
+pub(super) fn summary(
+    driver: &mut Driver<'_>,
+    words: &str,
+    most: usize,
+    conduct: &mut dyn Conduct,
+) -> Result<String, How> {
+    let (ended, run) = driver.drive(Message::user(words), Vec::new(), conduct);
     let answer = match ended {
         Ended::Text(answer) if !answer.trim().is_empty() => answer,
         Ended::Cancelled => return Err(How::Cancelled),
@@ -242,15 +263,14 @@ fn ask(
             return Err(How::Failed(Kind::Transient, "the model gave no summary".to_owned()));
         }
     };
-    let most = bounds.summary_tokens() * BYTES_PER_TOKEN;
     let summary = text::shorten(answer.trim(), most).into_owned();
-    driver.journal.add(Recorded::End, json!({ "bytes": summary.len() }));
-    Ok((summary, driver.journal.take()))
+    driver.end(json!({ "bytes": summary.len() }), &json!({ "summary": summary }), &run.full_history());
+    Ok(summary)
 }
 
 static NO_DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
 
 /// Ends with the first text.
-struct Silent;
+pub(super) struct Silent;
 
 impl Conduct for Silent {}

@@ -16,13 +16,15 @@ use rig_core::completion::{Message, ToolDefinition};
 use serde_json::json;
 
 use super::AgentParts;
+use super::compactor::Silent;
 use super::driver::{Conduct, Counts, Driver, Ended};
 use super::job::Job;
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
+use super::past::Past;
 use super::toolbox::Toolbox;
 use crate::config::MemoryMode;
-use crate::conversation::{Place, Step};
+use crate::conversation::Place;
 use crate::cortex::{CortexStore, NewCortexEvent};
 use crate::error::{Fault, Kind};
 use crate::event::{Errand, How, Origin};
@@ -124,19 +126,31 @@ fn ask(
     words: &str,
 ) -> Result<String, How> {
     let preamble = prompts::render(template, &context).map_err(|error| failed(&error))?;
-    let mut journal = RunJournal::new(&parts.conversations, job.process.number);
-    journal.add(Step::Start, json!({ "kind": "cortex", "errand": what, "prompt": words }));
     let mut driver = Driver {
         link,
-        model: parts.llm.model_for(&parts.config.routing, ProcessKind::Cortex).without_offline(),
-        toolbox: Toolbox::new(Vec::new(), &NO_DEFINITIONS),
+        model: Box::new(parts.llm.model_for(&parts.config.routing, ProcessKind::Cortex).without_offline()),
+        toolbox: Box::new(Toolbox::new(Vec::new(), &NO_DEFINITIONS)),
         desk: ProcessDesk::new(link, Origin::default()),
-        journal,
+        journal: RunJournal::new(&parts.conversations, job.process.number),
         spec: RunSpec { preamble: Some(preamble), max_turns: Some(1), ..RunSpec::new() },
         counts: Counts { max_model_calls: 1, ..Counts::default() },
         guard: LoopGuard::new(parts.config.loop_guard.of(ProcessKind::Cortex)),
     };
-    let (ended, _) = driver.drive(Message::user(words), Vec::new(), &mut Silent);
+    let start = json!({ "kind": "cortex", "errand": what, "prompt": words });
+    driver.begin(start, &Past::default(), &[]);
+    let answer = answer(&mut driver, what, words, &mut Silent).inspect_err(|_| driver.give_up())?;
+    driver.journal.flush().map_err(|error| failed(&error))?;
+    Ok(answer)
+}
+
+/// The run of an errand, from the words to what the model makes of them; live or from its journal.
+pub(super) fn answer(
+    driver: &mut Driver<'_>,
+    what: &str,
+    words: &str,
+    conduct: &mut dyn Conduct,
+) -> Result<String, How> {
+    let (ended, run) = driver.drive(Message::user(words), Vec::new(), conduct);
     let answer = match ended {
         Ended::Text(answer) if !answer.trim().is_empty() => answer.trim().to_owned(),
         Ended::Cancelled => return Err(How::Cancelled),
@@ -145,14 +159,8 @@ fn ask(
             return Err(How::Failed(Kind::Transient, format!("the model gave no {what}")));
         }
     };
-    driver.journal.add(Step::End, json!({ "bytes": answer.len() }));
-    driver.journal.flush().map_err(|error| failed(&error))?;
+    driver.end(json!({ "bytes": answer.len() }), &json!({ "answer": answer }), &run.full_history());
     Ok(answer)
 }
 
 static NO_DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
-
-/// Ends with the first text.
-struct Silent;
-
-impl Conduct for Silent {}

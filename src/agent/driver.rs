@@ -2,10 +2,14 @@
 //! machine, this drives it on the process's own thread. Cancel, nudges, routed messages, limits and
 //! the journal are plain code between two steps.
 
+mod conduct;
+
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use rig_agent::run::{
-    AgentRun, AgentRunStep, ModelTurn, PendingToolCall, PromptError, RetryRequest, RunSpec, prepare_request,
+    AgentRun, AgentRunStep, ModelTurn, PendingToolCall, PreparedRequest, PromptError, RetryRequest, RunSpec,
+    prepare_request,
 };
 use rig_core::completion::{CompletionRequest, CompletionResponse, Message};
 use rig_core::message::{AssistantContent, ToolCall, ToolResultContent, UserContent};
@@ -13,63 +17,19 @@ use serde_json::{Value, json};
 
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
-use super::toolbox::Toolbox;
+use super::outside::{Acts, Answers};
+use super::room::Trim;
+use super::{digest, past::Past};
 use crate::config::OFFLINE_MODEL;
-use crate::conversation::Step;
+use crate::conversation::{JOURNAL_VERSION, Step};
 use crate::error::{Fault, Kind};
-use crate::event::{DriveEnd, What};
+use crate::event::{DriveEnd, StopReason, What};
 use crate::hooks::{self, Call, CortexHook, Finding, LoopGuard, Verdict};
-use crate::llm::SpacebotModel;
+use crate::llm::{LlmError, Reply};
 use crate::thread::contained;
 use crate::tools::ToolError;
 
-/// What the driver asks of the kind of process that it drives. Without answers of its own, a process
-/// ends with its first text and hears nothing on the way.
-pub(super) trait Conduct {
-    /// A reply without tool calls. `Some` sends these words back to the model, `None` accepts.
-    fn on_text(&mut self, _text: &str, _desk: &mut ProcessDesk<'_>) -> Option<String> {
-        None
-    }
-
-    /// All tools of one step are done; true ends the run.
-    fn on_tools(&mut self, _desk: &mut ProcessDesk<'_>) -> bool {
-        false
-    }
-
-    /// A message that came for the running process, to be read before the next model call, of which
-    /// `left` may still be made.
-    fn next_message(&mut self, _desk: &mut ProcessDesk<'_>, _left: usize) -> Option<Heard> {
-        None
-    }
-
-    /// Whether a message that has come sends a reply without tool calls back to the model; else that reply
-    /// is the end.
-    fn hears_after_text(&self) -> bool {
-        true
-    }
-}
-
-/// A message for a running process.
-pub(super) struct Heard {
-    /// As the model reads it.
-    pub(super) text: String,
-    /// Platform ids of what people wrote, for the journal.
-    pub(super) messages: Vec<String>,
-}
-
-impl Heard {
-    /// Words of another process.
-    pub(super) fn routed(text: String) -> Self {
-        Self { text, messages: Vec::new() }
-    }
-
-    fn record(&self) -> Value {
-        if self.messages.is_empty() {
-            return json!({ "text": self.text });
-        }
-        json!({ "text": self.text, "messages": self.messages })
-    }
-}
+pub(super) use conduct::{Conduct, Heard};
 
 /// What the cortex hears of tools that do not exist: a model may make up any name.
 const UNKNOWN_TOOL: &str = "unknown";
@@ -91,14 +51,17 @@ pub(super) enum Ended {
 
 pub(super) struct Driver<'a> {
     pub(super) link: &'a Link<'a>,
-    pub(super) model: SpacebotModel,
-    pub(super) toolbox: Toolbox,
+    pub(super) model: Box<dyn Answers + 'a>,
+    pub(super) toolbox: Box<dyn Acts + 'a>,
     pub(super) desk: ProcessDesk<'a>,
     pub(super) journal: RunJournal<'a>,
     pub(super) spec: RunSpec,
     pub(super) counts: Counts,
     pub(super) guard: LoopGuard,
 }
+
+/// Of the tools that can run, and of those that may be called.
+type ToolNames = (BTreeSet<String>, BTreeSet<String>);
 
 /// What a drive has used and may use.
 #[derive(Debug, Default)]
@@ -112,6 +75,54 @@ pub(super) struct Counts {
 }
 
 impl Driver<'_> {
+    /// Writes what the run is started with: `start`, and what the driver itself goes by.
+    pub(super) fn begin(&mut self, mut start: Value, past: &Past, history: &[Message]) {
+        start["version"] = json!(JOURNAL_VERSION);
+        self.write_terms(&mut start);
+        past.write(&mut start);
+        if !history.is_empty() {
+            start["history"] = json!(digest::of_messages(history));
+        }
+        self.journal.add(Step::Start, start);
+    }
+
+    /// Writes that the run goes on after it was cut off, and what it goes by from here on.
+    pub(super) fn go_on(&mut self, mut terms: Value) {
+        self.write_terms(&mut terms);
+        self.journal.add(Step::Resume, terms);
+    }
+
+    fn write_terms(&self, into: &mut Value) {
+        into["calls"] = json!(self.counts.max_model_calls);
+        into["turns"] = json!(self.spec.max_turns);
+        into["guard"] = json!(self.guard.limits().to_numbers());
+        into["preamble"] = json!(digest::of_text(self.spec.preamble.as_deref().unwrap_or_default()));
+    }
+
+    /// Writes how the run ended, with the hash of what is behind it and of what it `came_to`.
+    pub(super) fn end(&mut self, mut end: Value, came_to: &Value, history: &[Message]) {
+        end["model_calls"] = json!(self.counts.model_calls);
+        end["state"] = json!(digest::state(history, &self.desk.effects, came_to));
+        self.journal.add(Step::End, end);
+    }
+
+    /// The run comes to no end; what is recorded of it stays.
+    pub(super) fn give_up(&mut self) {
+        if let Err(error) = self.journal.flush() {
+            log::warn!("the last steps of a run are not in the journal: {error}");
+        }
+    }
+
+    /// Writes why somebody wants it to stop, where it noticed.
+    pub(super) fn note_stop(&mut self, waiting: bool) {
+        let (reason, words) = match self.link.stop_reason() {
+            StopReason::Asked(words) => ("asked", words),
+            StopReason::Timeout => ("timeout", String::new()),
+            StopReason::Shutdown => ("shutdown", String::new()),
+        };
+        self.journal.add(Step::Stop, json!({ "reason": reason, "words": words, "waiting": waiting }));
+    }
+
     /// Starts from `prompt` after `history` and goes on until something ends it. The run that is
     /// returned has every tool call answered.
     pub(super) fn drive(
@@ -120,12 +131,28 @@ impl Driver<'_> {
         history: Vec<Message>,
         conduct: &mut dyn Conduct,
     ) -> (Ended, AgentRun) {
+        self.drive_on(prompt, history, None, conduct)
+    }
+
+    /// As [`Driver::drive`] for a run that was cut off: the first reply of the model is `recorded`.
+    pub(super) fn drive_on(
+        &mut self,
+        prompt: Message,
+        history: Vec<Message>,
+        recorded: Option<CompletionResponse>,
+        conduct: &mut dyn Conduct,
+    ) -> (Ended, AgentRun) {
         let mut run = AgentRun::from_spec(&self.spec, prompt, Some(history));
-        let ended = match self.steps(&mut run, conduct) {
+        let ended = match self.steps(&mut run, recorded, conduct) {
             Ok(ended) => ended,
             Err(error) => Ended::Failed(Kind::Bug, format!("the run broke a rule of its own: {error}")),
         };
-        let ended = if self.link.cancel.is_cancelled() { Ended::Cancelled } else { ended };
+        let ended = if self.link.cancel.is_cancelled() {
+            self.note_stop(false);
+            Ended::Cancelled
+        } else {
+            ended
+        };
         self.tell_cortex(&ended);
         (ended, run)
     }
@@ -144,17 +171,26 @@ impl Driver<'_> {
         (self.link.up)(What::Observed(Box::new(observation)));
     }
 
-    fn steps(&mut self, run: &mut AgentRun, conduct: &mut dyn Conduct) -> Result<Ended, PromptError> {
+    fn steps(
+        &mut self,
+        run: &mut AgentRun,
+        mut recorded: Option<CompletionResponse>,
+        conduct: &mut dyn Conduct,
+    ) -> Result<Ended, PromptError> {
         loop {
-            if self.link.cancel.is_cancelled() {
+            // Words that are there are kept, whoever wants the run to stop.
+            let has_words = recorded.is_some() || parked_text(run).is_some();
+            if self.link.cancel.is_cancelled() && !has_words {
                 return Ok(Ended::Cancelled);
             }
             match run.next_step()? {
                 AgentRunStep::CallModel { prompt, history, .. } => {
-                    if self.counts.model_calls >= self.counts.max_model_calls {
+                    if let Some(reply) = recorded.take() {
+                        let (executable, allowed) = self.tools_for(run, &history)?.1;
+                        hear(run, &reply, executable, allowed)?;
+                    } else if self.counts.model_calls >= self.counts.max_model_calls {
                         return Ok(Ended::Limit);
-                    }
-                    if let Some(ended) = self.model_step(run, prompt, &history)? {
+                    } else if let Some(ended) = self.model_step(run, prompt, history, conduct)? {
                         return Ok(ended);
                     }
                     self.after_text(run, conduct)?;
@@ -179,45 +215,46 @@ impl Driver<'_> {
         }
     }
 
+    /// `None`: a reply is there, or the history was made shorter and the step comes again.
     fn model_step(
         &mut self,
         run: &mut AgentRun,
         prompt: Message,
-        history: &[Message],
+        history: Vec<Message>,
+        conduct: &mut dyn Conduct,
     ) -> Result<Option<Ended>, PromptError> {
+        if let Some(trim) = conduct.before_model(&all(&history, &prompt)) {
+            self.shorten(run, &trim, history, prompt);
+            return Ok(None);
+        }
         // Everything before this call is in the journal's queue before the call is made.
         if let Err(error) = self.journal.flush() {
             return Ok(Some(Ended::Failed(error.kind(), error.to_string())));
         }
-        let definitions = self.toolbox.definitions().to_vec();
-        let capabilities = self.model.capabilities();
-        let prepared =
-            prepare_request(&self.spec, &capabilities, history, definitions, run.output_tool_name(), None)
-                .map_err(|error| PromptError::from(rig_core::error::ProviderError::from(error)))?;
-        let (executable, mut allowed) =
-            (prepared.executable_tool_names.clone(), prepared.allowed_tool_names.clone());
-        let request = prepared.apply(CompletionRequest::new(prompt));
-        self.counts.model_calls += 1;
+        let read = digest::of_messages(all(&history, &prompt));
+        let (prepared, (executable, allowed)) = self.tools_for(run, &history)?;
+        let request = prepared.apply(CompletionRequest::new(prompt.clone()));
         let started = Instant::now();
-        self.link.pulse.model_call(true);
-        let answer = self.model.call(&request, self.link.cancel, &mut |_| {});
-        self.link.pulse.model_call(false);
-        let reply = match answer {
+        let reply = match self.ask(&request, conduct) {
             Ok(reply) => reply,
             Err(error) => {
-                if !self.link.cancel.is_cancelled() {
-                    self.counts.hook.model_failed(error.kind());
-                }
-                return Ok(Some(Ended::Failed(error.kind(), error.to_string())));
+                let failed =
+                    json!({ "milliseconds": milliseconds(started), "request": read, "error": &error });
+                self.journal.add(Step::Failed, failed);
+                let too_long = matches!(error, LlmError::TooLong(_));
+                let trim = too_long.then(|| conduct.too_long(&all(&history, &prompt))).flatten();
+                let Some(trim) = trim else {
+                    if !self.link.cancel.is_cancelled() {
+                        self.counts.hook.model_failed(error.kind());
+                    }
+                    return Ok(Some(Ended::Failed(error.kind(), error.to_string())));
+                };
+                log::info!("a run is too long for its model; {} messages leave it", trim.drop);
+                self.shorten(run, &trim, history, prompt);
+                return Ok(None);
             }
         };
-        if reply.fell_back && reply.model == OFFLINE_MODEL {
-            self.counts.hook.stood_in();
-        }
-        let usage = &reply.response.usage;
-        let tokens =
-            usage.input_tokens.unwrap_or_default().saturating_add(usage.output_tokens.unwrap_or_default());
-        self.counts.hook.model_answered(tokens);
+        self.counts.model_calls += 1;
         let mut response = reply.response;
         response.raw = Value::Null;
         self.journal.add(
@@ -226,13 +263,53 @@ impl Driver<'_> {
                 "model": reply.model,
                 "attempts": reply.attempts,
                 "milliseconds": milliseconds(started),
+                "request": read,
                 "response": response,
             }),
         );
-        // Unknown tools are answered by us, so that the valid calls beside them still run.
-        allowed.extend(called_names(&response));
-        run.model_response(ModelTurn::from_response_parts(&response, executable, allowed))?;
+        hear(run, &response, executable, allowed)?;
         Ok(None)
+    }
+
+    /// A call of the model is a sign of life as long as it lasts, and the cortex hears what it took.
+    fn ask(&mut self, request: &CompletionRequest, conduct: &dyn Conduct) -> Result<Reply, LlmError> {
+        self.link.pulse.model_call(true);
+        let answer = self.model.answer(request, conduct.is_patient(), self.link.cancel);
+        self.link.pulse.model_call(false);
+        if let Ok(reply) = &answer {
+            if reply.fell_back && reply.model == OFFLINE_MODEL {
+                self.counts.hook.stood_in();
+            }
+            let usage = &reply.response.usage;
+            let sent = usage.input_tokens.unwrap_or_default();
+            self.counts.hook.model_answered(sent.saturating_add(usage.output_tokens.unwrap_or_default()));
+        }
+        answer
+    }
+
+    /// The request for this history but for its prompt, and the names of the tools that may be called.
+    fn tools_for(
+        &self,
+        run: &AgentRun,
+        history: &[Message],
+    ) -> Result<(PreparedRequest, ToolNames), PromptError> {
+        let definitions = self.toolbox.definitions().to_vec();
+        let capabilities = self.model.capabilities();
+        let prepared =
+            prepare_request(&self.spec, &capabilities, history, definitions, run.output_tool_name(), None)
+                .map_err(|error| PromptError::from(rig_core::error::ProviderError::from(error)))?;
+        let names = (prepared.executable_tool_names.clone(), prepared.allowed_tool_names.clone());
+        Ok((prepared, names))
+    }
+
+    /// The run begins anew with what `trim` leaves.
+    fn shorten(&mut self, run: &mut AgentRun, trim: &Trim, mut history: Vec<Message>, prompt: Message) {
+        self.journal.add(Step::Trim, json!(trim));
+        history.push(prompt);
+        let mut left = trim.apply(history);
+        // The newest message always stays.
+        let Some(prompt) = left.pop() else { return };
+        *run = AgentRun::from_spec(&self.spec, prompt, Some(left));
     }
 
     /// A reply without tool calls is parked in the run: it can still be sent back.
@@ -242,10 +319,7 @@ impl Driver<'_> {
         let words = match heard {
             Some(words) => words,
             None => match conduct.on_text(&text, &mut self.desk) {
-                Some(nudge) => {
-                    self.journal.add(Step::Nudge, json!({ "text": nudge }));
-                    nudge
-                }
+                Some(nudge) => self.journal.nudge(nudge),
                 None => return Ok(()),
             },
         };
@@ -273,7 +347,15 @@ impl Driver<'_> {
     fn tool_step(&mut self, calls: &[PendingToolCall]) -> Result<(Vec<UserContent>, bool), Ended> {
         let external =
             calls.iter().any(|call| self.toolbox.is_external(call.tool_call.function.name.as_str()));
-        if external && let Err(error) = self.journal.flush_durably() {
+        // What is queued now is on disk before what a tool writes to the same database: whoever finds a
+        // call without its result does not know whether it was made.
+        let changes = calls.iter().any(|call| self.toolbox.changes(call.tool_call.function.name.as_str()));
+        let flushed = match (external, changes) {
+            (true, _) => self.journal.flush_durably(),
+            (false, true) => self.journal.flush(),
+            (false, false) => Ok(()),
+        };
+        if let Err(error) = flushed {
             return Err(Ended::Failed(error.kind(), error.to_string()));
         }
         let mut results = Vec::with_capacity(calls.len());
@@ -283,26 +365,12 @@ impl Driver<'_> {
                 results.push(resolved.clone());
                 continue;
             }
-            let started = Instant::now();
-            let (result, failed) = match self.guarded_call(&call.tool_call, &mut stopped) {
-                Ok(result) => (result, false),
-                Err(result) => (result, true),
-            };
-            let tool = call.tool_call.function.name.as_str();
-            if !self.link.cancel.is_cancelled() {
-                let known =
-                    self.toolbox.definitions().iter().any(|definition| definition.name.as_str() == tool);
-                self.counts.hook.tool_called(if known { tool } else { UNKNOWN_TOOL }, failed);
-                if known && !self.counts.called.iter().any(|called| called == tool) {
-                    self.counts.called.push(tool.to_owned());
-                }
-            }
-            self.journal.add(
-                Step::Tool,
-                json!({ "tool": tool, "milliseconds": milliseconds(started), "result": result, "error": failed }),
-            );
-            let content = vec![ToolResultContent::text(result)];
-            results.push(UserContent::ToolResult(match failed {
+            let before = (Instant::now(), self.desk.effects.len(), self.desk.started);
+            let called = self.guarded_call(&call.tool_call, &mut stopped);
+            self.note_call(&call.tool_call, before, &called);
+            self.tell_of_call(call.tool_call.function.name.as_str(), called.failed);
+            let content = vec![ToolResultContent::text(called.result)];
+            results.push(UserContent::ToolResult(match called.failed {
                 false => call.tool_call.result(content),
                 true => call.tool_call.error_result(content),
             }));
@@ -310,11 +378,44 @@ impl Driver<'_> {
         Ok((results, stopped.is_some()))
     }
 
+    /// The result, and what the call has told and started since `before`.
+    fn note_call(&mut self, call: &ToolCall, before: (Instant, usize, usize), called: &Called) {
+        let (started_at, effects, started) = before;
+        let mut payload = json!({
+            "tool": call.function.name.as_str(),
+            "milliseconds": milliseconds(started_at),
+            "result": called.result,
+            "error": called.failed,
+        });
+        if let Some(own) = called.own {
+            payload["own_bytes"] = json!(own);
+        }
+        if self.desk.effects.len() > effects {
+            payload["effects"] = json!(self.desk.effects[effects..]);
+        }
+        if self.desk.started > started {
+            payload["started"] = json!(self.desk.started - started);
+        }
+        self.journal.add(Step::Tool, payload);
+    }
+
+    /// What is stopped says nothing about its tools.
+    fn tell_of_call(&mut self, tool: &str, failed: bool) {
+        if self.link.cancel.is_cancelled() {
+            return;
+        }
+        let known = self.toolbox.definitions().iter().any(|definition| definition.name.as_str() == tool);
+        self.counts.hook.tool_called(if known { tool } else { UNKNOWN_TOOL }, failed);
+        if known && !self.counts.called.iter().any(|called| called == tool) {
+            self.counts.called.push(tool.to_owned());
+        }
+    }
+
     /// What the model reads of the call, which is made unless it is one of too many. `stopped` is set by
     /// the one that ends the run; none behind it is made.
-    fn guarded_call(&mut self, call: &ToolCall, stopped: &mut Option<Finding>) -> Result<String, String> {
+    fn guarded_call(&mut self, call: &ToolCall, stopped: &mut Option<Finding>) -> Called {
         if let Some(finding) = *stopped {
-            return Err(self.refuse(call, finding, "stopped"));
+            return self.refuse(call, finding, "stopped");
         }
         let written = call.function.invalid_arguments.clone().map(Value::String);
         let arguments = written.unwrap_or_else(|| call.function.arguments_value());
@@ -322,23 +423,29 @@ impl Driver<'_> {
         let finding = match self.guard.before(seen) {
             Verdict::Go => None,
             Verdict::Warn(finding) => Some(finding),
-            Verdict::Block(finding) => return Err(self.refuse(call, finding, "refused")),
+            Verdict::Block(finding) => return self.refuse(call, finding, "refused"),
             Verdict::Stop(finding) => {
                 *stopped = Some(finding);
-                return Err(self.refuse(call, finding, "stopped"));
+                return self.refuse(call, finding, "stopped");
             }
         };
-        let outcome = self.call_tool(call).map_err(|error| error.to_result());
-        let (Ok(result) | Err(result)) = &outcome;
-        let Some(finding) = finding.or(self.guard.after(seen, result)) else { return outcome };
+        let (result, failed) = match self.call_tool(call) {
+            Ok(result) => (result, false),
+            Err(result) => (result, true),
+        };
+        let Some(finding) = finding.or(self.guard.after(seen, &result)) else {
+            return Called { result, failed, own: None };
+        };
         self.note_guard(call, finding, "warned");
-        let warned = |result: String| format!("{result}\n\n{}", hooks::warning(finding));
-        outcome.map(warned).map_err(warned)
+        let own = Some(result.len());
+        let warning = self.journal.wording(hooks::warning(finding).to_string());
+        Called { result: format!("{result}\n\n{warning}"), failed, own }
     }
 
-    fn refuse(&mut self, call: &ToolCall, finding: Finding, verdict: &str) -> String {
+    fn refuse(&mut self, call: &ToolCall, finding: Finding, verdict: &str) -> Called {
         self.note_guard(call, finding, verdict);
-        ToolError::Repeated(hooks::refusal(finding)).to_result()
+        let result = self.journal.wording(ToolError::Repeated(hooks::refusal(finding)).to_result());
+        Called { result, failed: true, own: None }
     }
 
     fn note_guard(&mut self, call: &ToolCall, finding: Finding, verdict: &str) {
@@ -351,29 +458,56 @@ impl Driver<'_> {
         );
     }
 
-    fn call_tool(&mut self, call: &ToolCall) -> Result<String, ToolError> {
+    fn call_tool(&mut self, call: &ToolCall) -> Result<String, String> {
         self.counts.tool_calls += 1;
         let name = call.function.name.as_str();
         if self.link.cancel.is_cancelled() {
-            return Err(ToolError::Cancelled);
+            return Err(ToolError::Cancelled.to_result());
         }
         if call.function.invalid_arguments.is_some() {
-            return Err(ToolError::Invalid("the arguments are not a JSON object".to_owned()));
+            return Err(ToolError::Invalid("the arguments are not a JSON object".to_owned()).to_result());
         }
         let arguments = call.function.arguments_value();
         let (toolbox, desk, cancel) = (&mut self.toolbox, &mut self.desk, self.link.cancel);
         self.link.pulse.beat();
-        let called = contained(|| toolbox.call(name, arguments, cancel, desk));
+        let called = contained(|| toolbox.act(name, arguments, cancel, desk));
         self.link.pulse.beat();
         called.unwrap_or_else(|panic| {
             log::error!("tool {name} panicked: {panic}");
-            Err(ToolError::Failed(format!("the tool {name} broke; it may not be used again for this")))
+            let broke = format!("the tool {name} broke; it may not be used again for this");
+            Err(ToolError::Failed(broke).to_result())
         })
     }
 }
 
+/// What came of a tool call.
+struct Called {
+    /// As the model reads it.
+    result: String,
+    failed: bool,
+    /// Bytes of the result that are the tool's own; a warning follows.
+    own: Option<usize>,
+}
+
 fn milliseconds(started: Instant) -> u64 {
     u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// All messages of a request, oldest first.
+fn all<'a>(history: &'a [Message], prompt: &'a Message) -> Vec<&'a Message> {
+    history.iter().chain(std::iter::once(prompt)).collect()
+}
+
+fn hear(
+    run: &mut AgentRun,
+    reply: &CompletionResponse,
+    executable: BTreeSet<String>,
+    mut allowed: BTreeSet<String>,
+) -> Result<(), PromptError> {
+    // Unknown tools are answered by us, so that the valid calls beside them still run.
+    allowed.extend(called_names(reply));
+    run.model_response(ModelTurn::from_response_parts(reply, executable, allowed))?;
+    Ok(())
 }
 
 fn called_names(response: &CompletionResponse) -> Vec<String> {
@@ -394,4 +528,4 @@ fn parked_text(run: &AgentRun) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -79,10 +79,10 @@ fn placed(parts: &AgentParts, job: &Job, event: NewEvent) -> Option<NewEvent> {
 }
 
 impl Work {
-    fn task(&self) -> &str {
+    pub(super) fn task(&self) -> &str {
         match self {
             Work::Branch { description: task, .. } | Work::Worker { task, .. } => task,
-            Work::Task { what, .. } => what,
+            Work::Task { what, .. } | Work::GoOn { what, .. } => what,
             Work::Turn(_)
             | Work::Apology { .. }
             | Work::Commands { .. }
@@ -91,13 +91,15 @@ impl Work {
             | Work::Cortex { .. }
             | Work::CortexChat { .. }
             | Work::Compaction { .. }
-            | Work::Extraction => "",
+            | Work::Extraction
+            | Work::Persistence => "",
         }
     }
 
     fn answers(&self) -> &[String] {
         match self {
             Work::Branch { origin, .. } | Work::Worker { origin, .. } => &origin.answers,
+            Work::GoOn { answers, .. } => answers,
             Work::Turn(_)
             | Work::Apology { .. }
             | Work::Commands { .. }
@@ -107,7 +109,8 @@ impl Work {
             | Work::Cortex { .. }
             | Work::CortexChat { .. }
             | Work::Compaction { .. }
-            | Work::Extraction => &[],
+            | Work::Extraction
+            | Work::Persistence => &[],
         }
     }
 }

@@ -1,34 +1,38 @@
 //! The worker: a task, a fresh context and tools that act. It ends only after it has said what came
 //! of it, or somebody stopped it.
 
-use crossbeam_channel::select;
+mod berth;
+mod gate;
+mod work;
+
 use std::sync::OnceLock;
 
 use rig_agent::run::RunSpec;
-use rig_core::completion::{Message, ToolDefinition};
+use rig_core::completion::ToolDefinition;
 use serde_json::json;
 
-use super::driver::{Conduct, Counts, Driver, Ended, Heard};
+use super::branch::{forked, new_words};
+use super::driver::{Counts, Driver};
 use super::job::{Job, Work};
-use super::journal::RunJournal;
+use super::journal::{RunJournal, beginning};
 use super::link::{Link, ProcessDesk};
+use super::past::Past;
 use super::toolbox::Toolbox;
-use super::{AgentParts, bound_task, happening, persist, transcript};
-use crate::conversation::{Outcome, Record, Step, WorkerEnd};
+use super::{AgentParts, bound_task, happening, persist, resume, worker_log};
+use crate::config::WorkerContext;
+use crate::conversation::{Outcome, Record, WorkerEnd};
 use crate::db::rusqlite::Connection;
-use crate::effect::Effect;
-use crate::error::Kind;
-use crate::event::{How, Origin, StopReason, What};
+use crate::error::Fault;
+use crate::event::{Fork, How, Origin, StopReason, What};
 use crate::hooks::LoopGuard;
 use crate::id::ProcessKind;
 use crate::prompts;
 use crate::tasks;
 use crate::tools::{self, Tool};
+use berth::Live;
 
-/// Model calls between two looks at the length of the run.
-const TURNS_PER_SEGMENT: usize = 15;
-/// Times that a worker is asked in a row to say what came of its work.
-const MAX_NUDGES: usize = 2;
+pub(super) use berth::Berth;
+pub(super) use work::{Next, Worker, take_up};
 
 /// The states of a worker as `worker_runs.status` has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,16 +71,70 @@ pub(super) fn run(
     link: &Link<'_>,
 ) -> How {
     let number = job.process.number;
-    let begin = || {
-        let event = happening::note(happening::worker_spawned(parts, job));
+    let forks = parts.config.limits.worker_context == WorkerContext::Fork;
+    let fork = if forks { origin.fork.clone() } else { Fork::default() };
+    let mut prepared = forked(parts, job, &fork).map(|(past, history)| {
+        let mut driver = driver(parts, job, link, None, RunJournal::new(&parts.conversations, number));
+        let start = json!({
+            "kind": "worker",
+            "conversation": job.place.conversation.as_str(),
+            "task": task,
+            "interactive": interactive,
+            "turn": origin.turn,
+            "words": *fork.words,
+            "budget": parts.config.limits.worker_max_turns,
+        });
+        driver.begin(start, &past, &history);
+        (driver, history)
+    });
+    let start = prepared.as_mut().map(|(driver, _)| driver.journal.take()).unwrap_or_default();
+    let begun = persist(link.cancel, || {
+        let also = beginning(start.clone(), happening::worker_spawned(parts, job));
         let (conversation, answers) = (&job.place.conversation, &origin.answers);
-        parts.conversations.begin_worker(number, conversation, task, interactive, answers, event)
-    };
-    let begun = persist(link.cancel, begin);
+        parts.conversations.begin_worker(number, conversation, task, interactive, answers, also)
+    });
     if begun != How::Finished {
         return begun;
     }
-    work(parts, job, link, None, task.to_owned(), interactive)
+    let (driver, mut history) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            log::error!("{} could not read the history it forks from: {error}", job.process);
+            return close(parts, job, prompts::notice(error.kind().notice()), link);
+        }
+    };
+    history.extend(new_words(&fork.words));
+    let berth = Live::new(parts, job, link, &driver, history.len(), WorkerState::Running);
+    let worker = Worker::new(driver, parts.config.limits.worker_max_turns, history);
+    finish(parts, job, worker, Next::Words(task.to_owned()), interactive, berth)
+}
+
+/// Goes on with a worker that was cut off, or waits again for what it waited for.
+pub(super) fn go_on(
+    parts: &AgentParts,
+    job: &Job,
+    task: &str,
+    interactive: bool,
+    waits: bool,
+    link: &Link<'_>,
+) -> How {
+    let interrupted = || close(parts, job, prompts::notice("interrupted"), link);
+    let run = match resume::read(parts, job, task) {
+        Ok(run) if run.waits == waits => run,
+        Ok(_) => return interrupted(),
+        Err(error) => {
+            log::error!("{} cannot go on: {error}", job.process);
+            return interrupted();
+        }
+    };
+    let journal = RunJournal::after(&parts.conversations, job.process.number, run.next);
+    let driver = driver(parts, job, link, None, journal);
+    let state = if waits { WorkerState::WaitingForInput } else { WorkerState::Running };
+    let berth = Live::new(parts, job, link, &driver, run.task, state);
+    match take_up(driver, parts.config.limits.worker_max_turns, run) {
+        Some((worker, next)) => finish(parts, job, worker, next, interactive, berth),
+        None => interrupted(),
+    }
 }
 
 /// A worker for a task of the board: it begins only if the task still is as the hub knew it.
@@ -106,7 +164,7 @@ pub(super) fn run_task(
         _ if begun != How::Finished => begun,
         None => How::Idle,
         Some(task) => match bound_task::prompt(&task, parts.config.limits.task_max_attempts) {
-            Ok(prompt) => work(parts, job, link, Some(task.number), prompt, false),
+            Ok(prompt) => work_on_task(parts, job, link, task.number, prompt),
             Err(error) => {
                 log::error!("{} has no prompt: {error}", job.process);
                 close(parts, job, prompts::notice("process_broke"), link)
@@ -115,37 +173,61 @@ pub(super) fn run_task(
     }
 }
 
-fn work(
+fn work_on_task(parts: &AgentParts, job: &Job, link: &Link<'_>, task: u64, prompt: String) -> How {
+    let journal = RunJournal::new(&parts.conversations, job.process.number);
+    let mut driver = driver(parts, job, link, Some(task), journal);
+    let budget = parts.config.limits.worker_max_turns;
+    let start = json!({ "kind": "worker", "task": prompt, "interactive": false, "budget": budget });
+    driver.begin(start, &Past::default(), &[]);
+    let berth = Live::new(parts, job, link, &driver, 0, WorkerState::Running);
+    finish(parts, job, Worker::new(driver, budget, Vec::new()), Next::Words(prompt), false, berth)
+}
+
+/// Works to the end and writes it.
+fn finish(
     parts: &AgentParts,
     job: &Job,
-    link: &Link<'_>,
-    bound: Option<u64>,
-    prompt: String,
+    mut worker: Worker<'_>,
+    next: Next,
     interactive: bool,
+    mut berth: Live<'_>,
 ) -> How {
-    let number = job.process.number;
-    let mut journal = RunJournal::new(&parts.conversations, number);
-    journal.add(Step::Start, json!({ "kind": "worker", "task": prompt, "interactive": interactive }));
+    let mut end = match worker.work(next, interactive, &mut berth) {
+        Ok(end) => end,
+        Err(how) => return how,
+    };
+    let scrubber = parts.llm.scrubber();
+    end.result = scrubber.hide_keys(&end.result).to_string();
+    end.summary = end.summary.map(|summary| scrubber.hide_keys(&summary).to_string());
+    worker_log::write(parts, job, job.work.task(), &end);
+    write_end(parts, job, &end, &worker.driver.journal.take(), worker.driver.link)
+}
+
+fn driver<'a>(
+    parts: &AgentParts,
+    job: &Job,
+    link: &'a Link<'a>,
+    bound: Option<u64>,
+    journal: RunJournal<'a>,
+) -> Driver<'a> {
     let toolbox = match bound {
         Some(task) => Toolbox::new(bound_task::tools(parts, job, task), &bound_task::DEFINITIONS),
         None => Toolbox::new(worker_tools(parts), &DEFINITIONS),
     };
-    let limits = &parts.config.limits;
-    let driver = Driver {
+    Driver {
         link,
-        model: parts.llm.model_for(&parts.config.routing, ProcessKind::Worker),
-        toolbox,
+        model: Box::new(parts.llm.model_for(&parts.config.routing, ProcessKind::Worker)),
+        toolbox: Box::new(toolbox),
         desk: ProcessDesk::new(link, Origin::default()),
         journal,
         spec: RunSpec {
             preamble: Some(parts.prompts.worker()),
-            max_turns: Some(limits.worker_max_turns + 1),
+            max_turns: Some(parts.config.limits.worker_max_turns + 1),
             ..RunSpec::new()
         },
         counts: Counts::default(),
         guard: LoopGuard::new(parts.config.loop_guard.of(ProcessKind::Worker)),
-    };
-    Worker { parts, job, driver, state: WorkerState::Running, history: Vec::new() }.work(prompt, interactive)
+    }
 }
 
 pub(super) fn close(parts: &AgentParts, job: &Job, sentence: &str, link: &Link<'_>) -> How {
@@ -185,198 +267,8 @@ fn write_end(parts: &AgentParts, job: &Job, end: &WorkerEnd, records: &[Record],
     written
 }
 
-struct Worker<'a> {
-    parts: &'a AgentParts,
-    job: &'a Job,
-    driver: Driver<'a>,
-    state: WorkerState,
-    history: Vec<Message>,
-}
-
-impl Worker<'_> {
-    fn work(mut self, task: String, interactive: bool) -> How {
-        let mut prompt = task;
-        loop {
-            let mut gate = OutcomeGate { nudges: 0, refused: false, messages: self.driver.link.messages };
-            let ended = self.segments(prompt, &mut gate);
-            let (outcome, result) = self.judge(ended, &gate);
-            let result = self.parts.llm.scrubber().hide_keys(&result);
-            if !interactive || outcome != Outcome::Success {
-                let given_up = outcome == Outcome::Success && self.has_given_up();
-                return self.end(if given_up { Outcome::Failed } else { outcome }, result, true);
-            }
-            match self.wait_for_input(&result) {
-                Ok(Some(message)) => prompt = message,
-                Ok(None) => return self.end_waiting(result),
-                Err(how) => return how,
-            }
-        }
-    }
-
-    /// Drives in segments, so that one drive's history is copied a bounded number of times.
-    fn segments(&mut self, task: String, gate: &mut OutcomeGate<'_>) -> Ended {
-        let budget = self.parts.config.limits.worker_max_turns;
-        let first = self.driver.counts.model_calls;
-        self.driver.desk.effects.clear();
-        self.driver.guard.forget();
-        let mut prompt = Message::user(task);
-        loop {
-            let used = self.driver.counts.model_calls - first;
-            if used >= budget {
-                return Ended::Limit;
-            }
-            self.driver.counts.max_model_calls =
-                self.driver.counts.model_calls + TURNS_PER_SEGMENT.min(budget - used);
-            let (ended, run) = self.driver.drive(prompt, std::mem::take(&mut self.history), gate);
-            self.history = run.full_history();
-            if !matches!(ended, Ended::Limit) {
-                return ended;
-            }
-            let words = prompts::notice("worker_continue");
-            self.driver.journal.add(Step::Nudge, json!({ "text": words }));
-            prompt = Message::user(words);
-        }
-    }
-
-    /// It says itself that the work could not be done.
-    fn has_given_up(&self) -> bool {
-        let outcome = self.driver.desk.effects.iter().rev().find_map(|effect| match effect {
-            Effect::Outcome { success, .. } => Some(*success),
-            _ => None,
-        });
-        outcome == Some(false)
-    }
-
-    fn judge(&self, ended: Ended, gate: &OutcomeGate<'_>) -> (Outcome, String) {
-        let last = || transcript::last_words(&self.history).unwrap_or_default();
-        let told = outcome_of(&self.driver.desk).unwrap_or_default();
-        match ended {
-            Ended::Text(text) if gate.refused => {
-                (Outcome::Failed, with_notice("worker_no_outcome", text.trim()))
-            }
-            Ended::Text(text) if text.trim().is_empty() => (Outcome::Success, told),
-            Ended::Text(text) => (Outcome::Success, text.trim().to_owned()),
-            Ended::Tools => (Outcome::Success, told),
-            Ended::Limit => (Outcome::Partial, with_notice("worker_limit", &last())),
-            Ended::Repeating => (Outcome::Partial, with_notice("worker_loop", &last())),
-            Ended::Failed(kind, reason) => {
-                log::error!("{} failed: {reason}", self.job.process);
-                (Outcome::Failed, with_notice(kind.notice(), &last()))
-            }
-            Ended::Cancelled => match self.driver.link.stop_reason() {
-                StopReason::Timeout => (Outcome::Timeout, with_notice("worker_timeout", &last())),
-                StopReason::Asked(reason) => (Outcome::Cancelled, with_notice("process_cancelled", &reason)),
-                StopReason::Shutdown => (Outcome::Cancelled, prompts::notice("interrupted").to_owned()),
-            },
-        }
-    }
-
-    /// Stores the result, tells the hub and waits. `None`: stopped while waiting.
-    fn wait_for_input(&mut self, result: &str) -> Result<Option<String>, How> {
-        self.turn_to(WorkerState::WaitingForInput, Some(result))?;
-        let link = self.driver.link;
-        (link.up)(What::Waiting);
-        let message = select! {
-            recv(link.messages) -> message => message.ok(),
-            recv(link.cancel.receiver()) -> _ => None,
-        };
-        if let Some(message) = &message {
-            self.turn_to(WorkerState::Running, None)?;
-            self.driver.journal.add(Step::Route, json!({ "text": message }));
-        }
-        Ok(message)
-    }
-
-    fn turn_to(&mut self, next: WorkerState, result: Option<&str>) -> Result<(), How> {
-        let from = self.state;
-        if !from.can_become(next) {
-            return Err(How::Failed(Kind::Bug, format!("{} cannot become {}", from.as_str(), next.as_str())));
-        }
-        let number = self.job.process.number;
-        let moved = persist(self.driver.link.cancel, || {
-            self.parts.conversations.move_worker(
-                number,
-                from.as_str(),
-                next.as_str(),
-                result.map(str::to_owned),
-            )
-        });
-        self.state = next;
-        if moved == How::Finished { Ok(()) } else { Err(moved) }
-    }
-
-    /// Ended while waiting: by its idle time-out quietly, on request with a word about it.
-    fn end_waiting(self, result: String) -> How {
-        match self.driver.link.stop_reason() {
-            StopReason::Timeout => self.end(Outcome::Success, result, false),
-            StopReason::Shutdown => {
-                self.end(Outcome::Cancelled, prompts::notice("interrupted").to_owned(), true)
-            }
-            StopReason::Asked(reason) => {
-                self.end(Outcome::Cancelled, with_notice("process_cancelled", &reason), true)
-            }
-        }
-    }
-
-    fn end(mut self, outcome: Outcome, result: String, tell: bool) -> How {
-        self.driver.journal.add(
-            Step::End,
-            json!({ "outcome": outcome.as_str(), "model_calls": self.driver.counts.model_calls }),
-        );
-        let end = WorkerEnd {
-            outcome,
-            result,
-            summary: outcome_of(&self.driver.desk)
-                .map(|summary| self.parts.llm.scrubber().hide_keys(&summary)),
-            transcript: transcript::of(&self.history),
-            tool_calls: self.driver.counts.tool_calls,
-            tell,
-        };
-        let records: Vec<Record> = self.driver.journal.take();
-        write_end(self.parts, self.job, &end, &records, self.driver.link)
-    }
-}
-
 pub(super) fn with_notice(notice: &str, words: &str) -> String {
     format!("{}\n{words}", prompts::notice(notice)).trim().to_owned()
-}
-
-fn outcome_of(desk: &ProcessDesk<'_>) -> Option<String> {
-    desk.effects.iter().rev().find_map(|effect| match effect {
-        Effect::Outcome { text, .. } => Some(text.clone()),
-        _ => None,
-    })
-}
-
-/// A worker may not end with text alone: it must have said what came of the work.
-struct OutcomeGate<'a> {
-    nudges: usize,
-    /// It was asked often enough and still did not say.
-    refused: bool,
-    messages: &'a crossbeam_channel::Receiver<String>,
-}
-
-impl Conduct for OutcomeGate<'_> {
-    fn on_text(&mut self, _text: &str, desk: &mut ProcessDesk<'_>) -> Option<String> {
-        if outcome_of(desk).is_some() {
-            return None;
-        }
-        if self.nudges >= MAX_NUDGES {
-            self.refused = true;
-            return None;
-        }
-        self.nudges += 1;
-        Some(prompts::notice("worker_nudge").to_owned())
-    }
-
-    fn on_tools(&mut self, _desk: &mut ProcessDesk<'_>) -> bool {
-        self.nudges = 0;
-        false
-    }
-
-    fn next_message(&mut self, _desk: &mut ProcessDesk<'_>, _left: usize) -> Option<Heard> {
-        self.messages.try_recv().ok().map(Heard::routed)
-    }
 }
 
 /// See [`Toolbox::new`].

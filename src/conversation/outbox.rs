@@ -8,6 +8,13 @@ use crate::message::{Content, Delivery, Outbound};
 
 use super::Place;
 
+/// Since this instant (2025-01-01 UTC, in milliseconds) ids count [`IDS_PER_SECOND`] for each second. Many
+/// answers at once, or a clock that went back, only let them run ahead of it.
+const IDS_SINCE: i64 = 1_735_689_600_000;
+const IDS_PER_SECOND: i64 = 256;
+
+/// Ids follow the clock, so that the answers of two agents in one conversation, which lie in two databases,
+/// come in the order in which they were given: a client says which it has by the last id.
 pub(super) fn insert(
     connection: &Connection,
     place: &Place,
@@ -15,11 +22,12 @@ pub(super) fn insert(
     answers: &[String],
     now: Timestamp,
 ) -> Result<OutboxId, DbError> {
-    let sql = "INSERT INTO outbox (instance, conversation_id, content, answers, created_at, updated_at)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?5)";
+    let sql = "INSERT INTO outbox (id, instance, conversation_id, content, answers, created_at, updated_at)
+               VALUES (max((SELECT coalesce(max(id), 0) + 1 FROM outbox), ?6), ?1, ?2, ?3, ?4, ?5, ?5)";
     let content = json(content)?;
-    let values =
-        params![place.instance.as_str(), place.conversation.as_str(), content, json(answers)?, now.0];
+    let by_clock = (now.0 - IDS_SINCE) / 1000 * IDS_PER_SECOND;
+    let (instance, conversation) = (place.instance.as_str(), place.conversation.as_str());
+    let values = params![instance, conversation, content, json(answers)?, now.0, by_clock];
     connection.prepare_cached(sql)?.execute(values)?;
     Ok(OutboxId(connection.last_insert_rowid()))
 }

@@ -59,11 +59,18 @@ pub(super) fn insert(connection: &Connection, message: &ChatMessage, now: Timest
     Ok(connection.last_insert_rowid())
 }
 
-pub(super) fn last(connection: &Connection, thread: &str, limit: usize) -> Result<Vec<ChatMessage>, DbError> {
+/// The newest `limit` with ids from the one to the other, oldest first.
+pub(super) fn last(
+    connection: &Connection,
+    thread: &str,
+    (first, last): (i64, i64),
+    limit: usize,
+) -> Result<Vec<ChatMessage>, DbError> {
     let sql = "SELECT id, thread_id, role, content, tool_calls, created_at FROM cortex_chat_messages
-               WHERE thread_id = ?1 ORDER BY id DESC LIMIT ?2";
+               WHERE thread_id = ?1 AND id BETWEEN ?2 AND ?3 ORDER BY id DESC LIMIT ?4";
     let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map(params![thread, i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = statement.query_map(params![thread, first, last, limit], |row| {
         let role: String = row.get(2)?;
         let tools: Option<String> = row.get(4)?;
         Ok(ChatMessage {

@@ -164,4 +164,46 @@ mod tests {
         let left = outbox.pending(&instance, None, OutboxId(0), 10).expect("read");
         assert!(left.len() == 2 && left.iter().all(|row| row.conversation.as_str() == "irc:#a"));
     }
+
+    #[test]
+    fn the_answers_of_a_conversation_that_moves_to_another_agent_come_behind_the_older_ones() {
+        let folder = tempfile::tempdir().expect("folder");
+        let clock = SimulatedClock::starting_at(Timestamp(1_795_262_400_000));
+        let agent = |name: &str| {
+            let db = Db::open_inline(&folder.path().join(name), None).expect("open");
+            Conversations::new(db, clock.clone())
+        };
+        let (one, other) = (agent("a"), agent("b"));
+        let outbox = AgentOutbox::new(vec![one.clone(), other.clone()]);
+        let (instance, conversation) = (InstanceId::new("webhook"), ConversationId::new("webhook:c"));
+        let place = Place {
+            conversation: conversation.clone(),
+            instance: instance.clone(),
+            direct: true,
+            name: String::new(),
+        };
+        let answer = |agent: &Conversations, words: &str| {
+            let say = vec![Content::Text { text: words.to_owned() }];
+            agent.commit_turn(&place, TurnCommit { say, ..TurnCommit::default() }).expect("commit");
+        };
+        let mut seen = OutboxId(0);
+        let mut heard = Vec::new();
+        // The first agent has said much more; each time the conversation moves, the client asks for what
+        // comes behind the last id that it has.
+        for (agent, words) in
+            [(&one, "1"), (&one, "2"), (&one, "3"), (&other, "4"), (&one, "5"), (&other, "6")]
+        {
+            answer(agent, words);
+            clock.advance(std::time::Duration::from_secs(1));
+            let new = outbox.pending(&instance, Some(&conversation), seen, 10).expect("read");
+            seen = new.last().map_or(seen, |outbound| outbound.id);
+            heard.extend(new.into_iter().map(|outbound| outbound.content));
+        }
+        let texts = heard.iter().map(|content| match content {
+            Content::Text { text } => text.as_str(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(texts.collect::<Vec<_>>(), ["1", "2", "3", "4", "5", "6"]);
+        assert!(seen.0 < 1 << 53, "clients in JavaScript read ids as numbers");
+    }
 }

@@ -7,16 +7,16 @@ use rig_agent::run::RunSpec;
 use rig_core::completion::{Message, ToolDefinition};
 use serde_json::json;
 
-use super::Silent;
-use crate::agent::driver::{Counts, Driver, Ended};
+use crate::agent::compactor::Silent;
+use crate::agent::driver::{Conduct, Counts, Driver, Ended};
 use crate::agent::job::Job;
 use crate::agent::journal::RunJournal;
 use crate::agent::link::{Link, ProcessDesk};
+use crate::agent::past::Past;
 use crate::agent::toolbox::Toolbox;
 use crate::agent::{AgentParts, branch, persist, worker};
 use crate::config::MemoryMode;
-use crate::conversation::Step;
-use crate::cortex::{CHAT_CONTEXT, ChatMessage, ChatRole};
+use crate::cortex::{CHAT_CONTEXT, ChatMessage, ChatRole, CortexStore};
 use crate::db::DbError;
 use crate::error::Fault;
 use crate::event::{How, Origin, StopReason};
@@ -74,30 +74,56 @@ fn answer(
     });
     let preamble =
         prompts::render(Template::CortexChat, &context).map_err(|error| Box::new(error) as Box<dyn Fault>)?;
-    let mut journal = RunJournal::new(&parts.conversations, job.process.number);
-    journal.add(Step::Start, json!({ "kind": "cortex", "thread": thread, "prompt": message }));
     let mut driver = Driver {
         link,
-        model: parts.llm.model_for(&parts.config.routing, ProcessKind::Cortex),
-        toolbox: Toolbox::new(tools(parts, job), &DEFINITIONS),
+        model: Box::new(parts.llm.model_for(&parts.config.routing, ProcessKind::Cortex)),
+        toolbox: Box::new(Toolbox::new(tools(parts, job), &DEFINITIONS)),
         desk: ProcessDesk::new(link, Origin::default()),
-        journal,
+        journal: RunJournal::new(&parts.conversations, job.process.number),
         spec: RunSpec { preamble: Some(preamble), max_turns: Some(MODEL_CALLS + 1), ..RunSpec::new() },
         counts: Counts { max_model_calls: MODEL_CALLS, ..Counts::default() },
         guard: LoopGuard::new(parts.config.loop_guard.of(ProcessKind::Cortex)),
     };
-    let past = history.iter().map(|message| match message.role {
-        ChatRole::User => Message::user(&message.content),
-        ChatRole::Assistant => Message::assistant(&message.content),
-    });
+    let lines = history.first().zip(history.last()).map(|(first, last)| (first.id, last.id));
+    let history = as_read(&history);
     let now = Part::Status(parts.conversations.now().to_rfc3339());
     let words = format!("{message}\n{}", turn::write(&[now]));
-    let (ended, _) = driver.drive(Message::user(words), past.collect(), &mut Silent);
-    let called = driver.counts.called.clone();
-    let words = conclusion(ended, link);
-    driver.journal.add(Step::End, json!({ "bytes": words.len() }));
+    let start = json!({ "kind": "cortex", "thread": thread, "prompt": words });
+    driver.begin(start, &Past { lines, ..Past::default() }, &history);
+    let words = talk(&mut driver, &words, history, &mut Silent);
     driver.journal.flush().map_err(boxed)?;
-    Ok((words, called))
+    Ok((words, driver.counts.called))
+}
+
+/// The run of an answer, from the words to what the operator reads; live or from its journal.
+pub(in crate::agent) fn talk(
+    driver: &mut Driver<'_>,
+    words: &str,
+    history: Vec<Message>,
+    conduct: &mut dyn Conduct,
+) -> String {
+    let (ended, run) = driver.drive(Message::user(words), history, conduct);
+    let words = conclusion(ended, driver.link);
+    driver.end(json!({ "bytes": words.len() }), &json!({ "answer": words }), &run.full_history());
+    words
+}
+
+/// What an answer saw of its thread, for its replay.
+pub(in crate::agent) fn seen(
+    store: &CortexStore,
+    thread: &str,
+    lines: Option<(i64, i64)>,
+) -> Result<Vec<Message>, DbError> {
+    let Some((first, last)) = lines else { return Ok(Vec::new()) };
+    Ok(as_read(&store.chat_between(thread, first, last)?))
+}
+
+fn as_read(messages: &[ChatMessage]) -> Vec<Message> {
+    let read = |message: &ChatMessage| match message.role {
+        ChatRole::User => Message::user(&message.content),
+        ChatRole::Assistant => Message::assistant(&message.content),
+    };
+    messages.iter().map(read).collect()
 }
 
 fn boxed(error: DbError) -> Box<dyn Fault> {
@@ -127,7 +153,7 @@ static DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
 
 /// What branches and workers have, but for what only their channel understands.
 fn tools(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
-    let mut tools = branch::branch_tools(parts, job, MemoryMode::Full);
+    let mut tools = branch::tools(parts, job, MemoryMode::Full);
     let acting = worker::worker_tools(parts);
     tools.extend(acting.into_iter().filter(|tool| tool.name() != set_status::SetStatus.name()));
     tools

@@ -3,6 +3,7 @@
 //! the journal are plain code between two steps.
 
 mod conduct;
+mod observed;
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -20,19 +21,15 @@ use super::link::{Link, ProcessDesk};
 use super::outside::{Acts, Answers};
 use super::room::Trim;
 use super::{digest, past::Past};
-use crate::config::OFFLINE_MODEL;
 use crate::conversation::{JOURNAL_VERSION, Step};
 use crate::error::{Fault, Kind};
-use crate::event::{DriveEnd, StopReason, What};
+use crate::event::StopReason;
 use crate::hooks::{self, Call, CortexHook, Finding, LoopGuard, Verdict};
-use crate::llm::{LlmError, Reply};
+use crate::llm::LlmError;
 use crate::thread::contained;
 use crate::tools::ToolError;
 
 pub(super) use conduct::{Conduct, Heard};
-
-/// What the cortex hears of tools that do not exist: a model may make up any name.
-const UNKNOWN_TOOL: &str = "unknown";
 
 /// How a drive ended.
 #[derive(Debug)]
@@ -157,20 +154,6 @@ impl Driver<'_> {
         (ended, run)
     }
 
-    /// What was out of the ordinary is noted here too: the hub writes nothing.
-    fn tell_cortex(&mut self, ended: &Ended) {
-        let end = match ended {
-            Ended::Text(_) | Ended::Tools => DriveEnd::Done,
-            Ended::Limit => DriveEnd::Limit,
-            Ended::Repeating => DriveEnd::Repeating,
-            Ended::Cancelled => DriveEnd::Cancelled,
-            Ended::Failed(..) => DriveEnd::Failed,
-        };
-        let observation = self.counts.hook.end(end);
-        self.journal.note(&observation);
-        (self.link.up)(What::Observed(Box::new(observation)));
-    }
-
     fn steps(
         &mut self,
         run: &mut AgentRun,
@@ -269,22 +252,6 @@ impl Driver<'_> {
         );
         hear(run, &response, executable, allowed)?;
         Ok(None)
-    }
-
-    /// A call of the model is a sign of life as long as it lasts, and the cortex hears what it took.
-    fn ask(&mut self, request: &CompletionRequest, conduct: &dyn Conduct) -> Result<Reply, LlmError> {
-        self.link.pulse.model_call(true);
-        let answer = self.model.answer(request, conduct.is_patient(), self.link.cancel);
-        self.link.pulse.model_call(false);
-        if let Ok(reply) = &answer {
-            if reply.fell_back && reply.model == OFFLINE_MODEL {
-                self.counts.hook.stood_in();
-            }
-            let usage = &reply.response.usage;
-            let sent = usage.input_tokens.unwrap_or_default();
-            self.counts.hook.model_answered(sent.saturating_add(usage.output_tokens.unwrap_or_default()));
-        }
-        answer
     }
 
     /// The request for this history but for its prompt, and the names of the tools that may be called.
@@ -397,18 +364,6 @@ impl Driver<'_> {
             payload["started"] = json!(self.desk.started - started);
         }
         self.journal.add(Step::Tool, payload);
-    }
-
-    /// What is stopped says nothing about its tools.
-    fn tell_of_call(&mut self, tool: &str, failed: bool) {
-        if self.link.cancel.is_cancelled() {
-            return;
-        }
-        let known = self.toolbox.definitions().iter().any(|definition| definition.name.as_str() == tool);
-        self.counts.hook.tool_called(if known { tool } else { UNKNOWN_TOOL }, failed);
-        if known && !self.counts.called.iter().any(|called| called == tool) {
-            self.counts.called.push(tool.to_owned());
-        }
     }
 
     /// What the model reads of the call, which is made unless it is one of too many. `stopped` is set by

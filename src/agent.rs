@@ -12,12 +12,17 @@ mod job;
 mod journal;
 mod link;
 mod prompt;
+mod reading;
+mod rebuild;
 mod recent;
+mod resume;
+mod room;
 mod schedule;
 mod status;
 mod toolbox;
 mod transcript;
 mod worker;
+mod worker_log;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,11 +30,13 @@ use std::time::Duration;
 pub use job::{Job, RunEnd, Running, Turn, Work};
 pub use link::Link;
 pub use prompt::AgentPrompts;
+pub use rebuild::{RebuildError, Rebuilt, RebuiltCounts, rebuild};
+pub use resume::CONTINUATIONS_MAX;
 pub use schedule::{Look, Run, end_cut_off_runs, look};
 pub use worker::WorkerState;
 
 use crate::config::{AgentConfig, ChannelSettings, LimitsConfig, WorkingMemoryConfig};
-use crate::conversation::{Conversations, Place, Recovered};
+use crate::conversation::{Conversations, Place, Recovered, Verdict};
 use crate::db::DbError;
 use crate::error::Fault;
 use crate::event::How;
@@ -77,7 +84,7 @@ impl AgentParts {
     }
 }
 
-/// After a start: sets right what a crash or a stop cut off, and tells what there is to do.
+/// After a start: sets right what a crash or a stop cut off, and tells what goes on and what there is to do.
 ///
 /// # Errors
 /// The database cannot be read or written.
@@ -88,11 +95,24 @@ pub fn recover(
 ) -> Result<Recovered, DbError> {
     let (recorded, attempts) = (working_memory.enabled, limits.task_max_attempts);
     conversations.recover_and(prompts::notice("interrupted"), move |connection, cut_off, now| {
-        for run in cut_off.iter().filter(|_| recorded) {
-            happening::cut_off(run).insert(connection, now)?;
+        let mut go_on = Vec::new();
+        for run in cut_off {
+            if resume::goes_on(connection, run)? {
+                go_on.push(run.process);
+            } else if recorded {
+                happening::cut_off(run).insert(connection, now)?;
+            }
         }
-        tasks::interrupt(connection, attempts, now)
+        Ok(Verdict { go_on, quiet: tasks::interrupt(connection, attempts, now)? })
     })
+}
+
+/// After a start: conversations from which memories are still to be taken, and after which time.
+///
+/// # Errors
+/// The database cannot be read.
+pub fn unremembered(parts: &AgentParts) -> Result<Vec<(Place, Duration)>, DbError> {
+    compactor::unremembered(parts)
 }
 
 /// Runs one process to its end. The terminal state is in the database when this returns, except
@@ -118,9 +138,14 @@ pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
         Work::Worker { task, interactive, origin } => {
             worker::run(parts, job, task, *interactive, origin, link)
         }
+        Work::GoOn { what, interactive, waits, .. } => match job.process.kind {
+            ProcessKind::Worker => worker::go_on(parts, job, what, *interactive, *waits, link),
+            _ => branch::go_on(parts, job, what, link),
+        },
         Work::Task { number, revision, what } => worker::run_task(parts, job, *number, *revision, what, link),
         Work::Compaction { tries } => compactor::run(parts, job, *tries, link),
         Work::Extraction => compactor::extract(parts, job, link),
+        Work::Persistence => compactor::remember(parts, job, link),
         Work::Chunk { file } => ingestion::run(parts, job, file, link),
         Work::RunEnd { execution, end } => schedule::finish(parts, job, *execution, end, link),
     }
@@ -141,6 +166,7 @@ pub fn close_after_panic(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How 
         ProcessKind::Worker => worker::close(parts, job, sentence, link),
         ProcessKind::Compactor => match &job.work {
             Work::Extraction => compactor::close_extraction(parts, job, sentence),
+            Work::Persistence => compactor::close_remembering(parts, job, sentence),
             _ => How::Panicked(sentence.to_owned()),
         },
         ProcessKind::Ingestion => ingestion::close(parts, job, sentence, link),

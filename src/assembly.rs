@@ -253,6 +253,8 @@ impl Ground {
         let recovered = agent::recover(&conversations, &agent.limits, &agent.working_memory)
             .map_err(|error| fault("recovery", &error))?;
         tell_recovered(&agent.id, &recovered, &sandbox);
+        let resumed = |run| Event::Resumed { agent: agent.id.clone(), run };
+        self.found.extend(recovered.resumed.into_iter().map(resumed));
         self.found.extend(hub::events_of(&agent.id, recovered.unfinished));
         let memory = MemoryStore::open_with(db, data.join("index"), self.clock.clone(), self.search.clone())
             .map_err(|error| fault("memory", &error))?;
@@ -280,6 +282,7 @@ impl Ground {
                 agent.id
             );
         }
+        self.found.extend(hub::unremembered(&agent.id, &parts).map_err(|error| fault("memories", &error))?);
         self.found.extend(hub::ready_tasks(&agent.id, &parts).map_err(|error| fault("tasks", &error))?);
         self.agents.insert(agent.id.clone(), Arc::new(parts));
         Ok(())
@@ -298,6 +301,10 @@ fn tell_recovered(agent: &AgentId, recovered: &Recovered, sandbox: &Sandbox) {
         log::warn!(
             "agent {agent}: {unknown} answers were being sent when the daemon stopped; they are not sent again"
         );
+    }
+    let resumed = recovered.resumed.len();
+    if resumed > 0 {
+        log::info!("agent {agent}: {resumed} branches and workers that were cut off go on");
     }
     let left = if recovered.runs_cut_off { exec::end_leftovers(sandbox) } else { 0 };
     if left > 0 {

@@ -11,8 +11,10 @@ mod describe;
 mod ingestion;
 mod load;
 mod loop_guard;
+mod memory_persistence;
 mod schedule;
 mod section;
+mod worker;
 mod working_memory;
 
 pub use changes::{changes, in_force};
@@ -23,7 +25,9 @@ pub use describe::describe;
 pub use ingestion::IngestionConfig;
 pub use load::{Environment, Loaded, ProcessEnvironment, load, places};
 pub use loop_guard::{LoopGuardConfig, LoopLimits};
+pub use memory_persistence::MemoryPersistenceConfig;
 pub use schedule::{MissedSlots, ScheduleConfig};
+pub use worker::{WorkerContext, WorkerLogMode};
 pub use working_memory::WorkingMemoryConfig;
 
 use std::fmt;
@@ -268,6 +272,7 @@ pub struct AgentConfig {
     pub working_memory: WorkingMemoryConfig,
     pub compaction: CompactionConfig,
     pub ingestion: IngestionConfig,
+    pub memory_persistence: MemoryPersistenceConfig,
     pub schedule: ScheduleConfig,
     pub loop_guard: LoopGuardConfig,
     pub channel: ChannelConfig,
@@ -289,6 +294,7 @@ impl AgentConfig {
             working_memory: WorkingMemoryConfig::default(),
             compaction: CompactionConfig::default(),
             ingestion: IngestionConfig::default(),
+            memory_persistence: MemoryPersistenceConfig::default(),
             schedule: ScheduleConfig::default(),
             loop_guard: LoopGuardConfig::default(),
             channel: ChannelConfig::default(),
@@ -368,6 +374,9 @@ pub struct LimitsConfig {
     pub branch_timeout: Duration,
     /// How long an interactive worker waits for the next `route` (`worker_idle_timeout_secs`).
     pub worker_idle_timeout: Duration,
+    /// What a worker knows of the conversation besides its task.
+    pub worker_context: WorkerContext,
+    pub worker_log_mode: WorkerLogMode,
     /// Workers that a task gets before it has failed (1 to 10).
     pub task_max_attempts: usize,
     /// How long messages, answers, runs and journals are kept after they are over (`keep_days`, 1 to 3,650).
@@ -393,6 +402,8 @@ impl Default for LimitsConfig {
             worker_timeout: Duration::from_secs(1800),
             branch_timeout: Duration::from_secs(60),
             worker_idle_timeout: Duration::from_secs(600),
+            worker_context: WorkerContext::default(),
+            worker_log_mode: WorkerLogMode::default(),
             task_max_attempts: 3,
             keep: 90 * DAY,
             coalescing: CoalescingConfig::default(),

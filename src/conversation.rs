@@ -14,6 +14,7 @@ mod inbox;
 mod journal;
 mod outbox;
 mod processes;
+mod remember;
 mod retention;
 mod runs;
 mod settings;
@@ -33,13 +34,14 @@ use crate::{error::Fault, event::Received};
 
 pub use crate::message::Place;
 pub use also::{Also, nothing_else};
-pub use archive::Found;
+pub use archive::{Found, read as end_reading};
 pub use compaction::{Change, InPlace, Leaving, Unread};
 pub use day::{Day, DayRun, DayTalk};
 pub use explain::{Answer, Explanation, Run};
 pub use history::{Active, History, Line, NewLine, Participant, Role, place};
-pub use journal::{Record, Step};
-pub use runs::{BranchEnd, CutOff, Outcome, RunSummary, WaitingResult, WorkerEnd};
+pub use journal::{Record, Step, append as append_records, has_ended, of as records_of};
+pub use remember::{REMEMBER_TRIES, Remembered, Unremembered, remember};
+pub use runs::{BranchEnd, CutOff, Outcome, RunSummary, Verdict, WaitingResult, WorkerEnd};
 pub use settings::{Known, change_settings};
 pub use visit::{SCHEDULED, begin_visit, end_visit, last_written, say};
 pub use window::{Summary, Weight, Window};
@@ -84,6 +86,15 @@ pub struct Recovered {
     pub unknown_sends: usize,
     /// Branches or workers were running then: their commands may still be.
     pub runs_cut_off: bool,
+    /// Those of them that go on.
+    pub resumed: Vec<Resumed>,
+}
+
+/// A run that goes on after a start.
+#[derive(Debug, Clone)]
+pub struct Resumed {
+    pub run: CutOff,
+    pub place: Place,
 }
 
 impl Conversations {
@@ -293,41 +304,51 @@ impl Conversations {
     }
 
     /// After a start: runs that a crash cut off are marked as interrupted, sends that were under way
-    /// as unknown (P2); then every conversation with work to do is listed. `work` sets right, in the same
-    /// transaction, what depended on those runs, and returns the workers whose end is no news.
+    /// as unknown (P2); then every conversation with work to do is listed.
     ///
     /// # Errors
     /// The database cannot be read or written.
     pub fn recover(&self, interrupted: &str) -> Result<Recovered, DbError> {
-        self.recover_and(interrupted, |_, _, _| Ok(Vec::new()))
+        self.recover_and(interrupted, |_, _, _| Ok(Verdict::default()))
     }
 
-    /// As [`Conversations::recover`]; `also` gets the runs that were cut off, writes in the same
-    /// transaction what depends on them, and returns the workers whose end is no news.
+    /// As [`Conversations::recover`]; `judge` gets the runs that were cut off, says which of them go on, and
+    /// writes in the same transaction what depends on them.
     ///
     /// # Errors
     /// As there.
     pub fn recover_and(
         &self,
         interrupted: &str,
-        also: impl FnOnce(&Connection, &[CutOff], Timestamp) -> Result<Vec<u64>, DbError> + Send + 'static,
+        judge: impl FnOnce(&Connection, &[CutOff], Timestamp) -> Result<Verdict, DbError> + Send + 'static,
     ) -> Result<Recovered, DbError> {
         let now = self.now();
         let text = interrupted.to_owned();
         let (runs_cut_off, sends_cut_off) = self
             .db
             .read(|connection| Ok((runs::any_running(connection)?, outbox::any_sending(connection)?)))?;
-        let unknown_sends = if runs_cut_off || sends_cut_off {
+        let (resumed, unknown_sends) = if runs_cut_off || sends_cut_off {
             self.db.write(move |connection| {
-                let quiet = also(connection, &runs::running(connection)?, now)?;
-                runs::interrupt(connection, &text, now)?;
-                quiet.into_iter().try_for_each(|worker| runs::hush(connection, worker))?;
-                outbox::forget_sending(connection, now)
+                let cut_off = runs::running(connection)?;
+                let verdict = judge(connection, &cut_off, now)?;
+                let mut resumed = Vec::new();
+                for run in cut_off {
+                    let place = history::place(connection, &run.conversation)?;
+                    match place.filter(|_| verdict.go_on.contains(&run.process)) {
+                        Some(place) => {
+                            runs::go_on(connection, &run)?;
+                            resumed.push(Resumed { run, place });
+                        }
+                        None => runs::interrupt(connection, &run, &text, now)?,
+                    }
+                }
+                verdict.quiet.into_iter().try_for_each(|worker| runs::hush(connection, worker))?;
+                Ok((resumed, outbox::forget_sending(connection, now)?))
             })?
         } else {
-            0
+            (Vec::new(), 0)
         };
-        Ok(Recovered { unfinished: self.unfinished()?, unknown_sends, runs_cut_off })
+        Ok(Recovered { unfinished: self.unfinished()?, unknown_sends, runs_cut_off, resumed })
     }
 
     /// Conversations with unanswered messages or results that wait.

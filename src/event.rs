@@ -31,6 +31,8 @@ pub struct Origin {
     /// Platform ids of the messages that the turn is about.
     pub answers: Vec<String>,
     pub fork: Fork,
+    /// The number of the turn.
+    pub turn: Option<u64>,
 }
 
 /// What a branch forks from: the history as the turn saw it, and the new messages.
@@ -55,8 +57,8 @@ pub enum What {
     /// The task board has changed.
     Task(TaskNews),
     /// There is something to do about the `window` of the conversation, or memories are to be taken from
-    /// what has left it.
-    Pressed { window: bool, unread: bool },
+    /// what has left it, or after a while from what was said.
+    Pressed { window: bool, unread: bool, remember: Option<Duration> },
     /// An interactive worker has a first result in the database and waits for `route`.
     Waiting,
     /// The last word of a process; exactly one comes, whatever happened. By then the terminal state
@@ -79,6 +81,10 @@ pub enum How {
     Compacted {
         again: bool,
         unread: bool,
+    },
+    /// Memories were taken from what was said; after this time it is to be done again.
+    Remembered {
+        next: Option<Duration>,
     },
     /// A chunk of a file is in, or one more try of it has failed; either stands in the database.
     Ingested(Ingested),

@@ -15,5 +15,5 @@ pub use intake::AgentIntake;
 pub use outbox::{AgentOutbox, MAX_AGENTS};
 pub use performer::{
     Agents, Bell, HubParts, Inputs, QUEUE_COMMANDS, QUEUE_CONTROL, QUEUE_INBOUND, QUEUE_RELOADS, QUEUE_UP,
-    events_of, ready_tasks, run,
+    events_of, ready_tasks, run, unremembered,
 };

@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-pub use draft::{Draft, Drafted};
+pub use draft::{Draft, DraftEnd, Drafted};
 pub use error::MemoryError;
 pub use options::{SearchOptions, Statistics};
 pub use proposals::{Decision, Proposal};

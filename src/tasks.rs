@@ -13,7 +13,7 @@ mod rows;
 
 use serde::{Deserialize, Serialize};
 
-pub use attempts::{Attempt, Concluded, Conclusion, claim, conclude, interrupt};
+pub use attempts::{Attempt, Concluded, Conclusion, claim, conclude, has_attempt, interrupt};
 pub use change::{Change, NewTask, RESULT_BYTES_MAX, SUBTASKS_MAX, TITLE_BYTES_MAX};
 pub use error::TaskError;
 pub use lifecycle::{AttemptEnd, Priority, Status};

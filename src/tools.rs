@@ -57,6 +57,12 @@ pub trait Tool: Send {
         false
     }
 
+    /// True when the call changes our database: it may not be made twice because nobody knows whether it
+    /// was made.
+    fn changes(&self) -> bool {
+        false
+    }
+
     /// True when what it returns was written by others: files, pages, the output of commands. What a run
     /// saves to memory after that is not taken for the user's or the agent's own word.
     fn reads_outside(&self) -> bool {

@@ -110,6 +110,14 @@ impl WorkingMemory {
         self.db.read(|connection| store::newest(connection, limit))
     }
 
+    /// How much happened in a conversation since `since`, saved memories not counted.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn happened(&self, conversation: &ConversationId, since: Timestamp) -> Result<usize, DbError> {
+        self.db.read(|connection| store::happened(connection, conversation, since))
+    }
+
     /// Deletes, soon and without waiting, what happened before `before`.
     ///
     /// # Errors

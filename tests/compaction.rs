@@ -28,7 +28,7 @@ fn home(double: &Double, defaults: &str, compaction: &str) -> Home {
     Home::new(&format!(
         "[llm.provider.double]\napi_type = \"openai_chat_completions\"\nbase_url = \"{url}\"\napi_key = \"k\"\n\
          [defaults]\n{defaults}[defaults.routing]\nchannel = \"double/m\"\nbranch = \"double/m\"\n\
-         worker = \"double/m\"\n[defaults.compaction]\n{compaction}"
+         worker = \"double/m\"\n[defaults.memory_persistence]\nenabled = false\n[defaults.compaction]\n{compaction}"
     ))
 }
 
@@ -86,12 +86,17 @@ fn reply() -> Say {
     call("reply", &json!({ "content": "yes, I see" }))
 }
 
+fn nothing_to_keep() -> Say {
+    call("memory_persistence_complete", &json!({ "outcome": "no_memories", "reason": "small talk" }))
+}
+
 /// Answers everybody, and saves nothing.
 fn obliging(request: &Request) -> Say {
     match asks(request) {
         Asks::Channel => reply(),
         Asks::Summary => Say::text("They talked about many things."),
-        Asks::Branch | Asks::Memories => Say::text("done"),
+        Asks::Branch => Say::text("done"),
+        Asks::Memories => nothing_to_keep(),
     }
 }
 
@@ -285,10 +290,23 @@ fn what_has_left_is_found_word_for_word_and_leaves_memories_behind() {
     const SECRET: &str = "this is the odd word: Quagga-Ümlaut";
     let double = Double::recording(|request| {
         let last = texts(request).pop().map(|(_, text)| text).unwrap_or_default();
-        let saved = request.json.to_string().contains("\\\"saved\\\"");
+        let saved = request.json.to_string().contains("{\\\"saved\\\":");
         match asks(request) {
             Asks::Memories if last.contains(SECRET) && !saved => {
                 call("memory_save", &json!({ "content": "The odd word is Quagga", "importance": 0.8 }))
+            }
+            Asks::Memories if saved => {
+                let messages = request.json.to_string();
+                let id = messages
+                    .split("\\\"saved\\\":\\\"")
+                    .nth(1)
+                    .unwrap()
+                    .split('\\')
+                    .next()
+                    .unwrap()
+                    .to_owned();
+                let end = json!({ "outcome": "saved", "saved_memory_ids": [id], "reason": "the odd word" });
+                call("memory_persistence_complete", &end)
             }
             Asks::Channel if last.contains("which word") => {
                 call("branch", &json!({ "description": "find the odd word" }))

@@ -7,8 +7,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "simulation/chance.rs"]
-mod chance;
+#[path = "simulation/disk.rs"]
+mod disk;
 #[path = "simulation/life.rs"]
 mod life;
 #[path = "support/local_model.rs"]
@@ -17,6 +17,8 @@ mod local_model;
 mod model;
 #[path = "simulation/promises.rs"]
 mod promises;
+#[path = "support/random.rs"]
+mod random;
 #[path = "simulation/world.rs"]
 mod world;
 

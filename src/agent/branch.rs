@@ -9,8 +9,10 @@ use serde_json::json;
 
 use super::driver::{Conduct, Counts, Driver, Ended};
 use super::job::Job;
-use super::journal::RunJournal;
+use super::journal::{RunJournal, beginning};
 use super::link::{Link, ProcessDesk};
+use super::resume::{self, Onward, leave, stays};
+use super::room::{self, Room, Trim};
 use super::toolbox::Toolbox;
 use super::worker::with_notice;
 use super::{AgentParts, happening, persist, prompt, transcript};
@@ -24,41 +26,89 @@ use crate::id::ProcessKind;
 use crate::memory::Origin as MemoryOrigin;
 use crate::prompts;
 use crate::thread::Cancel;
-use crate::tools::{self, Tool};
+use crate::tools::{
+    Tool, channel_recall, memory_delete, memory_recall, memory_save, task_create, task_list, task_update,
+    worker_inspect,
+};
 
 pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Origin, link: &Link<'_>) -> How {
     let number = job.process.number;
+    let mut journal = RunJournal::new(&parts.conversations, number);
+    let fork = &origin.fork;
+    journal.add(
+        Step::Start,
+        json!({
+            "kind": "branch", "description": description, "turn": origin.turn,
+            "summaries": *fork.summaries, "lines": fork.lines, "words": *fork.words,
+        }),
+    );
+    let start = journal.take();
     let begun = persist(link.cancel, || {
-        parts.conversations.begin_branch(number, &job.place.conversation, description, &origin.answers)
+        let (conversation, answers) = (&job.place.conversation, &origin.answers);
+        let also = beginning(start.clone(), None);
+        parts.conversations.begin_branch_and(number, conversation, description, answers, also)
     });
     if begun != How::Finished {
         return begun;
     }
-    let history = match forked(parts, job, &origin.fork) {
+    let history = match forked(parts, job, fork) {
         Ok(history) => history,
         Err(error) => {
             log::error!("a branch could not read its history: {error}");
             return close(parts, job, prompts::notice(error.kind().notice()), link);
         }
     };
+    let task = history.len();
+    let onward = Onward { prompt: Message::user(description), recorded: None };
+    let driver = match driver(parts, job, link, journal) {
+        Ok(driver) => driver,
+        Err(how) => return how,
+    };
+    think(parts, job, link, driver, history, task, onward)
+}
+
+/// Goes on with a branch that was cut off.
+pub(super) fn go_on(parts: &AgentParts, job: &Job, description: &str, link: &Link<'_>) -> How {
+    let read = resume::read(parts, job, description);
+    let (mut run, onward) = match read.map(|mut run| (Onward::of(&mut run), run)) {
+        Ok((Some(onward), run)) => (run, onward),
+        Ok((None, _)) => return close(parts, job, prompts::notice("interrupted"), link),
+        Err(error) => {
+            log::error!("{} cannot go on: {error}", job.process);
+            return close(parts, job, prompts::notice("interrupted"), link);
+        }
+    };
+    let mut journal = RunJournal::after(&parts.conversations, job.process.number, run.next);
+    journal.add(Step::Resume, json!({}));
+    let mut driver = match driver(parts, job, link, journal) {
+        Ok(driver) => driver,
+        Err(how) => return how,
+    };
+    driver.counts.model_calls = run.counts.model_calls;
+    driver.counts.tool_calls = run.counts.tool_calls;
+    driver.toolbox.remember(resume::called(&run.history));
+    let history = std::mem::take(&mut run.history);
+    think(parts, job, link, driver, history, run.task, onward)
+}
+
+fn driver<'a>(
+    parts: &AgentParts,
+    job: &Job,
+    link: &'a Link<'a>,
+    journal: RunJournal<'a>,
+) -> Result<Driver<'a>, How> {
     let memory_mode = match parts.settings(&job.place) {
         Ok(settings) => settings.memory_mode,
         Err(error) => {
             log::error!("a branch could not read what holds in its conversation: {error}");
-            return close(parts, job, prompts::notice(error.kind().notice()), link);
+            return Err(close(parts, job, prompts::notice(error.kind().notice()), link));
         }
     };
-    let toolbox = Toolbox::new(branch_tools(parts, job, memory_mode), definitions(memory_mode));
-    let mut journal = RunJournal::new(&parts.conversations, number);
-    journal.add(
-        Step::Start,
-        json!({ "kind": "branch", "description": description, "summaries": *origin.fork.summaries, "lines": origin.fork.lines, "words": *origin.fork.words }),
-    );
     let limits = &parts.config.limits;
-    let mut driver = Driver {
+    Ok(Driver {
         link,
         model: parts.llm.model_for(&parts.config.routing, ProcessKind::Branch),
-        toolbox,
+        toolbox: Toolbox::new(tools(parts, job, memory_mode), definitions(memory_mode)),
         desk: ProcessDesk::new(link, Origin::default()),
         journal,
         spec: RunSpec {
@@ -68,8 +118,24 @@ pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Ori
         },
         counts: Counts { max_model_calls: limits.branch_max_turns, ..Counts::default() },
         guard: LoopGuard::new(parts.config.loop_guard.of(ProcessKind::Branch)),
-    };
-    let (ended, run) = driver.drive(Message::user(description), history, &mut Thinking);
+    })
+}
+
+fn think(
+    parts: &AgentParts,
+    job: &Job,
+    link: &Link<'_>,
+    mut driver: Driver<'_>,
+    history: Vec<Message>,
+    task: usize,
+    onward: Onward,
+) -> How {
+    let fixed = room::fixed_tokens(driver.spec.preamble.as_deref(), driver.toolbox.definitions());
+    let mut conduct = Thinking { room: Room::new(parts, ProcessKind::Branch, fixed, task) };
+    let (ended, run) = driver.drive_on(onward.prompt, history, onward.recorded, &mut conduct);
+    if stays(job, &ended, link) {
+        return leave(parts, &mut driver);
+    }
     let (status, conclusion) = conclusion(ended, run, link);
     let conclusion = parts.llm.scrubber().hide_keys(&conclusion);
     driver.journal.add(Step::End, json!({ "status": status, "model_calls": driver.counts.model_calls }));
@@ -91,7 +157,7 @@ pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Ori
 }
 
 /// What the turn saw that asked for this branch.
-fn forked(parts: &AgentParts, job: &Job, fork: &Fork) -> Result<Vec<Message>, DbError> {
+pub(super) fn forked(parts: &AgentParts, job: &Job, fork: &Fork) -> Result<Vec<Message>, DbError> {
     let lines = match fork.lines {
         Some((first, last)) => parts.conversations.lines(&job.place.conversation, first, last)?,
         None => Vec::new(),
@@ -139,9 +205,19 @@ fn conclusion(ended: Ended, run: AgentRun, link: &Link<'_>) -> (&'static str, St
     }
 }
 
-struct Thinking;
+struct Thinking<'a> {
+    room: Room<'a>,
+}
 
-impl Conduct for Thinking {}
+impl Conduct for Thinking<'_> {
+    fn before_model(&mut self, messages: &[&Message]) -> Option<Trim> {
+        self.room.preflight(messages)
+    }
+
+    fn too_long(&mut self, messages: &[&Message]) -> Option<Trim> {
+        self.room.overflow(messages)
+    }
+}
 
 /// See [`Toolbox::new`]: with all of the memory, what reads it, none of it.
 static DEFINITIONS: [OnceLock<Vec<ToolDefinition>>; 3] = [const { OnceLock::new() }; 3];
@@ -154,21 +230,21 @@ fn definitions(memory_mode: MemoryMode) -> &'static OnceLock<Vec<ToolDefinition>
     }
 }
 
-fn branch_tools(parts: &AgentParts, job: &Job, memory_mode: MemoryMode) -> Vec<Box<dyn Tool>> {
+pub(super) fn tools(parts: &AgentParts, job: &Job, memory_mode: MemoryMode) -> Vec<Box<dyn Tool>> {
     let conversations = &parts.conversations;
     let (board, place) = (parts.tasks(), job.place.clone());
     let mut tools = memory_tools(parts, job, memory_mode);
-    tools.push(Box::new(tools::channel_recall::ChannelRecall::new(
+    tools.push(Box::new(channel_recall::ChannelRecall::new(
         conversations.clone(),
         job.place.conversation.clone(),
     )));
-    tools.push(Box::new(tools::worker_inspect::WorkerInspect::new(
+    tools.push(Box::new(worker_inspect::WorkerInspect::new(
         conversations.clone(),
         job.place.conversation.clone(),
     )));
-    tools.push(Box::new(tools::task_create::TaskCreate::new(board.clone(), job.process, place)));
-    tools.push(Box::new(tools::task_list::TaskList::new(board.clone())));
-    tools.push(Box::new(tools::task_update::TaskUpdate::new(board, job.process)));
+    tools.push(Box::new(task_create::TaskCreate::new(board.clone(), job.process, place)));
+    tools.push(Box::new(task_list::TaskList::new(board.clone())));
+    tools.push(Box::new(task_update::TaskUpdate::new(board, job.process)));
     tools
 }
 
@@ -177,14 +253,14 @@ pub(super) fn memory_tools(parts: &AgentParts, job: &Job, memory_mode: MemoryMod
     let origin = MemoryOrigin { conversation: job.place.conversation.clone(), process: job.process };
     let mut tools: Vec<Box<dyn Tool>> = Vec::new();
     if memory_mode.writes() {
-        let save = tools::memory_save::MemorySave::new(parts.memory.clone(), origin.clone());
+        let save = memory_save::MemorySave::new(parts.memory.clone(), origin.clone());
         tools.push(Box::new(save.with_event(happening::memory_saved(parts, job))));
     }
     if memory_mode.reads() {
-        tools.push(Box::new(tools::memory_recall::MemoryRecall::new(parts.memory.clone())));
+        tools.push(Box::new(memory_recall::MemoryRecall::new(parts.memory.clone())));
     }
     if memory_mode.writes() {
-        tools.push(Box::new(tools::memory_delete::MemoryDelete::new(parts.memory.clone(), origin)));
+        tools.push(Box::new(memory_delete::MemoryDelete::new(parts.memory.clone(), origin)));
     }
     tools
 }

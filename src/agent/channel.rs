@@ -132,7 +132,7 @@ fn answer(
     words.push(Part::Status(
         status::render(&turn.running, parts.conversations.now(), &parts.config.timezone).map_err(boxed)?,
     ));
-    let origin = Origin { answers: input.askers(), fork };
+    let origin = Origin { answers: input.askers(), fork, turn: Some(job.process.number) };
     let mut journal = RunJournal::new(&parts.conversations, job.process.number);
     let words = turn::write(&words);
     journal.add(

@@ -7,6 +7,7 @@ mod extraction;
 mod words;
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use rig_agent::run::RunSpec;
 use rig_core::completion::{Message, ToolDefinition};
@@ -28,7 +29,9 @@ use crate::prompts::{self, Template};
 use crate::text;
 use decide::{Bounds, Step, step};
 
-pub(super) use extraction::{close as close_extraction, run as extract};
+pub(super) use extraction::{
+    close as close_extraction, close_remembering, remember, run as extract, unremembered,
+};
 pub(super) use words::fenced;
 
 /// Emergencies that one turn or one process clears. The first leaves none; a further one comes when
@@ -72,17 +75,20 @@ pub(super) fn history(parts: &AgentParts, place: &Place) -> Result<History, DbEr
 
 /// After a turn: tells the hub when there is something to do about the window.
 pub(super) fn check(parts: &AgentParts, job: &Job, link: &Link<'_>) {
-    match is_pressed(parts, &job.place) {
-        Ok((false, false)) => {}
-        Ok((window, unread)) => (link.up)(What::Pressed { window, unread }),
+    match is_pressed(parts, job) {
+        Ok((false, false, None)) => {}
+        Ok((window, unread, remember)) => (link.up)(What::Pressed { window, unread, remember }),
         Err(error) => log::warn!("the window of {} was not weighed: {error}", job.place.conversation),
     }
 }
 
-/// Whether there is something to do about the window, and whether memories are to be taken.
-fn is_pressed(parts: &AgentParts, place: &Place) -> Result<(bool, bool), DbError> {
+/// Whether there is something to do about the window, whether memories are to be taken from what has left
+/// it, and after which time from what was said since that was last done.
+fn is_pressed(parts: &AgentParts, job: &Job) -> Result<(bool, bool, Option<Duration>), DbError> {
+    let place = &job.place;
     let window = parts.conversations.window(&place.conversation)?;
-    Ok((step(&window, &Bounds::of(parts, 0)).is_some(), is_unread(parts, place)?))
+    let remember = if extraction::is_open(job) { extraction::due_in(parts, place)? } else { None };
+    Ok((step(&window, &Bounds::of(parts, 0)).is_some(), is_unread(parts, place)?, remember))
 }
 
 /// Memories are to be taken from what leaves the window of this conversation.

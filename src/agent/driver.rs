@@ -2,10 +2,12 @@
 //! machine, this drives it on the process's own thread. Cancel, nudges, routed messages, limits and
 //! the journal are plain code between two steps.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use rig_agent::run::{
-    AgentRun, AgentRunStep, ModelTurn, PendingToolCall, PromptError, RetryRequest, RunSpec, prepare_request,
+    AgentRun, AgentRunStep, ModelTurn, PendingToolCall, PreparedRequest, PromptError, RetryRequest, RunSpec,
+    prepare_request,
 };
 use rig_core::completion::{CompletionRequest, CompletionResponse, Message};
 use rig_core::message::{AssistantContent, ToolCall, ToolResultContent, UserContent};
@@ -13,11 +15,12 @@ use serde_json::{Value, json};
 
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
+use super::room::Trim;
 use super::toolbox::Toolbox;
 use crate::conversation::Step;
 use crate::error::{Fault, Kind};
 use crate::hooks::{self, Call, Finding, LoopGuard, Verdict};
-use crate::llm::SpacebotModel;
+use crate::llm::{LlmError, SpacebotModel};
 use crate::thread::contained;
 use crate::tools::ToolError;
 
@@ -38,6 +41,21 @@ pub(super) trait Conduct {
     /// `left` may still be made.
     fn next_message(&mut self, _desk: &mut ProcessDesk<'_>, _left: usize) -> Option<Heard> {
         None
+    }
+
+    /// What has to leave the history before the model is asked with these messages.
+    fn before_model(&mut self, _messages: &[&Message]) -> Option<Trim> {
+        None
+    }
+
+    /// What leaves these messages, of which the provider says that they are too long; `None` ends the run.
+    fn too_long(&mut self, _messages: &[&Message]) -> Option<Trim> {
+        None
+    }
+
+    /// Nobody waits for it, and it has come so far that a long wait for its model is worth it.
+    fn is_patient(&self) -> bool {
+        false
     }
 
     /// Whether a message that has come sends a reply without tool calls back to the model; else that reply
@@ -95,6 +113,9 @@ pub(super) struct Driver<'a> {
     pub(super) guard: LoopGuard,
 }
 
+/// Of the tools that can run, and of those that may be called.
+type ToolNames = (BTreeSet<String>, BTreeSet<String>);
+
 /// What a drive has used and may use.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
@@ -112,8 +133,19 @@ impl Driver<'_> {
         history: Vec<Message>,
         conduct: &mut dyn Conduct,
     ) -> (Ended, AgentRun) {
+        self.drive_on(prompt, history, None, conduct)
+    }
+
+    /// As [`Driver::drive`] for a run that was cut off: the first reply of the model is `recorded`.
+    pub(super) fn drive_on(
+        &mut self,
+        prompt: Message,
+        history: Vec<Message>,
+        recorded: Option<CompletionResponse>,
+        conduct: &mut dyn Conduct,
+    ) -> (Ended, AgentRun) {
         let mut run = AgentRun::from_spec(&self.spec, prompt, Some(history));
-        let ended = match self.steps(&mut run, conduct) {
+        let ended = match self.steps(&mut run, recorded, conduct) {
             Ok(ended) => ended,
             Err(error) => Ended::Failed(Kind::Bug, format!("the run broke a rule of its own: {error}")),
         };
@@ -121,17 +153,24 @@ impl Driver<'_> {
         (ended, run)
     }
 
-    fn steps(&mut self, run: &mut AgentRun, conduct: &mut dyn Conduct) -> Result<Ended, PromptError> {
+    fn steps(
+        &mut self,
+        run: &mut AgentRun,
+        mut recorded: Option<CompletionResponse>,
+        conduct: &mut dyn Conduct,
+    ) -> Result<Ended, PromptError> {
         loop {
             if self.link.cancel.is_cancelled() {
                 return Ok(Ended::Cancelled);
             }
             match run.next_step()? {
                 AgentRunStep::CallModel { prompt, history, .. } => {
-                    if self.counts.model_calls >= self.counts.max_model_calls {
+                    if let Some(reply) = recorded.take() {
+                        let (executable, allowed) = self.tools_for(run, &history)?.1;
+                        hear(run, &reply, executable, allowed)?;
+                    } else if self.counts.model_calls >= self.counts.max_model_calls {
                         return Ok(Ended::Limit);
-                    }
-                    if let Some(ended) = self.model_step(run, prompt, &history)? {
+                    } else if let Some(ended) = self.model_step(run, prompt, history, conduct)? {
                         return Ok(ended);
                     }
                     self.after_text(run, conduct)?;
@@ -156,30 +195,44 @@ impl Driver<'_> {
         }
     }
 
+    /// `None`: a reply is there, or the history was made shorter and the step comes again.
     fn model_step(
         &mut self,
         run: &mut AgentRun,
         prompt: Message,
-        history: &[Message],
+        history: Vec<Message>,
+        conduct: &mut dyn Conduct,
     ) -> Result<Option<Ended>, PromptError> {
+        if let Some(trim) = conduct.before_model(&all(&history, &prompt)) {
+            self.shorten(run, &trim, history, prompt);
+            return Ok(None);
+        }
         // Everything before this call is in the journal's queue before the call is made.
         if let Err(error) = self.journal.flush() {
             return Ok(Some(Ended::Failed(error.kind(), error.to_string())));
         }
-        let definitions = self.toolbox.definitions().to_vec();
-        let capabilities = self.model.capabilities();
-        let prepared =
-            prepare_request(&self.spec, &capabilities, history, definitions, run.output_tool_name(), None)
-                .map_err(|error| PromptError::from(rig_core::error::ProviderError::from(error)))?;
-        let (executable, mut allowed) =
-            (prepared.executable_tool_names.clone(), prepared.allowed_tool_names.clone());
-        let request = prepared.apply(CompletionRequest::new(prompt));
-        self.counts.model_calls += 1;
+        let (prepared, (executable, allowed)) = self.tools_for(run, &history)?;
+        let request = prepared.apply(CompletionRequest::new(prompt.clone()));
+        let patient = conduct.is_patient();
         let started = Instant::now();
-        let reply = match self.model.call(&request, self.link.cancel, &mut |_| {}) {
-            Ok(reply) => reply,
-            Err(error) => return Ok(Some(Ended::Failed(error.kind(), error.to_string()))),
+        let called = match patient {
+            true => self.model.call_patiently(&request, self.link.cancel),
+            false => self.model.call(&request, self.link.cancel, &mut |_| {}),
         };
+        let reply = match called {
+            Ok(reply) => reply,
+            Err(error) => {
+                let too_long = matches!(error, LlmError::TooLong(_));
+                let trim = too_long.then(|| conduct.too_long(&all(&history, &prompt))).flatten();
+                let Some(trim) = trim else {
+                    return Ok(Some(Ended::Failed(error.kind(), error.to_string())));
+                };
+                log::info!("a run is too long for its model; {} messages leave it", trim.drop);
+                self.shorten(run, &trim, history, prompt);
+                return Ok(None);
+            }
+        };
+        self.counts.model_calls += 1;
         let mut response = reply.response;
         response.raw = Value::Null;
         self.journal.add(
@@ -191,10 +244,33 @@ impl Driver<'_> {
                 "response": response,
             }),
         );
-        // Unknown tools are answered by us, so that the valid calls beside them still run.
-        allowed.extend(called_names(&response));
-        run.model_response(ModelTurn::from_response_parts(&response, executable, allowed))?;
+        hear(run, &response, executable, allowed)?;
         Ok(None)
+    }
+
+    /// The request for this history but for its prompt, and the names of the tools that may be called.
+    fn tools_for(
+        &self,
+        run: &AgentRun,
+        history: &[Message],
+    ) -> Result<(PreparedRequest, ToolNames), PromptError> {
+        let definitions = self.toolbox.definitions().to_vec();
+        let capabilities = self.model.capabilities();
+        let prepared =
+            prepare_request(&self.spec, &capabilities, history, definitions, run.output_tool_name(), None)
+                .map_err(|error| PromptError::from(rig_core::error::ProviderError::from(error)))?;
+        let names = (prepared.executable_tool_names.clone(), prepared.allowed_tool_names.clone());
+        Ok((prepared, names))
+    }
+
+    /// The run begins anew with what `trim` leaves.
+    fn shorten(&mut self, run: &mut AgentRun, trim: &Trim, mut history: Vec<Message>, prompt: Message) {
+        self.journal.add(Step::Trim, json!(trim));
+        history.push(prompt);
+        let mut left = trim.apply(history);
+        // The newest message always stays.
+        let Some(prompt) = left.pop() else { return };
+        *run = AgentRun::from_spec(&self.spec, prompt, Some(left));
     }
 
     /// A reply without tool calls is parked in the run: it can still be sent back.
@@ -235,7 +311,15 @@ impl Driver<'_> {
     fn tool_step(&mut self, calls: &[PendingToolCall]) -> Result<(Vec<UserContent>, bool), Ended> {
         let external =
             calls.iter().any(|call| self.toolbox.is_external(call.tool_call.function.name.as_str()));
-        if external && let Err(error) = self.journal.flush_durably() {
+        // What is queued now is on disk before what a tool writes to the same database: whoever finds a
+        // call without its result does not know whether it was made.
+        let changes = calls.iter().any(|call| self.toolbox.changes(call.tool_call.function.name.as_str()));
+        let flushed = match (external, changes) {
+            (true, _) => self.journal.flush_durably(),
+            (false, true) => self.journal.flush(),
+            (false, false) => Ok(()),
+        };
+        if let Err(error) = flushed {
             return Err(Ended::Failed(error.kind(), error.to_string()));
         }
         let mut results = Vec::with_capacity(calls.len());
@@ -326,6 +410,23 @@ fn milliseconds(started: Instant) -> u64 {
     u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
+/// All messages of a request, oldest first.
+fn all<'a>(history: &'a [Message], prompt: &'a Message) -> Vec<&'a Message> {
+    history.iter().chain(std::iter::once(prompt)).collect()
+}
+
+fn hear(
+    run: &mut AgentRun,
+    reply: &CompletionResponse,
+    executable: BTreeSet<String>,
+    mut allowed: BTreeSet<String>,
+) -> Result<(), PromptError> {
+    // Unknown tools are answered by us, so that the valid calls beside them still run.
+    allowed.extend(called_names(reply));
+    run.model_response(ModelTurn::from_response_parts(reply, executable, allowed))?;
+    Ok(())
+}
+
 fn called_names(response: &CompletionResponse) -> Vec<String> {
     response.tool_calls().map(|call| call.function.name.to_string()).collect()
 }
@@ -344,4 +445,4 @@ fn parked_text(run: &AgentRun) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -79,23 +79,25 @@ fn placed(parts: &AgentParts, job: &Job, event: NewEvent) -> Option<NewEvent> {
 }
 
 impl Work {
-    fn task(&self) -> &str {
+    pub(super) fn task(&self) -> &str {
         match self {
             Work::Branch { description: task, .. } | Work::Worker { task, .. } => task,
-            Work::Task { what, .. } => what,
+            Work::Task { what, .. } | Work::GoOn { what, .. } => what,
             Work::Turn(_)
             | Work::Apology { .. }
             | Work::Commands { .. }
             | Work::RunEnd { .. }
             | Work::Chunk { .. }
             | Work::Compaction { .. }
-            | Work::Extraction => "",
+            | Work::Extraction
+            | Work::Persistence => "",
         }
     }
 
     fn answers(&self) -> &[String] {
         match self {
             Work::Branch { origin, .. } | Work::Worker { origin, .. } => &origin.answers,
+            Work::GoOn { answers, .. } => answers,
             Work::Turn(_)
             | Work::Apology { .. }
             | Work::Commands { .. }
@@ -103,7 +105,8 @@ impl Work {
             | Work::RunEnd { .. }
             | Work::Chunk { .. }
             | Work::Compaction { .. }
-            | Work::Extraction => &[],
+            | Work::Extraction
+            | Work::Persistence => &[],
         }
     }
 }

@@ -2,34 +2,23 @@
 //! are stored together with the note that the chunk is in, at the very end; whatever cuts it off before,
 //! nothing of it stays and the chunk is read again.
 
-use std::sync::OnceLock;
-
-use rig_agent::run::RunSpec;
-use rig_core::completion::{Message, ToolDefinition};
 use serde_json::json;
 
-use super::driver::{Conduct, Counts, Driver, Ended};
+use super::driver::Ended;
 use super::job::Job;
-use super::journal::RunJournal;
-use super::link::{Link, ProcessDesk};
-use super::toolbox::Toolbox;
+use super::link::Link;
+use super::reading::{self, Read, why};
 use super::{AgentParts, persist};
-use crate::conversation::Step;
 use crate::db::DbError;
 use crate::error::{Fault, Kind};
-use crate::event::{How, Ingested, Origin, StopReason, What};
-use crate::hooks::LoopGuard;
+use crate::event::{How, Ingested, StopReason, What};
 use crate::id::ProcessKind;
 use crate::ingest::{self, Chunk, IngestedFile, Ingestion, Status};
-use crate::memory::{Draft, Drafted, Origin as MemoryOrigin};
-use crate::prompts;
-use crate::tools::{self, Tool};
+use crate::memory::{Draft, DraftEnd};
 use crate::turn::{self, Part};
 
 /// Model calls for one chunk.
 pub(super) const TURNS: usize = 10;
-/// Times in a row that a model is told to end properly.
-const MAX_NUDGES: usize = 2;
 
 pub(super) fn run(parts: &AgentParts, job: &Job, hash: &str, link: &Link<'_>) -> How {
     let ingestion = ingestion_of(parts);
@@ -54,7 +43,7 @@ pub(super) fn run(parts: &AgentParts, job: &Job, hash: &str, link: &Link<'_>) ->
     };
     (link.up)(What::Status(place_of(&file, &chunk)));
     if chunk.text.trim().is_empty() {
-        return Reading { parts, ingestion, file, chunk }.store(Vec::new(), link);
+        return Reading { parts, ingestion, file, chunk }.store(DraftEnd::default(), link);
     }
     Reading { parts, ingestion, file, chunk }.read(job, link)
 }
@@ -117,48 +106,43 @@ impl Reading<'_> {
         let parts = self.parts;
         let reference = ingest::reference(&self.file, &self.chunk);
         let draft = Draft::new(parts.memory.clone(), reference.clone(), job.place.conversation.to_string());
-        let mut journal = RunJournal::new(&parts.conversations, job.process.number);
-        journal.add(Step::Start, json!({ "kind": "ingestion", "from": reference, "text": self.chunk.text }));
-        let mut driver = Driver {
-            link,
-            model: parts.llm.model_for(&parts.config.routing, ProcessKind::Ingestion),
-            toolbox: Toolbox::new(reading_tools(parts, job, &draft), &DEFINITIONS),
-            desk: ProcessDesk::new(link, Origin::default()),
-            journal,
-            spec: RunSpec {
-                preamble: Some(parts.prompts.ingestion()),
-                max_turns: Some(TURNS + 1),
-                ..RunSpec::new()
-            },
-            counts: Counts { max_model_calls: TURNS, ..Counts::default() },
-            guard: LoopGuard::new(parts.config.loop_guard.of(ProcessKind::Ingestion)),
-        };
-        let prompt = turn::write(&[Part::Said {
+        let words = turn::write(&[Part::Said {
             sender: place_of(&self.file, &self.chunk),
             at: parts.conversations.now(),
             text: self.chunk.text.clone(),
         }]);
-        let mut conduct = UntilComplete { draft: &draft, nudges: 0 };
-        let (ended, _) = driver.drive(Message::user(prompt), Vec::new(), &mut conduct);
-        let drafted = draft.take();
-        let status = if drafted.is_some() { "done" } else { "failed" };
-        driver.journal.add(Step::End, json!({ "status": status, "model_calls": driver.counts.model_calls }));
-        if let Err(error) = parts.conversations.journal(driver.journal.take()) {
+        let kind = ProcessKind::Ingestion;
+        let reading = reading::Reading {
+            kind,
+            model: parts.llm.model_for(&parts.config.routing, kind),
+            preamble: parts.prompts.ingestion(),
+            words,
+            turns: TURNS,
+            nudge: "ingestion_nudge",
+            start: json!({ "kind": "ingestion", "from": reference, "text": self.chunk.text }),
+            may_forget: false,
+            draft,
+        };
+        let Read { ended, drafted, records } = reading.run(parts, job, link);
+        if let Err(error) = parts.conversations.journal(records) {
             return How::Failed(error.kind(), error.to_string());
+        }
+        if let Ended::Failed(Kind::Bug, reason) = &ended {
+            log::error!("the reading of a file broke: {reason}");
         }
         match (ended, drafted) {
             (Ended::Cancelled, _) if link.stop_reason() != StopReason::Timeout => How::Cancelled,
             (_, Some(drafted)) => self.store(drafted, link),
-            (ended, None) => failed(parts, &self.ingestion, &self.file, &why(ended), link),
+            (ended, None) => failed(parts, &self.ingestion, &self.file, &why(ended, TURNS), link),
         }
     }
 
     /// The memories and the note that the chunk is in, or neither.
-    fn store(self, drafted: Vec<Drafted>, link: &Link<'_>) -> How {
+    fn store(self, drafted: DraftEnd, link: &Link<'_>) -> How {
         let Self { parts, ingestion, file, chunk } = self;
         let to_store = || {
             let (drafted, chunk) = (drafted.clone(), chunk.clone());
-            let count = drafted.len();
+            let count = drafted.saved.len();
             parts.memory.save_drafted(drafted, move |connection, now| chunk.finish(connection, count, now))
         };
         // Refused: it is in already, by an earlier commit of which nobody heard.
@@ -192,49 +176,4 @@ fn finish(ingestion: &Ingestion, file: &IngestedFile) {
     if let Err(error) = ingestion.delete(file) {
         log::warn!("{name} was not deleted: {error}");
     }
-}
-
-fn why(ended: Ended) -> String {
-    match ended {
-        Ended::Text(_) | Ended::Tools => "the model did not say what it saved".to_owned(),
-        Ended::Repeating => "the model kept repeating the same call".to_owned(),
-        Ended::Limit => format!("not read within {TURNS} model calls"),
-        Ended::Cancelled => "it took too long".to_owned(),
-        Ended::Failed(kind, reason) => {
-            if kind == Kind::Bug {
-                log::error!("the reading of a file broke: {reason}");
-            }
-            reason
-        }
-    }
-}
-
-/// Ends with the tool that says what was saved, and with nothing else.
-struct UntilComplete<'a> {
-    draft: &'a Draft,
-    nudges: usize,
-}
-
-impl Conduct for UntilComplete<'_> {
-    fn on_text(&mut self, _text: &str, _desk: &mut ProcessDesk<'_>) -> Option<String> {
-        self.nudges += 1;
-        (self.nudges <= MAX_NUDGES).then(|| prompts::notice("ingestion_nudge").to_owned())
-    }
-
-    fn on_tools(&mut self, _desk: &mut ProcessDesk<'_>) -> bool {
-        self.nudges = 0;
-        self.draft.is_complete()
-    }
-}
-
-/// See [`Toolbox::new`].
-static DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
-
-fn reading_tools(parts: &AgentParts, job: &Job, draft: &Draft) -> Vec<Box<dyn Tool>> {
-    let origin = MemoryOrigin { conversation: job.place.conversation.clone(), process: job.process };
-    vec![
-        Box::new(tools::memory_save::MemorySave::drafting(draft.clone(), origin)),
-        Box::new(tools::memory_recall::MemoryRecall::new(parts.memory.clone())),
-        Box::new(tools::memory_persistence_complete::MemoryPersistenceComplete::new(draft.clone())),
-    ]
 }

@@ -37,6 +37,17 @@ pub enum Work {
         interactive: bool,
         origin: Origin,
     },
+    /// A branch or worker that was cut off goes on.
+    GoOn {
+        /// The task of the worker, the description of the branch.
+        what: String,
+        /// A worker that takes more messages.
+        interactive: bool,
+        /// It waits for one.
+        waits: bool,
+        /// Platform ids of the messages that asked for it.
+        answers: Vec<String>,
+    },
     /// A worker for a task of the board, if it still is ready at this revision.
     Task {
         number: u64,
@@ -50,6 +61,8 @@ pub enum Work {
     },
     /// Takes memories from what has left the window.
     Extraction,
+    /// Takes memories from what was said since that was last done.
+    Persistence,
     /// Reads the next chunk of the file with this hash.
     Chunk {
         file: String,

@@ -3,8 +3,12 @@
 
 use serde_json::Value;
 
-use crate::conversation::{Conversations, Record, Step};
+use super::happening;
+use crate::clock::Timestamp;
+use crate::conversation::{Also, Conversations, Record, Step, append_records};
 use crate::db::DbError;
+use crate::db::rusqlite::Connection;
+use crate::working_memory::NewEvent;
 
 pub(super) struct RunJournal<'a> {
     conversations: &'a Conversations,
@@ -16,6 +20,11 @@ pub(super) struct RunJournal<'a> {
 impl<'a> RunJournal<'a> {
     pub(super) fn new(conversations: &'a Conversations, run: u64) -> Self {
         Self { conversations, run, next: 0, waiting: Vec::new() }
+    }
+
+    /// Of a run that has records already; `next` is the number of the next.
+    pub(super) fn after(conversations: &'a Conversations, run: u64, next: u32) -> Self {
+        Self { next, ..Self::new(conversations, run) }
     }
 
     pub(super) fn add(&mut self, step: Step, payload: Value) {
@@ -40,5 +49,14 @@ impl<'a> RunJournal<'a> {
     /// What was not written yet, for the transaction that ends the run.
     pub(super) fn take(&mut self) -> Vec<Record> {
         std::mem::take(&mut self.waiting)
+    }
+}
+
+/// For the transaction that begins a run: its first records, and what is told of it.
+pub(super) fn beginning(records: Vec<Record>, event: Option<NewEvent>) -> impl Also {
+    let note = happening::note(event);
+    move |connection: &Connection, now: Timestamp| {
+        append_records(connection, &records, now)?;
+        note(connection, now)
     }
 }

@@ -40,6 +40,23 @@ impl Toolbox {
         self.tools.iter().any(|tool| tool.name() == name && tool.is_external())
     }
 
+    pub(super) fn changes(&self, name: &str) -> bool {
+        self.tools.iter().any(|tool| tool.name() == name && tool.changes())
+    }
+
+    /// For a run that goes on: these calls were made before.
+    pub(super) fn remember<'a>(&mut self, called: impl Iterator<Item = &'a str>) {
+        let mut reads = called.filter_map(|name| self.tools.iter().find(|tool| tool.name() == name));
+        self.outside |= reads.any(|tool| tool.reads_outside());
+    }
+
+    /// The names of those that may be called again when nobody knows whether they were.
+    #[cfg(test)]
+    pub(super) fn repeatable(&self) -> Vec<&'static str> {
+        let repeatable = self.tools.iter().filter(|tool| !tool.is_external() && !tool.changes());
+        repeatable.map(|tool| tool.name()).collect()
+    }
+
     pub(super) fn call(
         &mut self,
         name: &str,

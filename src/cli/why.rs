@@ -164,6 +164,12 @@ fn tell_run(run: &Run, sum: &Sum, out: &mut impl Write) -> io::Result<()> {
             Step::Route => {
                 writeln!(out, "  heard: {}", shown(record.payload["text"].as_str().unwrap_or_default()))?;
             }
+            Step::Trim => {
+                let drop = record.payload["drop"].as_u64().unwrap_or_default();
+                writeln!(out, "  its {drop} oldest messages have left it for want of room")?;
+            }
+            Step::Wait => writeln!(out, "  waits for more words")?,
+            Step::Resume => writeln!(out, "  was cut off and goes on")?,
             Step::End => writeln!(out, "  ended: {}", ending(&record.payload))?,
         }
     }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{
     AgentConfig, ApiType, CompactionConfig, Config, DAY, IrcConfig, Language, MemoryConfig, MissedSlots,
-    SandboxMode, Secret, VectorIndexKind, WorkingMemoryConfig,
+    SandboxMode, Secret, VectorIndexKind, WorkerContext, WorkerLogMode, WorkingMemoryConfig,
 };
 use crate::clock::Zone;
 
@@ -96,8 +96,6 @@ fn write_all(out: &mut String, config: &Config, shown: Shown) -> std::fmt::Resul
         secret(out, "auth_token", token.as_ref(), shown)?;
     }
     let MemoryConfig { embedding, index, language } = &config.memory;
-    let named =
-        |names: &[(&str, bool)]| names.iter().find(|(_, it)| *it).map_or("", |(name, _)| *name).to_owned();
     let index = named(&VectorIndexKind::ALL.map(|(name, kind)| (name, kind == *index)));
     let language = named(&Language::ALL.map(|(name, known)| (name, known == *language)));
     writeln!(out, "\n[memory]\nindex = {}\nlanguage = {}", text(&index), text(&language))?;
@@ -108,6 +106,11 @@ fn write_all(out: &mut String, config: &Config, shown: Shown) -> std::fmt::Resul
     optional(out, "onnxruntime", path(&embedding.onnxruntime).as_deref())?;
     writeln!(out, "idle_unload_secs = {}", embedding.idle_unload.as_secs())?;
     config.irc.iter().try_for_each(|irc| write_irc(out, irc, shown))
+}
+
+/// The name of what holds.
+fn named(names: &[(&str, bool)]) -> String {
+    names.iter().find(|(_, holds)| *holds).map_or("", |(name, _)| *name).to_owned()
 }
 
 fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
@@ -130,6 +133,9 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
         ("keep_days", limits.keep.as_secs() / DAY.as_secs()),
     ];
     numbers.iter().try_for_each(|(key, number)| writeln!(out, "{key} = {number}"))?;
+    let context = named(&WorkerContext::ALL.map(|(name, known)| (name, known == limits.worker_context)));
+    let mode = named(&WorkerLogMode::ALL.map(|(name, known)| (name, known == limits.worker_log_mode)));
+    writeln!(out, "worker_context = {}\nworker_log_mode = {}", text(&context), text(&mode))?;
     write_timezone(out, &agent.timezone)?;
     let routing = &agent.routing;
     writeln!(out, "[agents.routing]")?;
@@ -155,6 +161,7 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
     writeln!(out, "[agents.ingestion]\nenabled = {}", ingestion.enabled)?;
     writeln!(out, "poll_interval_secs = {}", ingestion.poll_interval.as_secs())?;
     writeln!(out, "chunk_size = {}", ingestion.chunk_size)?;
+    agent.memory_persistence.write(out)?;
     let missed = if agent.schedule.missed == MissedSlots::RunOnce { "run_once" } else { "skip" };
     writeln!(out, "[agents.schedule]\nmissed_slots = {}", text(missed))?;
     writeln!(out, "job_timeout_secs = {}", agent.schedule.timeout.as_secs())?;

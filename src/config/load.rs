@@ -18,7 +18,8 @@ use super::section::{Section, Source};
 use super::{
     AgentConfig, ApiConfig, ApiType, BindingConfig, ChannelConfig, CoalescingConfig, Config, ConfigError,
     DAY, EmbeddingConfig, IngestionConfig, IrcConfig, Language, LimitsConfig, LlmConfig, LoopGuardConfig,
-    MemoryConfig, ProviderConfig, SandboxConfig, SandboxMode, Secret, VectorIndexKind, WebhookConfig,
+    MemoryConfig, MemoryPersistenceConfig, ProviderConfig, SandboxConfig, SandboxMode, Secret,
+    VectorIndexKind, WebhookConfig, WorkerContext, WorkerLogMode,
 };
 use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
@@ -291,6 +292,10 @@ fn over(section: &Section<'_, '_>, base: &AgentConfig, llm: &LlmConfig) -> Agent
         working_memory: working_memory(&section.table("working_memory"), &base.working_memory),
         compaction: compaction(&section.table("compaction"), &base.compaction),
         ingestion: IngestionConfig::read(&section.table("ingestion"), &base.ingestion),
+        memory_persistence: MemoryPersistenceConfig::read(
+            &section.table("memory_persistence"),
+            &base.memory_persistence,
+        ),
         schedule: schedule(&section.table("schedule"), &base.schedule),
         loop_guard: LoopGuardConfig::read(&section.table("loop_guard"), &base.loop_guard),
         channel: channel(&section.table("channel"), base.channel),
@@ -311,7 +316,7 @@ fn limits(section: &Section<'_, '_>, base: &LimitsConfig) -> LimitsConfig {
     LimitsConfig {
         max_turns: count("max_turns", 1, 50, base.max_turns),
         branch_max_turns: count("branch_max_turns", 1, 100, base.branch_max_turns),
-        worker_max_turns: count("worker_max_turns", 1, 500, base.worker_max_turns),
+        worker_max_turns: count("worker_max_turns", 1, 150, base.worker_max_turns),
         max_concurrent_branches: count("max_concurrent_branches", 1, 20, base.max_concurrent_branches),
         max_concurrent_workers: count("max_concurrent_workers", 1, 20, base.max_concurrent_workers),
         max_concurrent_turns: count("max_concurrent_turns", 1, 64, base.max_concurrent_turns),
@@ -321,6 +326,10 @@ fn limits(section: &Section<'_, '_>, base: &LimitsConfig) -> LimitsConfig {
         branch_timeout: seconds(section, "branch_timeout_secs", 5, 3600).unwrap_or(base.branch_timeout),
         worker_idle_timeout: seconds(section, "worker_idle_timeout_secs", 10, 86_400)
             .unwrap_or(base.worker_idle_timeout),
+        worker_context: section.choice("worker_context", &WorkerContext::ALL).unwrap_or(base.worker_context),
+        worker_log_mode: section
+            .choice("worker_log_mode", &WorkerLogMode::ALL)
+            .unwrap_or(base.worker_log_mode),
         task_max_attempts: count("task_max_attempts", 1, 10, base.task_max_attempts),
         keep: section
             .number("keep_days", 1, 3650)

@@ -267,7 +267,10 @@ pub(super) fn any_unread(connection: &Connection, conversation: &ConversationId)
 }
 
 /// Memories were taken from an archive, or the try failed: then it stays for another one, a few times.
-pub(super) fn read(connection: &Connection, archive: i64, taken: bool) -> Result<(), DbError> {
+///
+/// # Errors
+/// Nothing is stored.
+pub fn read(connection: &Connection, archive: i64, taken: bool) -> Result<(), DbError> {
     let sql = "UPDATE conversation_archives
                SET tries = tries + (?2 = 0), unread = CASE WHEN ?2 OR tries + 1 >= ?3 THEN 0 ELSE 1 END
                WHERE id = ?1";

@@ -24,8 +24,14 @@ pub enum Step {
     Guard,
     /// Words of ours to the model between two steps.
     Nudge,
-    /// A message routed to a running worker, or one that came while a turn ran.
+    /// A message routed to a worker, or one that came while a turn ran.
     Route,
+    /// The oldest messages have left the run's history.
+    Trim,
+    /// A result is there, and the run waits for more words.
+    Wait,
+    /// The run goes on after something cut it off.
+    Resume,
     /// How it ended.
     End,
 }
@@ -40,12 +46,16 @@ impl Step {
             Step::Guard => "guard",
             Step::Nudge => "nudge",
             Step::Route => "route",
+            Step::Trim => "trim",
+            Step::Wait => "wait",
+            Step::Resume => "resume",
             Step::End => "end",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Step::Start, Step::Model, Step::Tool, Step::Guard, Step::Nudge, Step::Route, Step::End]
+        use Step::{End, Guard, Model, Nudge, Resume, Route, Start, Tool, Trim, Wait};
+        [Start, Model, Tool, Guard, Nudge, Route, Trim, Wait, Resume, End]
             .into_iter()
             .find(|step| step.as_str() == text)
     }
@@ -61,7 +71,11 @@ pub struct Record {
     pub payload: serde_json::Value,
 }
 
-pub(super) fn append(connection: &Connection, records: &[Record], now: Timestamp) -> Result<(), DbError> {
+/// Adds records in the transaction that is handed in.
+///
+/// # Errors
+/// The database does not take them.
+pub fn append(connection: &Connection, records: &[Record], now: Timestamp) -> Result<(), DbError> {
     if records.is_empty() {
         return Ok(());
     }
@@ -82,7 +96,11 @@ pub(super) fn append(connection: &Connection, records: &[Record], now: Timestamp
     Ok(())
 }
 
-pub(super) fn of(connection: &Connection, run: u64) -> Result<Vec<Record>, DbError> {
+/// The records of one run in order.
+///
+/// # Errors
+/// The database cannot be read.
+pub fn of(connection: &Connection, run: u64) -> Result<Vec<Record>, DbError> {
     let mut statement = connection
         .prepare_cached("SELECT id, kind, payload FROM run_journal WHERE id BETWEEN ?1 AND ?2 ORDER BY id")?;
     let mut rows = statement.query([row_id(run, 0)?, row_id(run, STEPS_MAX - 1)?])?;
@@ -99,6 +117,16 @@ pub(super) fn of(connection: &Connection, run: u64) -> Result<Vec<Record>, DbErr
         });
     }
     Ok(records)
+}
+
+/// Whether the run has come to its end, and that is stored.
+///
+/// # Errors
+/// The database cannot be read.
+pub fn has_ended(connection: &Connection, run: u64) -> Result<bool, DbError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM run_journal WHERE id BETWEEN ?1 AND ?2 AND kind = 'end')";
+    let bounds = [row_id(run, 0)?, row_id(run, STEPS_MAX - 1)?];
+    Ok(connection.prepare_cached(sql)?.query_row(bounds, |row| row.get(0))?)
 }
 
 /// Runs that began at `since` or later, in order, at most `limit`, with what they were started with.

@@ -1,6 +1,6 @@
 //! What branches and workers write: that they began, how far they are, how they ended.
 
-use super::{Also, BranchEnd, Conversations, Record, RunSummary, WorkerEnd, journal, runs};
+use super::{Also, BranchEnd, Conversations, Record, RunSummary, WorkerEnd, journal, nothing_else, runs};
 use crate::clock::Timestamp;
 use crate::db::DbError;
 use crate::db::rusqlite::Connection;
@@ -16,11 +16,27 @@ impl Conversations {
         description: &str,
         answers: &[String],
     ) -> Result<(), DbError> {
+        self.begin_branch_and(number, conversation, description, answers, nothing_else)
+    }
+
+    /// As [`Conversations::begin_branch`]; what `also` writes is part of it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn begin_branch_and(
+        &self,
+        number: u64,
+        conversation: &ConversationId,
+        description: &str,
+        answers: &[String],
+        also: impl Also,
+    ) -> Result<(), DbError> {
         let now = self.now();
         let (conversation, description, answers) =
             (conversation.clone(), description.to_owned(), answers.to_vec());
         self.db.write(move |connection| {
-            runs::begin_branch(connection, number, &conversation, &description, &answers, now)
+            runs::begin_branch(connection, number, &conversation, &description, &answers, now)?;
+            also(connection, now)
         })
     }
 
@@ -87,7 +103,7 @@ impl Conversations {
         })
     }
 
-    /// An interactive worker has a result and waits, or works again.
+    /// An interactive worker has a result and waits, or works again; `records` say so in its journal.
     ///
     /// # Errors
     /// Nothing is stored, also when the state does not allow it.
@@ -97,8 +113,21 @@ impl Conversations {
         from: &'static str,
         to: &'static str,
         result: Option<String>,
+        records: Vec<Record>,
     ) -> Result<(), DbError> {
-        self.db.write(move |connection| runs::move_worker(connection, number, from, to, result.as_deref()))
+        let now = self.now();
+        self.db.write(move |connection| {
+            journal::append(connection, &records, now)?;
+            runs::move_worker(connection, number, from, to, result.as_deref())
+        })
+    }
+
+    /// The last result of a worker.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn worker_result(&self, number: u64) -> Result<Option<String>, DbError> {
+        self.db.read(|connection| runs::result(connection, number))
     }
 
     /// Writes the terminal state of a worker; the second end of the same worker is refused. What `also`

@@ -70,6 +70,21 @@ pub struct CutOff {
     pub task: String,
     /// Platform ids of the messages that asked for it.
     pub answers: Vec<String>,
+    /// A worker that takes more messages after its first result.
+    pub interactive: bool,
+    /// It had a result and waited for more messages.
+    pub waiting: bool,
+    /// How often it was gone on with before.
+    pub continuations: u32,
+}
+
+/// What becomes of runs that were cut off.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    /// They go on; the others are marked as interrupted.
+    pub go_on: Vec<ProcessId>,
+    /// Workers whose end is no news.
+    pub quiet: Vec<u64>,
 }
 
 /// One worker as `worker_inspect` shows it.
@@ -235,14 +250,15 @@ pub(super) fn any_running(connection: &Connection) -> Result<bool, DbError> {
     Ok(connection.query_row(sql, [], |row| row.get(0))?)
 }
 
-/// The runs that [`interrupt`] will mark; read at the start, when nothing can be running.
+/// The runs that have no end; read at the start, when nothing can be running.
 pub(super) fn running(connection: &Connection) -> Result<Vec<CutOff>, DbError> {
-    let sql = "SELECT kind, runs.id, channel_id, coalesce(direct, 0), task, answers FROM (
-                   SELECT 'branch' AS kind, id, channel_id, description AS task, answers FROM branch_runs
-                       WHERE status = 'running'
+    let sql = "SELECT kind, runs.id, channel_id, coalesce(direct, 0), task, answers, interactive,
+                      status = 'waiting_for_input', continuations FROM (
+                   SELECT 'branch' AS kind, id, channel_id, description AS task, answers, 0 AS interactive, status,
+                       continuations FROM branch_runs WHERE status = 'running'
                    UNION ALL
-                   SELECT 'worker', id, channel_id, task, answers FROM worker_runs
-                       WHERE status IN ('running', 'waiting_for_input')) runs
+                   SELECT 'worker', id, channel_id, task, answers, interactive, status, continuations
+                       FROM worker_runs WHERE status IN ('running', 'waiting_for_input')) runs
                LEFT JOIN channels ON channels.id = channel_id ORDER BY runs.id";
     let mut statement = connection.prepare(sql)?;
     let rows = statement.query_map([], |row| {
@@ -252,24 +268,51 @@ pub(super) fn running(connection: &Connection) -> Result<Vec<CutOff>, DbError> {
             direct: row.get(3)?,
             task: row.get(4)?,
             answers: answers_of(row, 5)?,
+            interactive: row.get(6)?,
+            waiting: row.get(7)?,
+            continuations: row.get(8)?,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Marks what a crash cut off; its channel hears of it once.
-pub(super) fn interrupt(connection: &Connection, text: &str, now: Timestamp) -> Result<(), DbError> {
-    connection.execute(
-        "UPDATE branch_runs SET status = 'failed', conclusion = ?1, completed_at = ?2 WHERE status = 'running'",
-        params![text, now.0],
-    )?;
-    connection.execute(
-        "UPDATE worker_runs SET status = 'failed', outcome_kind = 'failed', relayed = 0, completed_at = ?2,
-             result = CASE WHEN status = 'waiting_for_input' THEN coalesce(result || char(10), '') ELSE '' END || ?1
-         WHERE status IN ('running', 'waiting_for_input')",
-        params![text, now.0],
-    )?;
+/// Counts that the run goes on; one that waits does nothing and is not counted.
+pub(super) fn go_on(connection: &Connection, run: &CutOff) -> Result<(), DbError> {
+    let sql = match run.process.kind {
+        _ if run.waiting => return Ok(()),
+        ProcessKind::Branch => "UPDATE branch_runs SET continuations = continuations + 1 WHERE id = ?1",
+        _ => "UPDATE worker_runs SET continuations = continuations + 1 WHERE id = ?1",
+    };
+    connection.execute(sql, [number(run.process.number)?])?;
     Ok(())
+}
+
+/// Marks what a crash cut off; its channel hears of it once.
+pub(super) fn interrupt(
+    connection: &Connection,
+    run: &CutOff,
+    text: &str,
+    now: Timestamp,
+) -> Result<(), DbError> {
+    let sql = match run.process.kind {
+        ProcessKind::Branch => {
+            "UPDATE branch_runs SET status = 'failed', conclusion = ?2, completed_at = ?3
+             WHERE id = ?1 AND status = 'running'"
+        }
+        _ => {
+            "UPDATE worker_runs SET status = 'failed', outcome_kind = 'failed', relayed = 0, completed_at = ?3,
+                 result = CASE WHEN status = 'waiting_for_input' THEN coalesce(result || char(10), '') ELSE '' END || ?2
+             WHERE id = ?1 AND status IN ('running', 'waiting_for_input')"
+        }
+    };
+    connection.execute(sql, params![number(run.process.number)?, text, now.0])?;
+    Ok(())
+}
+
+pub(super) fn result(connection: &Connection, worker: u64) -> Result<Option<String>, DbError> {
+    let sql = "SELECT result FROM worker_runs WHERE id = ?1";
+    let result = connection.prepare_cached(sql)?.query_row([number(worker)?], |row| row.get(0));
+    Ok(result.optional()?.flatten())
 }
 
 /// Takes the end of a run off the news.

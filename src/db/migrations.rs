@@ -22,6 +22,12 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (20261121003000, "cron", include_str!("../../migrations/20261121003000_cron.sql")),
     (20261121004000, "tasks", include_str!("../../migrations/20261121004000_tasks.sql")),
     (20261121005000, "compaction", include_str!("../../migrations/20261121005000_compaction.sql")),
+    (20261121007000, "continued_runs", include_str!("../../migrations/20261121007000_continued_runs.sql")),
+    (
+        20261121007100,
+        "memory_persistence",
+        include_str!("../../migrations/20261121007100_memory_persistence.sql"),
+    ),
     (
         20261121010000,
         "channel settings",

@@ -136,6 +136,8 @@ fn kind_of(event: &Event) -> &'static str {
     match event {
         Event::Arrived { .. } => "a message",
         Event::Unfinished { .. } => "an unfinished conversation",
+        Event::Resumed { .. } => "a run that goes on",
+        Event::Unremembered { .. } => "a conversation to remember",
         Event::Task { .. } => "news of a task",
         Event::FileWaits { .. } => "a file to remember",
         Event::Process(_) => "a process event",
@@ -357,6 +359,15 @@ pub fn events_of(agent: &AgentId, unfinished: Vec<Unfinished>) -> impl Iterator<
         newest,
         results,
     })
+}
+
+/// Conversations from which memories are to be taken, as events.
+///
+/// # Errors
+/// The database cannot be read.
+pub fn unremembered(agent: &AgentId, parts: &AgentParts) -> Result<Vec<Event>, DbError> {
+    let event = |(place, wait)| Event::Unremembered { agent: agent.clone(), place, wait };
+    Ok(agent::unremembered(parts)?.into_iter().map(event).collect())
 }
 
 /// Tasks that are ready, as events.

@@ -9,6 +9,7 @@ mod board;
 mod compaction;
 mod ingestion;
 mod requests;
+mod resume;
 mod runs;
 mod stop;
 mod turns;
@@ -28,7 +29,7 @@ use super::timers::Timers;
 use crate::agent::{Job, Look, Running, Turn, Work};
 use crate::command::{Command, ProcessReport, StatusReport};
 use crate::config::LimitsConfig;
-use crate::conversation::Place;
+use crate::conversation::{Place, Resumed};
 use crate::effect::{Answer, Ask, ReadyTask, Refusal, TaskNews};
 use crate::error::Kind;
 use crate::event::{How, Origin, ProcessEvent, StopReason, What};
@@ -78,6 +79,17 @@ pub enum Event {
         lane: Lane,
         newest: Option<InboxId>,
         results: bool,
+    },
+    /// A start found a branch or worker that was cut off and goes on.
+    Resumed {
+        agent: AgentId,
+        run: Resumed,
+    },
+    /// A start found a conversation from which memories are to be taken after this time.
+    Unremembered {
+        agent: AgentId,
+        place: Place,
+        wait: Duration,
     },
     /// The board has changed, or a start found this on it.
     Task {
@@ -322,6 +334,8 @@ impl Hub {
             Event::Unfinished { agent, place, lane, newest, results } => {
                 self.found((agent, place.conversation.clone(), lane), place, newest, results, now);
             }
+            Event::Resumed { agent, run } => self.resume(&agent, run, now),
+            Event::Unremembered { agent, place, wait } => self.remember(&agent, place, wait, now),
             Event::Task { agent, news } => self.on_news(&agent, news, now),
             Event::FileWaits { agent, place, file } => self.file_waits(agent, place, file, now),
             Event::Process(event) => self.on_process(event, now),
@@ -392,7 +406,7 @@ impl Hub {
             What::Status(status) => process.status = status,
             What::Scheduled => self.look(&key.0),
             What::Task(news) => self.on_news(&key.0, news, now),
-            What::Pressed { window, unread } => self.pressed(&key, window, unread, now),
+            What::Pressed { window, unread, remember } => self.pressed(&key, (window, unread), remember, now),
             What::Waiting => {
                 process.waiting = true;
                 let conversation = (key.0.clone(), process.conversation.clone(), Lane::Talk);

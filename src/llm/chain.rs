@@ -31,6 +31,10 @@ use crate::thread::{Cancel, lock};
 pub const RETRIES_MAX: u32 = 3;
 /// A provider that wants us to wait longer is passed over and rests.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+/// Times that a patient caller asks the whole chain again.
+const PATIENT_RETRIES: u32 = 5;
+/// The first wait of a patient caller, in first waits of an impatient one: 5 s; it doubles.
+const PATIENCE: u32 = 10;
 /// Share of a retry's wait that is random, so that conversations which failed together do not come
 /// back together.
 const JITTER: f64 = 0.1;
@@ -177,6 +181,32 @@ impl SpacebotModel {
             }
             failure => self.ask_offline(call, failure),
         }
+    }
+
+    /// As [`SpacebotModel::call`] for a run that has come far and that nobody waits for: a failure that may
+    /// pass is waited for, longer each time, and the offline responder does not answer in the model's place.
+    ///
+    /// # Errors
+    /// As there, and when it has not passed.
+    pub fn call_patiently(&self, request: &CompletionRequest, cancel: &Cancel) -> Result<Reply, LlmError> {
+        if self.links.is_empty() {
+            return self.call(request, cancel, &mut |_| {});
+        }
+        let model = self.clone().without_offline();
+        let mut wait = self.shared.tuning.retry_delay * PATIENCE;
+        for _ in 0..PATIENT_RETRIES {
+            match model.call(request, cancel, &mut |_| {}) {
+                Err(error) if matches!(error.kind(), Kind::Transient | Kind::RateLimited) => {
+                    log::info!("again in {} s: {error}", wait.as_secs());
+                }
+                done => return done,
+            }
+            if cancel.wait(wait) {
+                return Err(LlmError::Cancelled);
+            }
+            wait *= 2;
+        }
+        model.call(request, cancel, &mut |_| {})
     }
 
     fn ask_offline(&self, mut call: Call<'_>, failure: Option<LlmError>) -> Result<Reply, LlmError> {

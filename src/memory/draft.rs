@@ -1,4 +1,5 @@
-//! Memories that are stored together or not at all: what one reading of one chunk of a file came to.
+//! Memories that are stored together or not at all: what one reading of a chunk of a file, or of a part of
+//! a conversation, came to.
 //!
 //! Nothing is stored before [`Draft::take`], and then in one transaction with whatever says that the
 //! chunk is in. So a reading that is cut off leaves nothing behind and is simply done again.
@@ -10,10 +11,11 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use super::record::{Memory, MemoryType, NewAssociation, NewMemory, RelationType, Source, Who};
-use super::{MemoryError, MemoryStore, checked, store};
+use super::{MemoryError, MemoryStore, REASON_BYTES_MAX, checked, store};
 use crate::clock::Timestamp;
 use crate::db::DbError;
 use crate::db::rusqlite::Connection;
+use crate::text;
 use crate::thread::lock;
 
 /// Memories of one draft: as many short paragraphs as the largest chunk can hold; a model that saves more
@@ -29,19 +31,46 @@ pub struct Drafted {
     associations: Vec<NewAssociation>,
 }
 
+impl Drafted {
+    pub fn content(&self) -> &str {
+        &self.memory.content
+    }
+
+    pub fn importance(&self) -> f64 {
+        self.memory.importance
+    }
+}
+
+/// What a reading came to.
+#[derive(Debug, Clone, Default)]
+pub struct DraftEnd {
+    pub saved: Vec<Drafted>,
+    /// Ids of memories that are to be forgotten, each with the reason.
+    pub forgotten: Vec<(String, String)>,
+}
+
 #[derive(Default)]
 struct Content {
     drafted: Vec<Drafted>,
+    forgotten: Vec<(String, String)>,
     complete: bool,
+}
+
+/// Whose word is saved here.
+#[derive(Clone)]
+enum Voice {
+    /// That of a file. `reference` is the file and the place in it; the channel ties the memories of one
+    /// file together.
+    File { reference: String, channel_id: String },
+    /// That of a conversation: each memory says itself where it is from.
+    Conversation,
 }
 
 /// Clones are the same draft.
 #[derive(Clone)]
 pub struct Draft {
     store: MemoryStore,
-    /// The file and the place in it.
-    reference: String,
-    channel_id: String,
+    voice: Voice,
     content: Arc<Mutex<Content>>,
 }
 
@@ -49,7 +78,12 @@ impl Draft {
     /// What is saved here comes from the file and place that `reference` names; `channel_id` ties the
     /// memories of one file together.
     pub fn new(store: MemoryStore, reference: String, channel_id: String) -> Self {
-        Self { store, reference, channel_id, content: Arc::default() }
+        Self { store, voice: Voice::File { reference, channel_id }, content: Arc::default() }
+    }
+
+    /// What is saved here was said in a conversation.
+    pub fn of_conversation(store: MemoryStore) -> Self {
+        Self { store, voice: Voice::Conversation, content: Arc::default() }
     }
 
     /// Returns the id that the memory will have.
@@ -57,16 +91,10 @@ impl Draft {
     /// # Errors
     /// As [`MemoryStore::save`], or a file cannot say this.
     pub fn save(&self, new: NewMemory) -> Result<String, MemoryError> {
-        if new.memory_type == MemoryType::Identity {
-            let reason = "a file cannot say who the user or the agent is; save it as a fact";
-            return Err(MemoryError::Invalid(reason.to_owned()));
-        }
-        let mut new = new;
-        let label = new.source.take().and_then(|source| source.label);
-        new.source = Some(Source { who: Who::File, reference: Some(self.reference.clone()), label });
-        new.channel_id = Some(self.channel_id.clone());
-        let importance = new.importance.unwrap_or_else(|| new.memory_type.default_importance());
-        new.importance = Some(if importance > 1.0 { importance } else { importance.min(IMPORTANCE_MAX) });
+        let new = match &self.voice {
+            Voice::File { reference, channel_id } => of_file(new, reference, channel_id)?,
+            Voice::Conversation => new,
+        };
         let (memory, mut associations) = checked(new, self.store.0.clock.now())?;
         let mut content = lock(&self.content);
         if content.drafted.len() >= MEMORIES_MAX {
@@ -89,10 +117,28 @@ impl Draft {
         let found = self.store.get(target)?.filter(|memory| !memory.forgotten);
         let found = found.ok_or_else(|| MemoryError::NotFound(target.clone()))?;
         let from_file = found.source.is_some_and(|source| source.who == Who::File);
-        if association.relation_type == RelationType::Updates && !from_file {
+        let is_file = matches!(self.voice, Voice::File { .. });
+        if is_file && association.relation_type == RelationType::Updates && !from_file {
             association.relation_type = RelationType::RelatedTo;
         }
         Ok(())
+    }
+
+    /// Notes that a memory is to be forgotten. `None`: there is none; false: it was forgotten already.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn forget(&self, id: &str, reason: &str) -> Result<Option<bool>, MemoryError> {
+        let Some(memory) = self.store.get(id)? else { return Ok(None) };
+        let mut content = lock(&self.content);
+        if memory.forgotten || content.forgotten.iter().any(|(known, _)| known == id) {
+            return Ok(Some(false));
+        }
+        if content.forgotten.len() >= MEMORIES_MAX {
+            return Err(MemoryError::Invalid(format!("more than {MEMORIES_MAX} memories forgotten at once")));
+        }
+        content.forgotten.push((id.to_owned(), text::shorten(reason, REASON_BYTES_MAX).into_owned()));
+        Ok(Some(true))
     }
 
     /// The reading is over. `ids` must be exactly what was saved.
@@ -120,32 +166,52 @@ impl Draft {
         lock(&self.content).complete
     }
 
-    /// What was saved, once the reading is over.
-    pub fn take(&self) -> Option<Vec<Drafted>> {
+    /// What it came to, once the reading is over.
+    pub fn take(&self) -> Option<DraftEnd> {
         let mut content = lock(&self.content);
-        content.complete.then(|| std::mem::take(&mut content.drafted))
+        content.complete.then(|| DraftEnd {
+            saved: std::mem::take(&mut content.drafted),
+            forgotten: std::mem::take(&mut content.forgotten),
+        })
     }
 }
 
+/// As a file may say it.
+fn of_file(mut new: NewMemory, reference: &str, channel_id: &str) -> Result<NewMemory, MemoryError> {
+    if new.memory_type == MemoryType::Identity {
+        let reason = "a file cannot say who the user or the agent is; save it as a fact";
+        return Err(MemoryError::Invalid(reason.to_owned()));
+    }
+    let label = new.source.take().and_then(|source| source.label);
+    new.source = Some(Source { who: Who::File, reference: Some(reference.to_owned()), label });
+    new.channel_id = Some(channel_id.to_owned());
+    let importance = new.importance.unwrap_or_else(|| new.memory_type.default_importance());
+    new.importance = Some(if importance > 1.0 { importance } else { importance.min(IMPORTANCE_MAX) });
+    Ok(new)
+}
+
 impl MemoryStore {
-    /// Stores drafted memories and what `with` writes in one transaction. A tie to a memory that was
+    /// Stores what a draft came to and what `with` writes in one transaction. A tie to a memory that was
     /// forgotten meanwhile is left out.
     ///
     /// # Errors
     /// The database or `with` does not take it; then nothing is stored.
     pub fn save_drafted(
         &self,
-        drafted: Vec<Drafted>,
+        drafted: DraftEnd,
         with: impl FnOnce(&Connection, Timestamp) -> Result<(), DbError> + Send + 'static,
     ) -> Result<(), DbError> {
         let now = self.0.clock.now();
-        let count = drafted.len();
+        let count = drafted.saved.len() + drafted.forgotten.len();
         self.0.db.write(move |connection| {
-            for Drafted { memory, mut associations } in drafted {
+            for Drafted { memory, mut associations } in drafted.saved {
                 let targets = store::id_list(associations.iter().map(|tie| tie.target_id.as_str()));
                 let live = store::load(connection, &targets)?;
                 associations.retain(|tie| live.iter().any(|memory| memory.id == tie.target_id));
                 store::insert(connection, &memory, &associations)?;
+            }
+            for (id, reason) in &drafted.forgotten {
+                store::forget(connection, id, Some(reason), now)?;
             }
             with(connection, now)
         })?;

@@ -122,6 +122,15 @@ pub fn interrupt(connection: &Connection, limit: usize, now: Timestamp) -> Resul
     Ok(quiet)
 }
 
+/// Whether this worker works, or worked, on a task.
+///
+/// # Errors
+/// The database cannot be read.
+pub fn has_attempt(connection: &Connection, worker: u64) -> Result<bool, DbError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM task_attempts WHERE worker = ?1)";
+    Ok(connection.prepare_cached(sql)?.query_row([worker], |row| row.get(0))?)
+}
+
 pub(super) fn end_live(
     connection: &Connection,
     task: u64,

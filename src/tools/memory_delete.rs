@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::memory_save::tool_error;
 use super::{Tool, ToolContext, ToolError, arguments_of, schema_of};
-use crate::memory::{MemoryStore, Origin};
+use crate::memory::{Draft, MemoryStore, Origin};
 use crate::text;
 
 /// How much of the forgotten content is shown, so that a mistake is seen.
@@ -15,11 +15,17 @@ const SHOWN_BYTES: usize = 200;
 pub struct MemoryDelete {
     store: MemoryStore,
     origin: Origin,
+    /// Where it is only noted, to be done with all that the draft comes to.
+    draft: Option<Draft>,
 }
 
 impl MemoryDelete {
     pub fn new(store: MemoryStore, origin: Origin) -> Self {
-        Self { store, origin }
+        Self { store, origin, draft: None }
+    }
+
+    pub fn drafting(store: MemoryStore, origin: Origin, draft: Draft) -> Self {
+        Self { store, origin, draft: Some(draft) }
     }
 }
 
@@ -42,6 +48,10 @@ impl Tool for MemoryDelete {
         schema_of::<Arguments>()
     }
 
+    fn changes(&self) -> bool {
+        self.draft.is_none()
+    }
+
     fn call(&mut self, arguments: Value, context: &mut ToolContext<'_>) -> Result<String, ToolError> {
         let arguments: Arguments = arguments_of(arguments)?;
         if context.cancel.is_cancelled() {
@@ -53,7 +63,11 @@ impl Tool for MemoryDelete {
             _ => self.origin.process.to_string(),
         };
         let memory = self.store.get(id).map_err(|error| tool_error(&error))?;
-        let forgotten = self.store.forget(id, Some(&reason)).map_err(|error| tool_error(&error))?;
+        let forgotten = match &self.draft {
+            Some(draft) => draft.forget(id, &reason).map(|forgotten| forgotten == Some(true)),
+            None => self.store.forget(id, Some(&reason)),
+        };
+        let forgotten = forgotten.map_err(|error| tool_error(&error))?;
         let output = match memory {
             Some(memory) if forgotten => {
                 let content = text::one_line(&memory.content, SHOWN_BYTES);

@@ -91,6 +91,10 @@ impl Tool for MemorySave {
         schema_of::<Arguments>()
     }
 
+    fn changes(&self) -> bool {
+        matches!(self.to, To::Store(_))
+    }
+
     fn call(&mut self, arguments: Value, context: &mut ToolContext<'_>) -> Result<String, ToolError> {
         let arguments: Arguments = arguments_of(arguments)?;
         if context.cancel.is_cancelled() {

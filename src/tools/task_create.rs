@@ -54,6 +54,10 @@ impl Tool for TaskCreate {
         schema_of::<Arguments>()
     }
 
+    fn changes(&self) -> bool {
+        true
+    }
+
     fn call(&mut self, arguments: Value, _context: &mut ToolContext<'_>) -> Result<String, ToolError> {
         let arguments: Arguments = arguments_of(arguments)?;
         let subtask = |title| Subtask { title, completed: false };

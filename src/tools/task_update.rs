@@ -72,6 +72,10 @@ impl Tool for TaskUpdate {
         schema_of::<Arguments>()
     }
 
+    fn changes(&self) -> bool {
+        true
+    }
+
     fn call(&mut self, arguments: Value, context: &mut ToolContext<'_>) -> Result<String, ToolError> {
         let arguments: Arguments = arguments_of(arguments)?;
         let change = Change {
@@ -141,6 +145,10 @@ impl Tool for OwnTaskUpdate {
 
     fn parameters(&self) -> Value {
         schema_of::<OwnArguments>()
+    }
+
+    fn changes(&self) -> bool {
+        true
     }
 
     fn call(&mut self, arguments: Value, context: &mut ToolContext<'_>) -> Result<String, ToolError> {

@@ -3,7 +3,7 @@
 use rusqlite::types::Type;
 use rusqlite::{Connection, Row, named_params, params};
 
-use super::event::{Event, NewEvent, TEXT_BYTES_MAX, single_line};
+use super::event::{Event, EventKind, NewEvent, TEXT_BYTES_MAX, single_line};
 use super::{Days, PAST_EVENTS_MAX, Seen};
 use crate::clock::Timestamp;
 use crate::config::WorkingMemoryConfig;
@@ -31,6 +31,21 @@ pub(super) fn insert(connection: &Connection, event: &NewEvent, now: Timestamp) 
         now.0,
     ])?;
     Ok(())
+}
+
+/// Events that are counted at most: far above every threshold.
+const COUNTED_MAX: usize = 1_000;
+
+pub(super) fn happened(
+    connection: &Connection,
+    conversation: &ConversationId,
+    since: Timestamp,
+) -> Result<usize, DbError> {
+    let sql = "SELECT count(*) FROM (SELECT 1 FROM working_memory_events
+               WHERE created_at > ?1 AND channel_id = ?2 AND kind <> ?3 LIMIT ?4)";
+    let kind = EventKind::MemorySaved.as_str();
+    let values = params![since.0, conversation.as_str(), kind, COUNTED_MAX];
+    Ok(connection.prepare_cached(sql)?.query_row(values, |row| row.get(0))?)
 }
 
 /// What a prompt may show, and a little more, so that it can be seen when there is too much: of today

@@ -31,9 +31,10 @@ use spacebot::thread::{Cancel, contained};
 use spacebot::tools::workspace::Workspace;
 
 use crate::INSTANCE;
-use crate::chance::{Disk, Random};
+use crate::disk::Disk;
 use crate::local_model::local_model;
 use crate::model::{decide, meanwhile};
+use crate::random::Random;
 
 pub struct Pending {
     pub job: Job,
@@ -94,8 +95,7 @@ pub fn begin(
         .expect("the database opens after every crash");
     let conversations = Conversations::new(db.clone(), shared.clone());
     let config = AgentConfig { limits: limits(), ..AgentConfig::new(agent_id(), "Sim", Zone::utc()) };
-    let unfinished =
-        agent::recover(&conversations, &config.limits, &config.working_memory).expect("recovery").unfinished;
+    let recovered = agent::recover(&conversations, &config.limits, &config.working_memory).expect("recovery");
     let (calm, random) = (calm.clone(), random.clone());
     let model = local_model(move |request| {
         meanwhile();
@@ -124,7 +124,11 @@ pub fn begin(
         failing: RefCell::default(),
     });
     let ready = hub::ready_tasks(&agent_id(), &life.parts).expect("tasks");
-    for event in hub::events_of(&agent_id(), unfinished).chain(ready) {
+    let resumed = recovered.resumed.into_iter().map(|run| Event::Resumed { agent: agent_id(), run });
+    let unremembered = hub::unremembered(&agent_id(), &life.parts).expect("memories");
+    let id = agent_id();
+    let found = hub::events_of(&id, recovered.unfinished).chain(ready).chain(unremembered);
+    for event in resumed.chain(found) {
         life.handle(event, clock.monotonic());
     }
     life

@@ -5,12 +5,12 @@
 use std::cell::RefCell;
 
 use rig_core::completion::{CompletionRequest, Message};
-use rig_core::message::UserContent;
+use rig_core::message::{ToolResultContent, UserContent};
 use serde_json::json;
 use spacebot::turn::{self, Part};
 
-use crate::chance::Random;
 use crate::local_model::Say;
+use crate::random::Random;
 
 /// What the simulated model does for a request, from a random number.
 pub fn decide(request: &CompletionRequest, random: &mut Random, calm: bool) -> Result<Vec<Say>, String> {
@@ -52,6 +52,13 @@ pub fn decide(request: &CompletionRequest, random: &mut Random, calm: bool) -> R
     if has("memory_save") && !after_tools && random.chance(40) {
         return Ok(vec![call("memory_save", json!({ "content": format!("note {text}") }))]);
     }
+    // A silent run has to name what it saved; some forget that, and are reminded.
+    if has("memory_persistence_complete") && (calm || random.chance(80)) {
+        let (ids, reason) = (saved(request), "that was all");
+        let outcome = if ids.is_empty() { "no_memories" } else { "saved" };
+        let end = json!({ "outcome": outcome, "saved_memory_ids": ids, "reason": reason });
+        return Ok(vec![call("memory_persistence_complete", end)]);
+    }
     if has("set_status") && !after_tools && (calm || random.chance(80)) {
         return Ok(vec![call("set_status", json!({ "status": "done", "kind": "outcome" }))]);
     }
@@ -71,6 +78,23 @@ pub fn last_words(request: &CompletionRequest) -> (String, bool) {
         }
     }
     (text, after_tools)
+}
+
+/// The ids that the run was given for what it saved.
+pub fn saved(request: &CompletionRequest) -> Vec<String> {
+    let mut ids = Vec::new();
+    for message in &request.chat_history {
+        let Message::User { content } = message else { continue };
+        for result in content {
+            let UserContent::ToolResult(result) = result else { continue };
+            for part in &result.content {
+                let ToolResultContent::Text(text) = part else { continue };
+                let value: serde_json::Value = serde_json::from_str(&text.text).unwrap_or_default();
+                ids.extend(value["saved"].as_str().map(str::to_owned));
+            }
+        }
+    }
+    ids
 }
 
 pub fn said(text: &str) -> Vec<String> {

@@ -27,7 +27,7 @@ impl World {
             *running.entry(key).or_default() += 1;
         }
         for ((conversation, kind, _), count) in running {
-            // Of the compactors, one for the window and one for the memories.
+            // Of the compactors, one for the window and one for memories, of what has left it or of the rest.
             let most = if kind == ProcessKind::Channel { 1 } else { 2 };
             if count > most {
                 return Err(format!("P5: {count} of {kind:?} in {conversation}"));
@@ -108,7 +108,24 @@ impl World {
         let strangers = "SELECT kind || ' ' || text FROM working_memory_events
             WHERE run LIKE 'branch:%' AND substr(run, 8) NOT IN (SELECT id FROM branch_runs)
                OR run LIKE 'worker:%' AND substr(run, 8) NOT IN (SELECT id FROM worker_runs)";
-        let cases = [("ends", ends), ("starts", starts), ("memories", memories), ("causes", strangers)];
+        // The simulated branch saves at most one, also when it was cut off and went on.
+        let twice =
+            "SELECT run FROM working_memory_events WHERE kind = 'memory_saved' AND run LIKE 'branch:%'
+            GROUP BY run HAVING count(*) > 1";
+        // Each line is read once: what was kept of it are its words.
+        let doubled = "SELECT content FROM memories WHERE source LIKE 'agent:compactor:%'
+            GROUP BY content HAVING count(*) > 1";
+        let endless = "SELECT 'worker ' || id FROM worker_runs WHERE continuations > 3
+            UNION ALL SELECT 'branch ' || id FROM branch_runs WHERE continuations > 3";
+        let cases = [
+            ("ends", ends),
+            ("starts", starts),
+            ("memories", memories),
+            ("causes", strangers),
+            ("saves", twice),
+            ("readings", doubled),
+            ("continuations", endless),
+        ];
         for (what, sql) in cases {
             let found = read(sql);
             if !found.is_empty() {

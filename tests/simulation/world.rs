@@ -19,9 +19,10 @@ use spacebot::id::{ConversationId, InstanceId, OutboxId, ProcessKind};
 use spacebot::message::{Content, Delivery, Inbound, Outbox};
 use spacebot::tasks::{self, NewTask};
 
-use crate::chance::{Disk, Random};
+use crate::disk::Disk;
 use crate::life::{Life, agent_id, begin, place_of};
 use crate::model::MEANWHILE;
+use crate::random::Random;
 use crate::{CONVERSATIONS, INSTANCE, STEPS, TASKS};
 
 /// How the platform behaves; the broken one exists to show that the checks notice.

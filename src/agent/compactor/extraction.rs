@@ -1,29 +1,36 @@
-//! A silent branch over what has left a window: it saves what is worth keeping, and says nothing to
-//! anybody. One archive at a time, oldest first; what a crash cuts off is read again.
+//! Silent branches that take memories from what was said: from a conversation while it goes on, and from
+//! what has left its window without having been read before. They say nothing to anybody. What one of them
+//! saves is stored together with the mark that it has read so far; what a crash cuts off is read again.
 
-use std::sync::OnceLock;
+use std::time::Duration;
 
-use rig_agent::run::RunSpec;
-use rig_core::completion::{Message, ToolDefinition};
 use serde_json::json;
 
 use super::decide::Bounds;
-use super::{Silent, is_unread, takes_memories, words};
-use crate::agent::driver::{Counts, Driver, Ended};
+use super::{is_unread, takes_memories, words};
+use crate::agent::driver::Ended;
 use crate::agent::job::Job;
-use crate::agent::journal::RunJournal;
-use crate::agent::link::{Link, ProcessDesk};
-use crate::agent::toolbox::Toolbox;
+use crate::agent::link::Link;
+use crate::agent::reading::{Read, Reading, why};
 use crate::agent::{AgentParts, happening};
-use crate::conversation::{Step, Unread};
+use crate::clock::Timestamp;
+use crate::config::MemoryPersistenceConfig;
+use crate::conversation::{
+    self, Line, Place, REMEMBER_TRIES, Record, Role, SCHEDULED, Unread, Unremembered, append_records,
+};
 use crate::db::DbError;
+use crate::db::rusqlite::Connection;
 use crate::error::{Fault, Kind};
-use crate::event::{How, Origin, StopReason};
-use crate::hooks::LoopGuard;
+use crate::event::{How, StopReason};
 use crate::id::ProcessKind;
-use crate::memory::Origin as MemoryOrigin;
+use crate::memory::{Draft, DraftEnd};
 use crate::prompts::{self, PromptError, Template};
-use crate::tools::{self, Tool};
+use crate::working_memory::NewEvent;
+
+/// Lines that one run reads at most; what is left is for the next.
+const LINES_MAX: usize = 200;
+/// Conversations that a start looks at.
+const PLACES_MAX: usize = 256;
 
 #[derive(Debug, thiserror::Error)]
 enum ExtractionError {
@@ -42,59 +49,212 @@ impl Fault for ExtractionError {
     }
 }
 
+/// Takes memories from the oldest archive that nobody has read.
 pub(in crate::agent) fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
-    match read_one(parts, job, link) {
+    match read_archive(parts, job, link) {
         Ok(how) => how,
         Err(error) => How::Failed(error.kind(), error.to_string()),
     }
 }
 
-fn read_one(parts: &AgentParts, job: &Job, link: &Link<'_>) -> Result<How, ExtractionError> {
+fn read_archive(parts: &AgentParts, job: &Job, link: &Link<'_>) -> Result<How, ExtractionError> {
     let conversation = &job.place.conversation;
     let unread =
         if takes_memories(parts, &job.place)? { parts.conversations.unread(conversation)? } else { None };
-    let Some(Unread { archive, lines }) = unread else {
+    let Some(Unread { archive, mut lines }) = unread else {
         return Ok(How::Compacted { again: false, unread: false });
     };
-    let limits = &parts.config.limits;
-    let context = json!({ "name": parts.config.display_name, "max_turns": limits.branch_max_turns });
-    let words = words::of_lines(&lines, &parts.config.display_name, Bounds::of(parts, 0).input_tokens());
-    let mut journal = RunJournal::new(&parts.conversations, job.process.number);
+    let through = lines.last().map_or(0, |line| line.id);
+    let remembered = parts.conversations.remembered(conversation)?;
+    lines.retain(|line| !remembered.holds(line.id));
+    if lines.is_empty() {
+        parts.conversations.end_reading(archive, true, Vec::new())?;
+        return Ok(How::Compacted { again: false, unread: is_unread(parts, &job.place)? });
+    }
     let start = json!({ "kind": "extraction", "conversation": conversation.as_str(), "archive": archive });
-    journal.add(Step::Start, start);
-    let mut driver = Driver {
-        link,
-        model: parts.llm.model_for(&parts.config.routing, ProcessKind::Branch).without_offline(),
-        toolbox: Toolbox::new(extraction_tools(parts, job), &DEFINITIONS),
-        desk: ProcessDesk::new(link, Origin::default()),
-        journal,
-        spec: RunSpec {
-            preamble: Some(prompts::render(Template::Extraction, &context)?),
-            max_turns: Some(limits.branch_max_turns + 1),
-            ..RunSpec::new()
-        },
-        counts: Counts { max_model_calls: limits.branch_max_turns, ..Counts::default() },
-        guard: LoopGuard::new(parts.config.loop_guard.of(ProcessKind::Branch)),
+    let read = reading(parts, start, &lines)?.run(parts, job, link);
+    let place = conversation.clone();
+    let mark = move |connection: &Connection, now| {
+        conversation::end_reading(connection, archive, true)?;
+        conversation::remember(connection, &place, through, now)
     };
-    let (ended, _) = driver.drive(Message::user(words), Vec::new(), &mut Silent);
-    let failed = match ended {
-        Ended::Cancelled if link.stop_reason() == StopReason::Timeout => {
-            Some((Kind::Transient, "taking memories took too long".to_owned()))
+    match store(parts, job, link, read, mark)? {
+        Ok(()) => Ok(How::Compacted { again: false, unread: is_unread(parts, &job.place)? }),
+        Err(Left::Cut) => Ok(How::Cancelled),
+        Err(Left::Failed { kind, reason, .. }) => {
+            parts.conversations.end_reading(archive, false, Vec::new())?;
+            Ok(How::Failed(kind, reason))
         }
-        Ended::Cancelled => return Ok(How::Cancelled),
-        Ended::Failed(kind, reason) => Some((kind, reason)),
-        Ended::Text(_) | Ended::Tools | Ended::Limit | Ended::Repeating => None,
+    }
+}
+
+/// Takes memories from what was said since that was last done.
+pub(in crate::agent) fn remember(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
+    match read_on(parts, job, link) {
+        Ok(how) => how,
+        Err(error) => How::Failed(error.kind(), error.to_string()),
+    }
+}
+
+fn read_on(parts: &AgentParts, job: &Job, link: &Link<'_>) -> Result<How, ExtractionError> {
+    let conversation = &job.place.conversation;
+    if !remembers(parts, &job.place)? {
+        return Ok(How::Remembered { next: None });
+    }
+    let lines = parts.conversations.unremembered_lines(conversation, LINES_MAX)?;
+    let through = lines.last().map_or(0, |line| line.id);
+    if lines.iter().all(|line| line.role != Role::User) {
+        return Ok(How::Remembered { next: due_in(parts, &job.place)? });
+    }
+    let start =
+        json!({ "kind": "memory_persistence", "conversation": conversation.as_str(), "through": through });
+    let read = reading(parts, start, &lines)?.run(parts, job, link);
+    let place = conversation.clone();
+    let mark = move |connection: &Connection, now| conversation::remember(connection, &place, through, now);
+    match store(parts, job, link, read, mark)? {
+        Ok(()) => Ok(How::Remembered { next: due_in(parts, &job.place)? }),
+        Err(Left::Cut) => Ok(How::Cancelled),
+        Err(Left::Failed { kind, reason, by_model }) => {
+            if by_model && parts.conversations.not_remembered(conversation, through)? {
+                log::error!(
+                    "memories of {conversation} are given up for now after {REMEMBER_TRIES} tries: {reason}"
+                );
+                return Ok(How::Remembered { next: due_in(parts, &job.place)? });
+            }
+            Ok(How::Failed(kind, reason))
+        }
+    }
+}
+
+/// Why nothing was stored.
+enum Left {
+    /// By a stop; it is read again.
+    Cut,
+    /// `by_model`: it answered, and did not end as it should.
+    Failed { kind: Kind, reason: String, by_model: bool },
+}
+
+fn reading(parts: &AgentParts, start: serde_json::Value, lines: &[Line]) -> Result<Reading, ExtractionError> {
+    let turns = parts.config.limits.branch_max_turns;
+    let context = json!({ "name": parts.config.display_name, "max_turns": turns });
+    Ok(Reading {
+        kind: ProcessKind::Branch,
+        model: parts.llm.model_for(&parts.config.routing, ProcessKind::Branch).without_offline(),
+        preamble: prompts::render(Template::Extraction, &context)?,
+        words: words::of_lines(lines, &parts.config.display_name, Bounds::of(parts, 0).input_tokens()),
+        turns,
+        nudge: "persistence_nudge",
+        start,
+        may_forget: true,
+        draft: Draft::of_conversation(parts.memory.clone()),
+    })
+}
+
+/// The memories, their events, the journal and the mark, or nothing of it.
+fn store(
+    parts: &AgentParts,
+    job: &Job,
+    link: &Link<'_>,
+    read: Read,
+    mark: impl FnOnce(&Connection, Timestamp) -> Result<(), DbError> + Send + 'static,
+) -> Result<Result<(), Left>, DbError> {
+    let Read { ended, drafted, records } = read;
+    let Some(drafted) = drafted else {
+        parts.conversations.journal(records)?;
+        let kind = match &ended {
+            Ended::Cancelled if link.stop_reason() != StopReason::Timeout => return Ok(Err(Left::Cut)),
+            Ended::Failed(kind, _) => *kind,
+            _ => Kind::Transient,
+        };
+        let by_model = !matches!(ended, Ended::Failed(..) | Ended::Cancelled);
+        let reason = why(ended, parts.config.limits.branch_max_turns);
+        return Ok(Err(Left::Failed { kind, reason, by_model }));
     };
-    let calls = driver.counts.model_calls;
-    driver.journal.add(Step::End, json!({ "taken": failed.is_none(), "model_calls": calls }));
-    parts.conversations.end_reading(archive, failed.is_none(), driver.journal.take())?;
+    let events = events(parts, job, &drafted);
+    parts.memory.save_drafted(drafted, move |connection, now| {
+        write(connection, now, &records, &events)?;
+        mark(connection, now)
+    })?;
     if let Err(error) = parts.memory.maintain(parts.conversations.now()) {
         log::warn!("the memory index was not tended: {error}");
     }
-    match failed {
-        Some((kind, reason)) => Ok(How::Failed(kind, reason)),
-        None => Ok(How::Compacted { again: false, unread: is_unread(parts, &job.place)? }),
+    Ok(Ok(()))
+}
+
+fn events(parts: &AgentParts, job: &Job, drafted: &DraftEnd) -> Vec<NewEvent> {
+    let Some(event) = happening::memory_saved(parts, job) else { return Vec::new() };
+    let of = |content: &str, importance| NewEvent {
+        text: content.to_owned(),
+        importance: Some(importance),
+        ..event.clone()
+    };
+    drafted.saved.iter().map(|memory| of(memory.content(), memory.importance())).collect()
+}
+
+fn write(
+    connection: &Connection,
+    now: Timestamp,
+    records: &[Record],
+    events: &[NewEvent],
+) -> Result<(), DbError> {
+    append_records(connection, records, now)?;
+    events.iter().try_for_each(|event| event.insert(connection, now))
+}
+
+/// Memories are to be taken from this conversation while it goes on.
+fn remembers(parts: &AgentParts, place: &Place) -> Result<bool, DbError> {
+    let config = &parts.config;
+    Ok(config.memory_persistence.enabled
+        && parts.llm.has_model(&config.routing, ProcessKind::Branch)
+        && parts.settings(place)?.memory_mode.writes())
+}
+
+/// After which time memories are to be taken from a conversation, if nothing more is said in it.
+pub(super) fn due_in(parts: &AgentParts, place: &Place) -> Result<Option<Duration>, DbError> {
+    if !remembers(parts, place)? {
+        return Ok(None);
     }
+    let conversation = &place.conversation;
+    let Some(said) = parts.conversations.unremembered(conversation)? else { return Ok(None) };
+    let config = &parts.config.memory_persistence;
+    let counted = config.events > 0 && parts.config.working_memory.enabled;
+    let events = if counted { parts.working_memory().happened(conversation, said.since)? } else { 0 };
+    Ok(due(config, &said, events, parts.conversations.now()))
+}
+
+fn due(
+    config: &MemoryPersistenceConfig,
+    said: &Unremembered,
+    events: usize,
+    now: Timestamp,
+) -> Option<Duration> {
+    let enough = |threshold: usize, count: usize| threshold > 0 && count >= threshold;
+    if enough(config.messages, said.messages) || enough(config.events, events) {
+        return Some(Duration::ZERO);
+    }
+    (!config.time.is_zero()).then(|| config.time.saturating_sub(now.since(said.first_at)))
+}
+
+/// Conversations from which memories are to be taken, and after which time: for a start.
+///
+/// # Errors
+/// The database cannot be read.
+pub(in crate::agent) fn unremembered(parts: &AgentParts) -> Result<Vec<(Place, Duration)>, DbError> {
+    let mut found = Vec::new();
+    if !parts.config.memory_persistence.enabled {
+        return Ok(found);
+    }
+    for place in parts.conversations.unremembered_places(PLACES_MAX)? {
+        if let Some(wait) = due_in(parts, &place)? {
+            found.push((place, wait));
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a turn of this conversation may lead to memories.
+pub(super) fn is_open(job: &Job) -> bool {
+    job.place.instance.as_str() != SCHEDULED
 }
 
 /// The thread broke: that is a try as well.
@@ -110,14 +270,19 @@ pub(in crate::agent) fn close(parts: &AgentParts, job: &Job, sentence: &str) -> 
     How::Panicked(sentence.to_owned())
 }
 
-/// See [`Toolbox::new`].
-static DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
-
-fn extraction_tools(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
-    let origin = MemoryOrigin { conversation: job.place.conversation.clone(), process: job.process };
-    let event = happening::memory_saved(parts, job);
-    vec![
-        Box::new(tools::memory_save::MemorySave::new(parts.memory.clone(), origin).with_event(event)),
-        Box::new(tools::memory_recall::MemoryRecall::new(parts.memory.clone())),
-    ]
+/// The same for a conversation that goes on.
+pub(in crate::agent) fn close_remembering(parts: &AgentParts, job: &Job, sentence: &str) -> How {
+    let conversation = &job.place.conversation;
+    let lines = parts.conversations.unremembered_lines(conversation, LINES_MAX);
+    let noted = lines.and_then(|lines| match lines.last() {
+        Some(last) => parts.conversations.not_remembered(conversation, last.id).map(drop),
+        None => Ok(()),
+    });
+    if let Err(error) = noted {
+        log::warn!("a try to take memories was not noted: {error}");
+    }
+    How::Panicked(sentence.to_owned())
 }
+
+#[cfg(test)]
+mod tests;

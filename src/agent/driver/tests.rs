@@ -1,7 +1,7 @@
 //! The loop with a model of the test: a tool that panics is an error that the model can read.
 
 #[path = "../../../tests/support/local_model.rs"]
-mod local_model;
+pub(in crate::agent) mod local_model;
 
 use std::sync::OnceLock;
 

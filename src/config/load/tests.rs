@@ -26,7 +26,8 @@ const EVERY_TABLE: &str = r#"
 "#;
 
 /// Keys that stand in the document as tables of their own, not as rows.
-const TABLES: [&str; 21] = [
+const TABLES: [&str; 22] = [
+    "memory_persistence",
     "channel",
     "schedule",
     "llm",

@@ -8,7 +8,7 @@ impl Bench {
     /// A turn that ends with something to do about its window.
     fn pressed(&mut self, conversation: &str, inbox: i64, window: bool, unread: bool) -> &mut Self {
         let turn = self.message(conversation, inbox).one();
-        self.process(turn.process, What::Pressed { window, unread });
+        self.process(turn.process, What::Pressed { window, unread, remember: None });
         self.turned(turn.process, inbox)
     }
 
@@ -42,7 +42,7 @@ fn a_compactor_runs_beside_the_turns_and_nobody_waits_for_it() {
     assert!(turn_of(&turn).running.is_empty());
     let answer = bench.ask(turn.process, Ask::Cancel { process: compactor, reason: String::new() });
     assert!(matches!(answer.try_recv(), Ok(Answer::Refused(Refusal::Unknown(_)))));
-    bench.process(turn.process, What::Pressed { window: true, unread: false });
+    bench.process(turn.process, What::Pressed { window: true, unread: false, remember: None });
     bench.turned(turn.process, 2);
     assert!(bench.compactors().is_empty(), "one at a time");
     // What was asked for meanwhile is done when the first has ended; its end starts no turn.

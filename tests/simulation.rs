@@ -9,6 +9,8 @@
 
 #[path = "simulation/disk.rs"]
 mod disk;
+#[path = "simulation/idle.rs"]
+mod idle;
 #[path = "simulation/life.rs"]
 mod life;
 #[path = "support/local_model.rs"]
@@ -23,7 +25,9 @@ mod random;
 mod world;
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use spacebot::clock::Clock;
 use spacebot::tasks;
 use world::{Order, World};
 
@@ -45,6 +49,8 @@ struct Told {
     compacted: [usize; 3],
     /// Messages that reached a running turn, and turns with several messages from the start.
     company: [usize; 2],
+    /// How far the simulated clock went.
+    time: Duration,
 }
 
 fn play(seed: u64, order: Order) -> Result<Told, String> {
@@ -53,6 +59,7 @@ fn play(seed: u64, order: Order) -> Result<Told, String> {
     let folder =
         if base.is_dir() { tempfile::tempdir_in(base) } else { tempfile::tempdir() }.expect("folder");
     let mut world = World::new(seed, folder.path().to_owned(), order);
+    let start = world.clock.now();
     for step in 0..STEPS {
         world.step();
         world.check_step().map_err(|error| format!("step {step}: {error}"))?;
@@ -69,7 +76,14 @@ fn play(seed: u64, order: Order) -> Result<Told, String> {
         world.count(&format!("SELECT count(*) FROM run_journal WHERE kind = '{kind}' AND json_array_length(payload, '$.messages') >= {least}"))
     };
     let company = [lists("route", 1), lists("start", 2)];
-    Ok(Told { messages, crashes, attempts, compacted: world.compacted(), company })
+    Ok(Told {
+        messages,
+        crashes,
+        attempts,
+        compacted: world.compacted(),
+        company,
+        time: world.clock.now().since(start),
+    })
 }
 
 fn wanted(name: &str) -> Option<u64> {
@@ -89,13 +103,14 @@ fn the_promises_hold_for_every_seed() {
         Some(seed) => vec![seed],
         None => (1..=wanted("SPACEBOT_SIM_SEEDS").unwrap_or(SEEDS)).collect(),
     };
-    let mut sum = Told::default();
+    let (mut sum, begun) = (Told::default(), Instant::now());
     for seed in &seeds {
         match play(*seed, Order::CommitThenTell) {
             Ok(told) => {
                 sum.messages += told.messages;
                 sum.crashes += told.crashes;
                 sum.attempts += told.attempts;
+                sum.time += told.time;
                 sum.company.iter_mut().zip(told.company).for_each(|(sum, told)| *sum += told);
                 sum.compacted.iter_mut().zip(told.compacted).for_each(|(sum, told)| *sum += told);
             }
@@ -104,10 +119,12 @@ fn the_promises_hold_for_every_seed() {
             ),
         }
     }
-    let Told { messages, crashes, attempts, compacted, company } = sum;
+    let Told { messages, crashes, attempts, compacted, company, time } = sum;
+    let rate = time.as_secs_f64() / begun.elapsed().as_secs_f64();
     println!(
         "{} seeds, {messages} messages, {crashes} crashes, {attempts} attempts at tasks; summaries, \
-         markers, archives read: {compacted:?}; heard while a turn ran, batches: {company:?}",
+         markers, archives read: {compacted:?}; heard while a turn ran, batches: {company:?}; \
+         {rate:.0} simulated seconds in a real one",
         seeds.len()
     );
     assert!(seeds.len() == 1 || attempts > seeds.len() / 4, "hardly any task was begun");

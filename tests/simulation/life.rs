@@ -138,11 +138,11 @@ impl Life {
     pub fn handle(&self, event: Event, now: Duration) {
         let actions = self.hub.borrow_mut().handle(event, now);
         for action in actions {
-            self.perform(action);
+            self.perform(action, now);
         }
     }
 
-    pub fn perform(&self, action: Action) {
+    pub fn perform(&self, action: Action, now: Duration) {
         match action {
             Action::Start { job, .. } => {
                 let (messages, (rings, rung)) = (bounded(8), bounded(1));
@@ -167,8 +167,12 @@ impl Life {
             Action::Answer { to, answer } => to.try_send(answer).expect("room"),
             Action::Report { to, report } => to.try_send(report).expect("room"),
             Action::Told { to, done } => to.try_send(done).expect("room"),
+            Action::Look { agent } => {
+                let look = Some(agent::look(&self.parts).expect("a look"));
+                self.handle(Event::Looked { agent, look }, now);
+            }
             Action::Rescan { .. } => *self.rescan.borrow_mut() = true,
-            Action::Ring { .. } | Action::Look { .. } | Action::StopIntake | Action::Exit => {}
+            Action::Ring { .. } | Action::StopIntake | Action::Exit => {}
         }
     }
 

@@ -259,6 +259,11 @@ impl World {
 
     /// Lets everything come to rest without further faults.
     pub fn settle(&mut self) -> Result<(), String> {
+        self.settle_within(Duration::MAX)
+    }
+
+    /// The same, where what is to come later than that does not count.
+    pub fn settle_within(&mut self, limit: Duration) -> Result<(), String> {
         self.calm.store(true, Ordering::SeqCst);
         self.disk.full.store(false, Ordering::SeqCst);
         self.disk.commits_to_crash.store(i64::MAX, Ordering::SeqCst);
@@ -275,7 +280,8 @@ impl World {
                 self.life.run_job(0, &self.clock);
             }
             (0..STEPS).for_each(|_| self.deliver());
-            let Some(next) = self.life.hub.borrow().next_deadline() else {
+            let next = self.life.hub.borrow().next_deadline();
+            let Some(next) = next.filter(|next| next.saturating_sub(self.now()) < limit) else {
                 return if self.life.jobs.borrow().is_empty() {
                     Ok(())
                 } else {

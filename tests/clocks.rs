@@ -43,6 +43,15 @@ fn library() -> Option<PathBuf> {
     found
 }
 
+/// Where a time service says that the clock is right, it is believed, however wrong the library makes it.
+fn is_vouched_for() -> bool {
+    let vouched = Path::new("/run/systemd/timesync/synchronized").exists();
+    if vouched {
+        not_run("systemd-timesyncd vouches for the clock of this machine");
+    }
+    vouched
+}
+
 fn real_now() -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
@@ -164,15 +173,21 @@ fn a_first_start_in_1970_answers_and_remembers_and_fires_when_the_clock_is_right
 #[test]
 fn a_board_that_wakes_in_1970_or_an_hour_early_waits_for_the_right_time() {
     let Some(library) = library() else { return };
+    if is_vouched_for() {
+        return;
+    }
     for (number, wrong) in [0, real_now() - HOUR].into_iter().enumerate() {
         let home = Home::new("");
         let clock = Clock::of(&home, library.clone());
-        clock.set(real_now());
+        // The slot is two hours ago when the power fails, and nobody has looked: the clock was just set.
+        clock.set(real_now() - 3 * HOUR);
         let daemon = clock.start(&home);
         let mut client = daemon.client("c");
-        client.ask("1", "remind me every hour to drink");
-        client.ask("2", "remind me in 2 seconds to call Ann");
+        client.ask("1", "remind me in 1 hour to call Ann");
+        clock.set(real_now());
+        client.ask("2", "help");
         client.poll(1);
+        assert!(client.unasked.is_empty(), "{:?}", client.unasked);
         daemon.kill();
         clock.set(wrong);
         let daemon = clock.start(&home);
@@ -182,13 +197,16 @@ fn a_board_that_wakes_in_1970_or_an_hour_early_waits_for_the_right_time() {
         clock.jump(&daemon, real_now() + 5 * SECOND);
         assert_eq!(said(&mut client, 1), ["Reminder: call Ann"], "{number}");
         stays(&mut client, 1);
-        ends_well(daemon);
+        assert!(ends_well(daemon).contains("no job runs: the clock says"), "{number}");
     }
 }
 
 #[test]
 fn ten_years_ahead_a_job_runs_at_most_once_and_nothing_runs_twice_on_the_way_back() {
     let Some(library) = library() else { return };
+    if is_vouched_for() {
+        return;
+    }
     let home = Home::new("");
     let clock = Clock::of(&home, library);
     let now = real_now();

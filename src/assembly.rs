@@ -3,6 +3,7 @@
 
 mod ingestion;
 mod reload;
+pub(crate) mod replay;
 mod stop;
 
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! The hub, the processes and a real SQLite file under a simulated clock, model, platform and disk,
 //! all driven by one seed on one thread. The daemon crashes between any two commits; inbound is
 //! doubled, lost and reordered, and comes while turns run; models fail, call wrong tools and panic. After
-//! every step and at the end the promises P1, P2, P3 and P5 are checked.
+//! every step and at the end the promises P1, P2, P3 and P5 are checked, and every run is replayed.
 //!
 //! A failing seed is printed; `SPACEBOT_SIM_SEED=<n> cargo test --test simulation` replays it.
 
@@ -21,6 +21,8 @@ mod model;
 mod promises;
 #[path = "support/random.rs"]
 mod random;
+#[path = "support/replay.rs"]
+mod replay;
 #[path = "simulation/world.rs"]
 mod world;
 

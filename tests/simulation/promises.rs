@@ -10,8 +10,10 @@ use spacebot::db::rusqlite::Connection;
 use spacebot::error::Kind;
 use spacebot::id::{ConversationId, ProcessKind};
 use spacebot::prompts;
+use spacebot::tools::speech::Speech;
 
 use crate::life::{Pending, limits, place_of};
+use crate::replay;
 use crate::world::World;
 use crate::{CONVERSATIONS, INSTANCE};
 
@@ -208,6 +210,7 @@ impl World {
         if !runs.is_empty() {
             return Err(format!("P1: results that nobody heard of: {runs:?}"));
         }
+        replay::of_agent(&self.life.parts.conversations, &Speech::default())?;
         self.check_events(&read)?;
         let begun =
             read("SELECT number || ' is ' || status FROM tasks WHERE status IN ('ready', 'in_progress')");

@@ -11,6 +11,9 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+#[path = "replay.rs"]
+mod replay;
+
 use crossbeam_channel::{Sender, bounded};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -140,6 +143,15 @@ impl Home {
 
     pub fn chat_once(&self, text: &str) -> Output {
         self.command(&["chat", "--once", text]).output().unwrap()
+    }
+}
+
+impl Drop for Home {
+    /// Whatever a test was about: each run that it has left in a journal comes to the same once more.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            replay::every_run(&self.folder);
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::super::AgentParts;
 use super::super::job::Job;
+use super::run::About;
 use crate::conversation::WaitingResult;
 use crate::db::DbError;
 use crate::error::Fault;
@@ -73,17 +74,15 @@ impl Input {
         self.messages.is_empty() && self.results.is_empty()
     }
 
-    /// Somebody in this turn named the agent or answered it.
-    pub(super) fn is_addressed(&self) -> bool {
-        self.messages.iter().any(|received| received.message.addressed)
-    }
-
-    /// The message that was the newest when this effect was told.
-    pub(super) fn newest_at(&self, effect: usize) -> Option<String> {
-        let earlier =
-            self.heard.iter().find(|(effects, _)| effect < *effects).map(|(_, newest)| newest.clone());
-        let last = || self.messages.last().map(|received| received.message.platform_id.clone());
-        earlier.or_else(last).filter(|id| !id.is_empty())
+    /// What this says of the turn, now that nothing more comes.
+    pub(super) fn about(&self, direct: bool, visit: bool) -> About {
+        About {
+            direct,
+            visit,
+            addressed: self.messages.iter().any(|received| received.message.addressed),
+            newest: self.messages.last().map(|received| received.message.platform_id.clone()),
+            heard: self.heard.clone(),
+        }
     }
 
     /// Platform ids that an answer of this turn answers: those that asked for the results, and the messages.

@@ -33,7 +33,7 @@ use spacebot::clock::Clock;
 use spacebot::tasks;
 use world::{Order, World};
 
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 1000;
 const STEPS: usize = 60;
 const CONVERSATIONS: u64 = 3;
 /// Tasks that wait for approval at the beginning.

@@ -1,6 +1,7 @@
 //! Builds the daemon from its config, once, and takes it down in order. Concrete handles exist here
 //! and nowhere else; everybody below gets exactly what it uses.
 
+mod cortexes;
 mod ingestion;
 mod reload;
 pub(crate) mod replay;
@@ -21,7 +22,7 @@ use ingestion::Ingest;
 use nix::fcntl::{Flock, FlockArg};
 use reload::{Files, InForce, Readers, Reload};
 use spacebot::agent::{self, AgentParts, AgentPrompts};
-use spacebot::api::{Api, Boards, ConfigFacts, Cortexes, Facts};
+use spacebot::api::{Api, Boards, ConfigFacts, Facts};
 use spacebot::clock::{SharedClock, SystemClock};
 use spacebot::config::{AgentConfig, Config};
 use spacebot::conversation::{Conversations, Recovered};
@@ -295,7 +296,6 @@ impl Ground {
     }
 }
 
-/// Readable by nobody else: conversations are private.
 /// What the operator should know about a start after a crash; ends what it left running.
 fn tell_recovered(agent: &AgentId, recovered: &Recovered, sandbox: &Sandbox) {
     let unknown = recovered.unknown_sends;
@@ -314,6 +314,7 @@ fn tell_recovered(agent: &AgentId, recovered: &Recovered, sandbox: &Sandbox) {
     }
 }
 
+/// Readable by nobody else: conversations are private.
 fn make_folder(path: &Path) -> Result<(), StartError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| StartError::io(format!("folder {}", path.display()), &error))
@@ -388,7 +389,7 @@ fn start_server(
             token: config.api.auth_token.clone(),
             facts,
             boards: boards(ground),
-            cortexes: cortexes(ground),
+            cortexes: cortexes::of(ground),
             adapters: Arc::new(move || {
                 states.iter().map(|(name, state)| (name.clone(), state.describe())).collect()
             }),
@@ -405,17 +406,6 @@ fn start_server(
 
 fn boards(ground: &Ground) -> Boards {
     ground.agents.iter().map(|(id, agent)| (id.clone(), agent.tasks())).collect()
-}
-
-fn cortexes(ground: &Ground) -> Cortexes {
-    let embedder = ground.search.embedder.clone();
-    let stores = ground.agents.iter().map(|(id, agent)| (id.clone(), agent.cortex())).collect();
-    let embedding = move || match &embedder {
-        Some(embedder) if embedder.is_loaded() => "loaded",
-        Some(_) => "not loaded",
-        None => "off",
-    };
-    Cortexes { stores, embedding: Arc::new(embedding) }
 }
 
 fn facts(config: &Config, about: ConfigFacts) -> Facts {

@@ -483,20 +483,6 @@ impl Hub {
         self.start_ready(&key.0, now);
         self.start_tasks(&key.0, now);
     }
-
-    /// What runs keeps its deadline; what starts or begins to wait has the new one.
-    fn reloaded(&mut self, limits: BTreeMap<AgentId, LimitsConfig>, now: Duration) {
-        for (id, limits) in limits {
-            if let Some(agent) = self.agents.get_mut(&id) {
-                agent.limits = limits;
-                self.start_ready(&id, now);
-                self.start_tasks(&id, now);
-                self.cortex_reloaded(&id, now);
-            }
-        }
-        // The zone and the policy of jobs may be others.
-        self.look_everywhere();
-    }
 }
 
 #[cfg(test)]

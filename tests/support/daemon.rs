@@ -110,6 +110,13 @@ impl Home {
         self.begin(self.command(&["run", "--no-chat"]))
     }
 
+    /// As [`Home::start`], with more in its environment.
+    pub fn start_with(&self, variables: &[(&str, &OsStr)]) -> Daemon<'_> {
+        let mut command = self.command(&["run", "--no-chat"]);
+        command.envs(variables.iter().copied());
+        self.begin(command)
+    }
+
     /// As [`Home::start`], by another program that ends in becoming the one which it is given, and with
     /// a socket on which the daemon tells systemd what it does.
     pub fn start_by(&self, program: &[&str], notify: &Path) -> Daemon<'_> {

@@ -28,6 +28,9 @@ pub(super) struct Input {
     pub(super) covered: Option<InboxId>,
     /// Before which effect a newer message came, and which was the newest until then.
     heard: Vec<(usize, String)>,
+    /// The first of the messages: what was started for them answers them, not what the turn says to those
+    /// that came later.
+    handed: usize,
 }
 
 impl Input {
@@ -70,6 +73,16 @@ impl Input {
         Ok(Some(turn::write(&words)))
     }
 
+    /// Something was started for the messages that this turn had until now.
+    pub(super) fn hand_over(&mut self, messages: usize) {
+        self.handed = messages;
+    }
+
+    /// Platform ids of the messages that are left to the turn itself.
+    fn own(&self) -> impl Iterator<Item = &String> {
+        self.messages[self.handed..].iter().map(|received| &received.message.platform_id)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.messages.is_empty() && self.results.is_empty()
     }
@@ -88,8 +101,7 @@ impl Input {
     /// Platform ids that an answer of this turn answers: those that asked for the results, and the messages.
     pub(super) fn answers(&self) -> Vec<String> {
         let mut ids: Vec<String> = Vec::new();
-        let said = self.messages.iter().map(|received| &received.message.platform_id);
-        for id in self.results.iter().flat_map(|result| &result.answers).chain(said) {
+        for id in self.results.iter().flat_map(|result| &result.answers).chain(self.own()) {
             if !ids.contains(id) {
                 ids.push(id.clone());
             }
@@ -102,7 +114,7 @@ impl Input {
         if self.messages.is_empty() {
             return self.answers();
         }
-        self.messages.iter().map(|received| received.message.platform_id.clone()).collect()
+        self.own().cloned().collect()
     }
 
     /// As the model reads it. Several messages of a company are announced as one batch.
@@ -170,6 +182,9 @@ mod tests {
         let mixed = Input { messages: vec![said(2), said(3)], results: results(), ..Input::default() };
         assert_eq!(mixed.answers(), ["m1", "m2", "m3"]);
         assert_eq!(mixed.askers(), ["m2", "m3"]);
+        let mut handed = Input { messages: vec![said(2), said(3)], ..Input::default() };
+        handed.hand_over(1);
+        assert_eq!((handed.answers(), handed.askers()), (vec!["m3".to_owned()], vec!["m3".to_owned()]));
         let relayed = Input { messages: Vec::new(), results: results(), ..Input::default() };
         assert_eq!(relayed.answers(), ["m1", "m2"]);
         assert_eq!(relayed.askers(), ["m1", "m2"]);

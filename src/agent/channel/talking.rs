@@ -33,6 +33,8 @@ pub(super) struct Talking<'a> {
     link: &'a Link<'a>,
     input: &'a mut Input,
     closing: Closing<'a>,
+    /// Branches and workers that were started when it last heard something.
+    started: usize,
 }
 
 impl<'a> Talking<'a> {
@@ -43,7 +45,7 @@ impl<'a> Talking<'a> {
         input: &'a mut Input,
         closing: Closing<'a>,
     ) -> Self {
-        Self { parts, job, link, input, closing }
+        Self { parts, job, link, input, closing, started: 0 }
     }
 }
 
@@ -91,6 +93,10 @@ impl Conduct for Talking<'_> {
                 log::warn!("{} hears nothing of what came meanwhile: {error}", self.job.process)
             })
             .ok()??;
+        if desk.started > self.started {
+            self.started = desk.started;
+            self.input.hand_over(has);
+        }
         let new = &self.input.messages[has..];
         let messages = new.iter().map(|received| received.message.platform_id.clone()).collect();
         // What is started from here on is for these, too, and forks from the words as they stand now.

@@ -26,6 +26,20 @@ impl Hub {
         }
     }
 
+    /// What runs keeps its deadline; what starts or begins to wait has the new one.
+    pub(super) fn reloaded(&mut self, limits: BTreeMap<AgentId, LimitsConfig>, now: Duration) {
+        for (id, limits) in limits {
+            if let Some(agent) = self.agents.get_mut(&id) {
+                agent.limits = limits;
+                self.start_ready(&id, now);
+                self.start_tasks(&id, now);
+                self.cortex_reloaded(&id, now);
+            }
+        }
+        // The zone and the policy of jobs may be others.
+        self.look_everywhere();
+    }
+
     pub(super) fn report(&self, now: Duration) -> StatusReport {
         let process = |(key, process): (&ProcessKey, &Process)| ProcessReport {
             agent: key.0.to_string(),

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use daemon::{Daemon, Home, eventually, processes_with};
+use daemon::{DEADLINE, Daemon, Home, eventually, processes_with};
 use llm_double::script::{calls, messages};
 use llm_double::{At, Double, Request, Say, WireFormat};
 use serde_json::{Value, json};

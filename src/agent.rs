@@ -5,6 +5,8 @@ mod branch;
 mod channel;
 mod commands;
 mod compactor;
+mod company;
+mod delegation;
 mod driver;
 mod happening;
 mod ingestion;
@@ -27,6 +29,7 @@ mod worker_log;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use delegation::{PostNews, carry, has_post};
 pub use job::{Job, RunEnd, Running, Turn, Work};
 pub use link::Link;
 pub use prompt::AgentPrompts;
@@ -161,7 +164,7 @@ fn tidy(parts: &AgentParts) -> Result<(), DbError> {
 pub fn close_after_panic(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
     let sentence = prompts::notice("process_broke");
     match job.process.kind {
-        ProcessKind::Channel => How::Panicked(sentence.to_owned()),
+        ProcessKind::Channel | ProcessKind::Delegation => How::Panicked(sentence.to_owned()),
         ProcessKind::Branch => branch::close(parts, job, sentence, link),
         ProcessKind::Worker => worker::close(parts, job, sentence, link),
         ProcessKind::Compactor => match &job.work {

@@ -284,6 +284,7 @@ impl Ground {
         }
         self.found.extend(hub::unremembered(&agent.id, &parts).map_err(|error| fault("memories", &error))?);
         self.found.extend(hub::ready_tasks(&agent.id, &parts).map_err(|error| fault("tasks", &error))?);
+        self.found.extend(hub::post_waits(&agent.id, &parts).map_err(|error| fault("links", &error))?);
         self.agents.insert(agent.id.clone(), Arc::new(parts));
         Ok(())
     }

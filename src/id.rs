@@ -90,6 +90,8 @@ pub enum ProcessKind {
     Compactor,
     /// Reads one chunk of a file.
     Ingestion,
+    /// Work of another agent: no process of ours, but its result comes back like that of one.
+    Delegation,
 }
 
 impl ProcessKind {
@@ -100,6 +102,7 @@ impl ProcessKind {
             ProcessKind::Worker => "worker",
             ProcessKind::Compactor => "compactor",
             ProcessKind::Ingestion => "ingestion",
+            ProcessKind::Delegation => "delegation",
         }
     }
 

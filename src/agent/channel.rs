@@ -14,7 +14,7 @@ use super::driver::{Counts, Driver, Ended};
 use super::job::{Job, Turn};
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
-use super::{AgentParts, compactor, happening, prompt, recent, status};
+use super::{AgentParts, compactor, delegation, happening, prompt, recent, status};
 use crate::clock::Timestamp;
 use crate::config::Delegation;
 use crate::conversation::{NewLine, Role, Step, TurnCommit};
@@ -23,7 +23,7 @@ use crate::db::DbError;
 use crate::db::rusqlite::Connection;
 use crate::effect::Effect;
 use crate::error::{Fault, Kind};
-use crate::event::{Fork, How, Origin, Received};
+use crate::event::{Fork, How, Origin, Received, What};
 use crate::hooks::LoopGuard;
 use crate::id::ProcessKind;
 use crate::message::Content;
@@ -152,7 +152,7 @@ fn answer(
         model: parts.llm.model_for(&parts.config.routing, ProcessKind::Channel),
         toolbox: match turn.execution {
             Some(_) => toolset::of_job(parts),
-            None => toolset::of_channel(parts, job, settings),
+            None => toolset::of_channel(parts, job, settings, input.depth(parts).map_err(boxed)?),
         },
         desk: ProcessDesk::new(link, origin),
         journal,
@@ -186,8 +186,14 @@ fn answer(
         Step::End,
         json!({ "say": say.len(), "model_calls": driver.counts.model_calls, "started": driver.desk.started }),
     );
-    let base = TurnCommit { journal: driver.journal.take(), ..TurnCommit::default() };
-    Ok(commit(parts, job, input, say, base, outcome.map(Aside::Outcome)))
+    let delegations = delegation::of(&driver.desk);
+    let delegates = !delegations.is_empty();
+    let base = TurnCommit { journal: driver.journal.take(), delegations, ..TurnCommit::default() };
+    let how = commit(parts, job, input, say, base, outcome.map(Aside::Outcome));
+    if delegates && matches!(how, How::Turned { .. }) {
+        (link.up)(What::Delegated);
+    }
+    Ok(how)
 }
 
 fn boxed(fault: impl Fault + 'static) -> Box<dyn Fault> {
@@ -255,6 +261,7 @@ fn said(
             Effect::Status { .. }
             | Effect::Outcome { .. }
             | Effect::Deliver { .. }
+            | Effect::Delegate { .. }
             | Effect::Scheduled
             | Effect::Task(_) => {}
         }

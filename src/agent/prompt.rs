@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rig_core::completion::Message;
 use serde_json::{Value, json};
 
-use super::compactor;
+use super::{compactor, company};
 use crate::config::{AgentConfig, Delegation, SandboxMode};
 use crate::conversation::{Line, Place, Role, Summary};
 use crate::identity::Identity;
@@ -45,7 +45,8 @@ impl AgentPrompts {
     ) -> Result<Self, PromptError> {
         let context = context(config, identity, workspace);
         Ok(Self {
-            channel: overrides.render(Template::Channel, &context)?.into(),
+            channel: format!("{}{}", overrides.render(Template::Channel, &context)?, company::text(config)?)
+                .into(),
             branch: overrides.render(Template::Branch, &context)?.into(),
             worker: overrides.render(Template::Worker, &context)?.into(),
             ingestion: overrides.render(Template::Ingestion, &context)?.into(),

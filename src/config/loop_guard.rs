@@ -69,7 +69,7 @@ impl LoopGuardConfig {
         match kind {
             ProcessKind::Channel | ProcessKind::Compactor => self.channel,
             ProcessKind::Branch | ProcessKind::Ingestion => self.branch,
-            ProcessKind::Worker => self.worker,
+            ProcessKind::Worker | ProcessKind::Delegation => self.worker,
         }
     }
 

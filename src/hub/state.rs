@@ -8,6 +8,7 @@ mod batch;
 mod board;
 mod compaction;
 mod ingestion;
+mod post;
 mod requests;
 mod resume;
 mod runs;
@@ -37,6 +38,7 @@ use crate::id::{AgentId, ConversationId, InboxId, InstanceId, ProcessId, Process
 use crate::message::Lane;
 use compaction::Compacting;
 use ingestion::Reading;
+use post::Post;
 use runs::{JobRun, MAX_RUN_RETRIGGERS, Watch};
 
 /// Results that come within this time of each other share one turn.
@@ -95,6 +97,15 @@ pub enum Event {
     Task {
         agent: AgentId,
         news: TaskNews,
+    },
+    /// A start found requests or results for other agents.
+    Post {
+        agent: AgentId,
+    },
+    /// Somebody has carried them. None when that failed, else whether there are more.
+    Carried {
+        agent: AgentId,
+        more: Option<bool>,
     },
     /// A file has chunks that are not in memory yet. Offered again and again while that is so.
     FileWaits {
@@ -166,6 +177,10 @@ pub enum Action {
     Look {
         agent: AgentId,
     },
+    /// Carry what this agent has for others.
+    Carry {
+        agent: AgentId,
+    },
     StopIntake,
     /// Nothing is left to do; the loop ends.
     Exit,
@@ -183,6 +198,8 @@ enum TimerKey {
     /// When the run of a job has to be over.
     Run(Key),
     Tasks(AgentId),
+    /// When requests and results are carried again.
+    Post(AgentId),
     /// The next try of a summary, or the end of a rest.
     Compaction(AgentId, ConversationId),
     /// The next try of a chunk.
@@ -250,6 +267,7 @@ struct Agent {
     overflowed: bool,
     watch: Watch,
     board: Board,
+    post: Post,
     compacting: BTreeMap<ConversationId, Compacting>,
     reading: Option<Reading>,
 }
@@ -303,6 +321,7 @@ impl Hub {
                     ready,
                     overflowed: false,
                     board,
+                    post: Post::default(),
                     compacting,
                     reading,
                     watch,
@@ -337,6 +356,8 @@ impl Hub {
             Event::Resumed { agent, run } => self.resume(&agent, run, now),
             Event::Unremembered { agent, place, wait } => self.remember(&agent, place, wait, now),
             Event::Task { agent, news } => self.on_news(&agent, news, now),
+            Event::Post { agent } => self.carry(&agent),
+            Event::Carried { agent, more } => self.carried(&agent, more, now),
             Event::FileWaits { agent, place, file } => self.file_waits(agent, place, file, now),
             Event::Process(event) => self.on_process(event, now),
             Event::Command(command) => self.on_command(command, now),
@@ -359,6 +380,7 @@ impl Hub {
                 TimerKey::Schedule(agent) => self.look(&agent),
                 TimerKey::Run(key) => self.run_timed_out(&key, now),
                 TimerKey::Tasks(agent) => self.start_tasks(&agent, now),
+                TimerKey::Post(agent) => self.carry(&agent),
                 TimerKey::Compaction(agent, conversation) => self.compaction_due(&agent, &conversation, now),
                 TimerKey::Reading(agent) => self.read_on(&agent, now),
                 TimerKey::Stop => self.stop_harder(now),
@@ -405,6 +427,7 @@ impl Hub {
         match event.what {
             What::Status(status) => process.status = status,
             What::Scheduled => self.look(&key.0),
+            What::Delegated => self.carry(&key.0),
             What::Task(news) => self.on_news(&key.0, news, now),
             What::Pressed { window, unread, remember } => self.pressed(&key, (window, unread), remember, now),
             What::Waiting => {
@@ -439,6 +462,7 @@ impl Hub {
             }
             ProcessKind::Compactor => self.compactor_ended(key, &conversation.1, how, now),
             ProcessKind::Ingestion => self.chunk_ended(key, how, now),
+            ProcessKind::Delegation => {}
         }
         self.start_ready(&key.0, now);
         self.start_tasks(&key.0, now);

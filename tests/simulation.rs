@@ -376,7 +376,11 @@ impl Life {
             Action::Report { to, report } => to.try_send(report).expect("room"),
             Action::Told { to, done } => to.try_send(done).expect("room"),
             Action::Rescan { .. } => *self.rescan.borrow_mut() = true,
-            Action::Ring { .. } | Action::Look { .. } | Action::StopIntake | Action::Exit => {}
+            Action::Ring { .. }
+            | Action::Look { .. }
+            | Action::Carry { .. }
+            | Action::StopIntake
+            | Action::Exit => {}
         }
     }
 

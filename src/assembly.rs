@@ -1,6 +1,7 @@
 //! Builds the daemon from its config, once, and takes it down in order. Concrete handles exist here
 //! and nowhere else; everybody below gets exactly what it uses.
 
+mod humans;
 mod ingestion;
 mod reload;
 mod stop;
@@ -117,6 +118,11 @@ impl Daemon {
     pub(crate) fn start(config: &Config, options: Options) -> Result<Self, StartError> {
         make_folder(&config.data_folder)?;
         let lock = lock_folder(&config.data_folder)?;
+        let (config, mistakes) = humans::with_profiles(config.clone(), &[]);
+        if let Some(mistake) = mistakes.first() {
+            return Err(StartError::of("humans", mistake));
+        }
+        let config = &config;
         let ground = Ground::lay(config)?;
         let (control, control_in) = bounded(hub::QUEUE_CONTROL);
         let (up, up_in) = bounded(hub::QUEUE_UP);

@@ -306,8 +306,10 @@ fn people_of_the_config_are_in_the_prompt_and_have_their_names() {
         "sheep ".repeat(1000)
     );
     let home = home(&double, &humans);
+    std::fs::create_dir(home.folder().join("humans")).unwrap();
     let daemon = home.start();
-    daemon.client("c").ask("1", "hello");
+    let mut client = daemon.client("c");
+    client.ask("1", "hello");
     let request = &double.requests()[0];
     assert!(last_message(request).contains("from=\\\"Una Maria\\\""), "{}", last_message(request));
     let prompt = system(request);
@@ -321,4 +323,19 @@ fn people_of_the_config_are_in_the_prompt_and_have_their_names() {
         "{} characters",
         about.chars().count()
     );
+    // A file about her, noticed while it runs; with it alone she is described by it.
+    let short = "[[humans]]\nid = \"una\"\nplatform_ids = [\"webhook:una\"]\n";
+    std::fs::write(home.folder().join("humans/una.md"), "Keeps bees.").unwrap();
+    std::fs::write(home.config(), std::fs::read_to_string(home.config()).unwrap().replace(&humans, short))
+        .unwrap();
+    nix::sys::signal::kill(daemon.pid(), nix::sys::signal::Signal::SIGHUP).unwrap();
+    let mut asked = 1;
+    eventually("both are read again", DEADLINE, || {
+        asked += 1;
+        client.ask(&asked.to_string(), "hello");
+        let requests = double.requests();
+        let last = requests.last().unwrap();
+        system(last).contains("## una\n\nKeeps bees.\n\n# This conversation")
+            && last_message(last).contains("from=\\\"una\\\"")
+    });
 }

@@ -176,6 +176,18 @@ mod tests {
             &[],
             &["agents.b", "bindings"],
         ),
+        (
+            "[[agents]]\nid = \"a\"\n[[agents]]\nid = \"b\"",
+            "[[agents]]\nid = \"a\"\n[[agents]]\nid = \"b\"\n[[links]]\nfrom = \"a\"\nto = \"b\"",
+            &["links"],
+            &[],
+        ),
+        (
+            "[[agents]]\nid = \"a\"",
+            "[[agents]]\nid = \"a\"\n[[agents]]\nid = \"b\"\n[[links]]\nfrom = \"a\"\nto = \"b\"",
+            &[],
+            &["agents.b", "links"],
+        ),
     ];
 
     #[test]
@@ -232,7 +244,7 @@ mod tests {
                 ["agents", ..] => "[[agents]]".to_owned(),
                 ["messaging", platform, ..] => format!("[messaging.{platform}]"),
                 ["memory", "embedding", ..] => "[memory.embedding]".to_owned(),
-                ["bindings"] => "[[bindings]]".to_owned(),
+                ["bindings" | "links" | "humans", ..] => format!("[[{}]]", key.split('.').next().unwrap()),
                 [table, ..] if key.contains('.') => format!("[{table}]"),
                 _ => key.to_owned(),
             };

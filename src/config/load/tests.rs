@@ -22,11 +22,13 @@ const EVERY_TABLE: &str = r#"
 [llm.provider.p]
 [[agents]]
 [[bindings]]
+[[links]]
+[[humans]]
 [[messaging.irc.instances]]
 "#;
 
 /// Keys that stand in the document as tables of their own, not as rows.
-const TABLES: [&str; 22] = [
+const TABLES: [&str; 24] = [
     "memory_persistence",
     "channel",
     "schedule",
@@ -38,6 +40,8 @@ const TABLES: [&str; 22] = [
     "ingestion",
     "agents",
     "bindings",
+    "links",
+    "humans",
     "messaging",
     "webhook",
     "irc",

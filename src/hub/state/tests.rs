@@ -2,6 +2,7 @@
 
 mod compaction;
 mod company;
+mod post;
 mod runs;
 
 use super::*;

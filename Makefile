@@ -9,7 +9,7 @@ MODEL := all-MiniLM-L6-v2
 PYTHON_PACKAGES := numpy==2.4.6 onnx==1.23.2 safetensors==0.8.0 tokenizers==0.23.3
 ONNXRUNTIME := onnxruntime==1.31.1
 
-.PHONY: run test check install-test-needs simulate bench bench-memory bench-embedding bench-vectors bench-lancedb measure model model-fixtures onnxruntime install trial clean
+.PHONY: run test check install-test-needs simulate idle bench bench-memory bench-embedding bench-vectors bench-lancedb measure model model-fixtures onnxruntime install trial clean
 
 run:
 	cargo build --release
@@ -29,6 +29,10 @@ install-test-needs:
 # More seeds than `make test`; a failing one is printed and replays with SPACEBOT_SIM_SEED=<n>.
 simulate:
 	SPACEBOT_SIM_SEEDS=$(SEEDS) cargo test --release --test simulation -- --nocapture the_promises
+
+# Five minutes of a daemon that nobody talks to: bytes written, CPU, wake-ups.
+idle:
+	SPACEBOT_IDLE_SECONDS=300 cargo test --test idle -- --nocapture
 
 bench:
 	cargo build --release

@@ -22,6 +22,7 @@ fn main() {
     idle();
     one_at_a_time(&config);
     sixteen_at_once(&config);
+    loaded_in_turn(port);
     stop_latency();
 }
 
@@ -153,6 +154,51 @@ fn sixteen_at_once(config: &str) {
     line("RSS after 4,000 messages at 16 at once, MiB", format!("{rss:.1}"));
     let second = round();
     line("again: messages/s, RSS MiB", format!("{second:.0}, {:.1}", read(&daemon).rss_kib as f64 / 1024.0));
+}
+
+/// Long conversations that are answered one after another, as if the daemon had been started after a
+/// busy month: the first answer loads the window, and nothing of it may stay.
+fn loaded_in_turn(port: u16) {
+    const CONVERSATIONS: usize = 200;
+    const MESSAGES: usize = 200;
+    let home = Home::new(&format!(
+        "[llm.provider.double]\napi_type = \"openai_chat_completions\"\nbase_url = \"http://127.0.0.1:{port}/v1\"\napi_key = \"k\"\n\
+         [defaults]\nhistory_messages = 1000\n[defaults.routing]\nchannel = \"double/model\"\n"
+    ));
+    let names: Vec<String> = (0..CONVERSATIONS).map(|number| format!("c{number}")).collect();
+    let daemon = home.start();
+    names.iter().for_each(|name| {
+        daemon.client(name).ask(&format!("{name}-first"), "hello there");
+    });
+    daemon.stop();
+    // Each has two lines now, and gets copies of them.
+    rusqlite::Connection::open(home.database())
+        .unwrap()
+        .execute(
+            "WITH RECURSIVE copy (number) AS (SELECT 2 UNION ALL SELECT number + 2 FROM copy WHERE number + 2 < ?1)
+             INSERT INTO conversation_messages (channel_id, role, sender_name, sender_id, content, created_at)
+             SELECT channel_id, role, sender_name, sender_id, content, created_at
+             FROM conversation_messages, copy ORDER BY channel_id, number, id",
+            [MESSAGES],
+        )
+        .unwrap();
+    let daemon = home.start();
+    let rss = || read(&daemon).rss_kib as f64 / 1024.0;
+    let load = |name: &String| {
+        let mut client = daemon.client(name);
+        let started = Instant::now();
+        client.ask(&format!("{name}-second"), "hello there");
+        started.elapsed()
+    };
+    load(&names[0]);
+    let first = rss();
+    let mut times: Vec<_> = names[1..].iter().map(load).collect();
+    times.sort();
+    line(
+        "one message in each of 200 conversations of 200, p50 / p99, ms",
+        format!("{:.2} / {:.2}", percentile(&times, 50), percentile(&times, 99)),
+    );
+    line("RSS after the first and the last of them, MiB", format!("{first:.1} / {:.1}", rss()));
 }
 
 /// From the request to cancel to the answer that says so, for a turn that waits for a silent model.

@@ -7,16 +7,20 @@ mod commands;
 mod compactor;
 mod company;
 mod delegation;
+mod digest;
 mod driver;
 mod happening;
 mod ingestion;
 mod job;
 mod journal;
 mod link;
+mod outside;
+mod past;
 mod prompt;
 mod reading;
 mod rebuild;
 mod recent;
+mod replay;
 mod resume;
 mod room;
 mod schedule;
@@ -34,12 +38,13 @@ pub use job::{Job, RunEnd, Running, Turn, Work};
 pub use link::Link;
 pub use prompt::AgentPrompts;
 pub use rebuild::{RebuildError, Rebuilt, RebuiltCounts, rebuild};
+pub use replay::{ReplayError, Replayed, Verdict, replay};
 pub use resume::CONTINUATIONS_MAX;
 pub use schedule::{Look, Run, end_cut_off_runs, look};
 pub use worker::WorkerState;
 
 use crate::config::{AgentConfig, ChannelSettings, LimitsConfig, WorkingMemoryConfig};
-use crate::conversation::{Conversations, Place, Recovered, Verdict};
+use crate::conversation::{self, Conversations, Place, Recovered};
 use crate::db::DbError;
 use crate::error::Fault;
 use crate::event::How;
@@ -106,7 +111,7 @@ pub fn recover(
                 happening::cut_off(run).insert(connection, now)?;
             }
         }
-        Ok(Verdict { go_on, quiet: tasks::interrupt(connection, attempts, now)? })
+        Ok(conversation::Verdict { go_on, quiet: tasks::interrupt(connection, attempts, now)? })
     })
 }
 

@@ -4,6 +4,7 @@
 mod humans;
 mod ingestion;
 mod reload;
+pub(crate) mod replay;
 mod stop;
 
 use std::collections::BTreeMap;

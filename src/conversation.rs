@@ -41,7 +41,7 @@ pub use day::{Day, DayRun, DayTalk};
 pub use delegations::{DELEGATION_RESULT_BYTES, Delegation, LINK_WINDOW, NewDelegation};
 pub use explain::{Answer, Explanation, Run};
 pub use history::{Active, History, Line, NewLine, Participant, Role, place};
-pub use journal::{Record, Step, append as append_records, has_ended, of as records_of};
+pub use journal::{JOURNAL_VERSION, Record, Step, append as append_records, has_ended, of as records_of};
 pub use remember::{REMEMBER_TRIES, Remembered, Unremembered, remember};
 pub use runs::{BranchEnd, CutOff, Outcome, RunSummary, Verdict, WaitingResult, WorkerEnd};
 pub use settings::{Known, change_settings};
@@ -297,6 +297,34 @@ impl Conversations {
     /// The database cannot be read.
     pub fn records(&self, run: u64) -> Result<Vec<Record>, DbError> {
         self.db.read(|connection| journal::of(connection, run))
+    }
+
+    /// The records of the last turn that was to answer one of these messages (platform ids), if it did not
+    /// come to its end.
+    ///
+    /// # Errors
+    /// The database cannot be read, or a record is damaged.
+    pub fn cut_off_turn(
+        &self,
+        conversation: &ConversationId,
+        messages: &[&str],
+    ) -> Result<Option<Vec<Record>>, DbError> {
+        self.db.read(|connection| {
+            let run = journal::cut_off_turn(connection, conversation.as_str(), messages)?;
+            run.map(|run| journal::of(connection, run)).transpose()
+        })
+    }
+
+    /// Runs that began at `since` or later, in order, at most `limit`, with what they were started with.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn runs_begun(
+        &self,
+        since: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(u64, serde_json::Value)>, DbError> {
+        self.db.read(|connection| journal::begun(connection, since, limit))
     }
 
     /// The first process number that this database has not seen.

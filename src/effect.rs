@@ -19,6 +19,8 @@ pub enum Effect {
     Outcome { text: String, success: bool },
     /// What a job has to say to the conversation that it was made for; the last one counts.
     Deliver { content: String },
+    /// A reading is over, and what it saved can be stored.
+    Persisted,
     /// The schedule has changed: look what is due.
     Scheduled,
     /// A message to another agent; becomes a task there with the end of the turn.

@@ -62,6 +62,13 @@ fn main() -> ExitCode {
             let outcome = why::run(config, agent.as_deref(), message.as_deref(), json);
             outcome.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
         }),
+        Command::Replay { config, agent, run, all } => with_config(config.file.as_deref(), |config| {
+            match assembly::replay::run(config, agent.as_deref(), run.as_deref(), all) {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::FAILURE,
+                Err(error) => failed(&error),
+            }
+        }),
         Command::Task { config, agent, json, action } => with_config(config.file.as_deref(), |config| {
             let done = task::run(config, agent.as_deref(), json, action);
             done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)

@@ -5,7 +5,7 @@ set -euo pipefail
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 # command=package; the tests start these servers themselves, on loopback ports of their own.
-needs=(cc=build-essential bwrap=bubblewrap inspircd=inspircd atheme-services=atheme-services openssl=openssl
+needs=(cc=build-essential bwrap=bubblewrap faketime=faketime inspircd=inspircd atheme-services=atheme-services openssl=openssl
   systemd-analyze=systemd)
 
 missing=()

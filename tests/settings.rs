@@ -144,3 +144,45 @@ fn a_channel_that_acts_itself_does_simple_work_in_its_turn() {
     let (status, _) = daemon.stop();
     assert!(status.success());
 }
+
+#[test]
+fn a_channel_that_was_killed_behind_a_command_knows_of_it_and_does_not_do_it_again() {
+    let (killed, again) =
+        (std::sync::Arc::new(std::sync::Barrier::new(2)), std::sync::atomic::AtomicUsize::new(0));
+    let reached = killed.clone();
+    let double = Double::answering(move |request| {
+        let tools = request.json["messages"].to_string().matches("\"role\":\"tool\"").count();
+        let last = last_message(request);
+        if last.contains("cut off") {
+            assert!(last.contains("- shell") && last.contains(": done"), "{last}");
+            return calls(&[("reply", json!({ "content": "One egg was laid before." }))]);
+        }
+        match tools {
+            0 => {
+                assert_eq!(
+                    again.fetch_add(1, std::sync::atomic::Ordering::SeqCst),
+                    0,
+                    "it begins anew without a word"
+                );
+                calls(&[("shell", json!({ "command": "echo egg >> eggs" }))])
+            }
+            _ => {
+                // The command is done; the daemon is killed while the model thinks.
+                reached.wait();
+                Say::text("never heard")
+            }
+        }
+    });
+    let more = "[defaults.channel]\ndelegation = \"direct\"\n[defaults.sandbox]\nmode = \"disabled\"\n";
+    let home = Home::new(&format!("{}{more}", config(&double, "")));
+    let daemon = home.start();
+    daemon.client("c").send("1", "lay an egg");
+    killed.wait();
+    daemon.kill();
+    let daemon = home.start();
+    assert_eq!(daemon.client("c").answer("1"), "One egg was laid before.");
+    let eggs = std::fs::read_to_string(home.folder().join("agents/main/workspace/eggs")).unwrap();
+    assert_eq!(eggs, "egg\n");
+    let (status, _) = daemon.stop();
+    assert!(status.success());
+}

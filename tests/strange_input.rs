@@ -9,7 +9,7 @@ mod daemon;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use daemon::{DEADLINE, Home};
+use daemon::{DEADLINE, Home, eventually};
 use serde_json::json;
 
 /// Status of a raw request; bodies here need not be text.
@@ -76,6 +76,11 @@ fn strange_bodies_are_taken_or_refused_and_never_break_anything() {
     let long = client.ask("m1", &format!("remember that {}", "a ".repeat(30_000)));
     assert!(!long.is_empty());
     assert!(!client.ask("m2", "recall bell").is_empty());
+    // The others are answered each in its turn, and nobody waited for those.
+    eventually("what was taken is remembered", DEADLINE, || {
+        let export = home.command(&["memory", "export"]).output().unwrap();
+        String::from_utf8_lossy(&export.stdout).contains('👩')
+    });
     let found = client.ask("m3", "what do you know about who lives here?");
     assert!(found.contains('👩'), "{found}");
     let (status, log) = daemon.stop();

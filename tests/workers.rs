@@ -14,7 +14,11 @@ use daemon::{Client, DEADLINE, Daemon, Home, eventually};
 use llm_double::script::{calls, config, last_message, messages, offers};
 use llm_double::{At, Double, Request, Say};
 use serde_json::{Value, json};
+use spacebot::agent::{self, Verdict};
+use spacebot::clock::{SystemClock, Timestamp};
+use spacebot::conversation::Conversations;
 use spacebot::db::Db;
+use spacebot::tools::speech::Speech;
 
 /// What a channel says: it starts what the person asks for, and tells every result.
 fn talk(request: &Request) -> Option<Say> {
@@ -91,6 +95,28 @@ fn has_result(request: &Request) -> bool {
     messages(request).iter().any(|message| message["role"] == "tool")
 }
 
+/// So many of the runs' steps are of this kind, and each run that has one comes to the same in a replay.
+fn replayed(home: &Home, step: &str, verdict: fn(&Verdict) -> bool) -> usize {
+    let db = Db::open_inline(&home.database(), None).unwrap();
+    let conversations = Conversations::new(db, SystemClock::shared());
+    let mut steps = 0;
+    for (run, _) in conversations.runs_begun(Timestamp(i64::MIN), 1_000).unwrap() {
+        let replayed = agent::replay(&conversations, &Speech::default(), run).unwrap();
+        let of_kind = replayed.records.iter().filter(|record| record.step.as_str() == step).count();
+        assert!(of_kind == 0 || verdict(&replayed.verdict), "{replayed:#?}");
+        steps += of_kind;
+    }
+    steps
+}
+
+fn same(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Same { .. })
+}
+
+fn cut_off(verdict: &Verdict) -> bool {
+    *verdict == Verdict::CutOff
+}
+
 fn first_user(request: &Request) -> String {
     messages(request)
         .iter()
@@ -135,6 +161,7 @@ fn a_worker_whose_window_fills_goes_on_with_a_recap() {
     let last = asked.last().unwrap().json.to_string();
     assert!(last.contains("have left this conversation"), "{last}");
     assert!(last.contains("- shell") && last.contains("echo step2"), "{last}");
+    assert!(replayed(&home, "trim", same) > 0);
 }
 
 #[test]
@@ -164,6 +191,7 @@ fn a_request_that_is_too_long_is_made_shorter_twice_and_then_fails_plainly() {
         client.hear(told);
         drop(daemon);
         assert_eq!(refused.load(Ordering::SeqCst), tries);
+        assert_eq!(replayed(&home, "trim", same), tries.min(2));
         double.requests().iter().for_each(assert_paired);
     }
 }
@@ -177,7 +205,7 @@ fn a_branch_from_a_long_conversation_begins_with_what_fits() {
     let home = home(&double, "context_window = 6000\nhistory_messages = 1000");
     let daemon = home.start();
     let mut client = daemon.client("c");
-    for number in 0..6 {
+    for number in 0..7 {
         client.ask(&format!("m{number}"), &format!("{number} {}", "word ".repeat(480)));
     }
     client.send("b", "branch please");
@@ -188,6 +216,7 @@ fn a_branch_from_a_long_conversation_begins_with_what_fits() {
     let size = branch.json["messages"].to_string().len();
     assert!(size < 6000 * 4, "{size}");
     assert!(last_message(branch).contains("think it over"));
+    assert!(replayed(&home, "trim", same) > 0);
 }
 
 /// Waits until the double has so many answers that never end.
@@ -243,6 +272,7 @@ fn a_worker_killed_while_its_model_thinks_goes_on_and_tells_its_result_once() {
     assert!(status.success() && log.contains("go on"), "{log}");
     double.requests().iter().for_each(assert_paired);
     assert_eq!(read(&home, "SELECT status || continuations FROM worker_runs"), ["done1"]);
+    assert_eq!(replayed(&home, "resume", same), 1);
 }
 
 #[test]
@@ -273,6 +303,7 @@ fn a_branch_killed_while_it_thinks_goes_on() {
     assert_eq!(read(&home, "SELECT content FROM memories"), ["The key is blue"], "saved once");
     let went_on = double.requests().into_iter().rfind(|request| offers(request, "memory_save")).unwrap();
     assert!(went_on.json.to_string().contains("branch please"), "it still knows what it was forked from");
+    assert_eq!(replayed(&home, "resume", same), 1);
 }
 
 #[test]
@@ -323,6 +354,7 @@ fn a_run_that_is_cut_off_again_and_again_goes_on_three_times() {
     drop(daemon);
     let asked = double.requests().iter().filter(|request| offers(request, "set_status")).count();
     assert_eq!(asked, 4);
+    assert_eq!(replayed(&home, "resume", cut_off), 3);
 }
 
 fn parts() -> impl Fn(&Request) -> Say {
@@ -368,6 +400,7 @@ fn a_worker_that_waits_waits_again_after_a_kill_and_after_a_stop() {
     assert_eq!(asked, 4, "a worker that waits asks no model");
     requests.iter().for_each(assert_paired);
     drop(daemon);
+    assert_eq!(replayed(&home, "resume", |verdict| *verdict == Verdict::Waits), 1);
 }
 
 #[test]
@@ -386,12 +419,16 @@ fn an_orderly_stop_cuts_a_run_off_and_the_next_start_goes_on() {
     hanging(&double, 1);
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
+    let daemon = home.start();
+    hanging(&double, 2);
+    daemon.kill();
     hang.store(false, Ordering::SeqCst);
     let daemon: Daemon<'_> = home.start();
     let mut client = daemon.client("c");
     client.hear("told: all done");
     assert_eq!(times(&client, "Interrupted"), 0);
     drop(daemon);
+    assert_eq!(replayed(&home, "resume", same), 2);
 }
 
 #[test]

@@ -11,13 +11,15 @@ use super::driver::{Conduct, Counts, Driver, Ended};
 use super::job::Job;
 use super::journal::{RunJournal, beginning};
 use super::link::{Link, ProcessDesk};
+use super::past::Past;
+use super::rebuild::Rebuilt;
 use super::resume::{self, Onward, leave, stays};
 use super::room::{self, Room, Trim};
 use super::toolbox::Toolbox;
 use super::worker::with_notice;
-use super::{AgentParts, happening, persist, prompt, transcript};
+use super::{AgentParts, happening, persist, transcript};
 use crate::config::MemoryMode;
-use crate::conversation::{BranchEnd, Record, Step};
+use crate::conversation::{BranchEnd, Record};
 use crate::db::DbError;
 use crate::error::Fault;
 use crate::event::{Fork, How, Origin, StopReason};
@@ -33,16 +35,8 @@ use crate::tools::{
 
 pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Origin, link: &Link<'_>) -> How {
     let number = job.process.number;
-    let mut journal = RunJournal::new(&parts.conversations, number);
-    let fork = &origin.fork;
-    journal.add(
-        Step::Start,
-        json!({
-            "kind": "branch", "description": description, "turn": origin.turn,
-            "summaries": *fork.summaries, "lines": fork.lines, "words": *fork.words,
-        }),
-    );
-    let start = journal.take();
+    let mut prepared = prepare(parts, job, description, origin, link);
+    let start = prepared.as_mut().map(|(driver, _)| driver.journal.take()).unwrap_or_default();
     let begun = persist(link.cancel, || {
         let (conversation, answers) = (&job.place.conversation, &origin.answers);
         let also = beginning(start.clone(), None);
@@ -51,64 +45,83 @@ pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Ori
     if begun != How::Finished {
         return begun;
     }
-    let history = match forked(parts, job, fork) {
-        Ok(history) => history,
+    let (driver, mut history) = match prepared {
+        Ok(prepared) => prepared,
         Err(error) => {
-            log::error!("a branch could not read its history: {error}");
+            log::error!("a branch could not read what it begins with: {error}");
             return close(parts, job, prompts::notice(error.kind().notice()), link);
         }
     };
+    history.extend(new_words(&origin.fork.words));
     let task = history.len();
     let onward = Onward { prompt: Message::user(description), recorded: None };
-    let driver = match driver(parts, job, link, journal) {
-        Ok(driver) => driver,
-        Err(how) => return how,
-    };
-    think(parts, job, link, driver, history, task, onward)
+    finish(parts, job, driver, history, task, onward)
+}
+
+/// Its driver, which has written what it is started with, and the history without the new words.
+fn prepare<'a>(
+    parts: &'a AgentParts,
+    job: &Job,
+    description: &str,
+    origin: &Origin,
+    link: &'a Link<'a>,
+) -> Result<(Driver<'a>, Vec<Message>), DbError> {
+    let (past, history) = forked(parts, job, &origin.fork)?;
+    let mut driver = driver(parts, job, link, RunJournal::new(&parts.conversations, job.process.number))?;
+    let start = json!({
+        "kind": "branch",
+        "conversation": job.place.conversation.as_str(),
+        "description": description,
+        "turn": origin.turn,
+        "words": *origin.fork.words,
+    });
+    driver.begin(start, &past, &history);
+    Ok((driver, history))
 }
 
 /// Goes on with a branch that was cut off.
 pub(super) fn go_on(parts: &AgentParts, job: &Job, description: &str, link: &Link<'_>) -> How {
-    let read = resume::read(parts, job, description);
-    let (mut run, onward) = match read.map(|mut run| (Onward::of(&mut run), run)) {
-        Ok((Some(onward), run)) => (run, onward),
-        Ok((None, _)) => return close(parts, job, prompts::notice("interrupted"), link),
+    let interrupted = || close(parts, job, prompts::notice("interrupted"), link);
+    let mut run = match resume::read(parts, job, description) {
+        Ok(run) => run,
         Err(error) => {
             log::error!("{} cannot go on: {error}", job.process);
-            return close(parts, job, prompts::notice("interrupted"), link);
+            return interrupted();
         }
     };
-    let mut journal = RunJournal::after(&parts.conversations, job.process.number, run.next);
-    journal.add(Step::Resume, json!({}));
+    let journal = RunJournal::after(&parts.conversations, job.process.number, run.next);
     let mut driver = match driver(parts, job, link, journal) {
         Ok(driver) => driver,
-        Err(how) => return how,
+        Err(error) => {
+            log::error!("a branch could not read what holds in its conversation: {error}");
+            return close(parts, job, prompts::notice(error.kind().notice()), link);
+        }
     };
-    driver.counts.model_calls = run.counts.model_calls;
-    driver.counts.tool_calls = run.counts.tool_calls;
-    driver.toolbox.remember(resume::called(&run.history));
-    let history = std::mem::take(&mut run.history);
-    think(parts, job, link, driver, history, run.task, onward)
+    match take_up(&mut driver, &mut run) {
+        Some(onward) => finish(parts, job, driver, run.history, run.task, onward),
+        None => interrupted(),
+    }
+}
+
+/// A branch that was cut off goes on from where this says; `None`: from nowhere.
+pub(super) fn take_up(driver: &mut Driver<'_>, run: &mut Rebuilt) -> Option<Onward> {
+    resume::take_up(driver, run);
+    driver.go_on(json!({}));
+    Onward::of(run)
 }
 
 fn driver<'a>(
-    parts: &AgentParts,
+    parts: &'a AgentParts,
     job: &Job,
     link: &'a Link<'a>,
     journal: RunJournal<'a>,
-) -> Result<Driver<'a>, How> {
-    let memory_mode = match parts.settings(&job.place) {
-        Ok(settings) => settings.memory_mode,
-        Err(error) => {
-            log::error!("a branch could not read what holds in its conversation: {error}");
-            return Err(close(parts, job, prompts::notice(error.kind().notice()), link));
-        }
-    };
+) -> Result<Driver<'a>, DbError> {
+    let memory_mode = parts.settings(&job.place)?.memory_mode;
     let limits = &parts.config.limits;
     Ok(Driver {
         link,
-        model: parts.llm.model_for(&parts.config.routing, ProcessKind::Branch),
-        toolbox: Toolbox::new(tools(parts, job, memory_mode), definitions(memory_mode)),
+        model: Box::new(parts.llm.model_for(&parts.config.routing, ProcessKind::Branch)),
+        toolbox: Box::new(Toolbox::new(tools(parts, job, memory_mode), definitions(memory_mode))),
         desk: ProcessDesk::new(link, Origin::default()),
         journal,
         spec: RunSpec {
@@ -121,24 +134,24 @@ fn driver<'a>(
     })
 }
 
-fn think(
+/// Thinks to the end and writes it.
+fn finish(
     parts: &AgentParts,
     job: &Job,
-    link: &Link<'_>,
     mut driver: Driver<'_>,
     history: Vec<Message>,
     task: usize,
     onward: Onward,
 ) -> How {
+    let link = driver.link;
     let fixed = room::fixed_tokens(driver.spec.preamble.as_deref(), driver.toolbox.definitions());
     let mut conduct = Thinking { room: Room::new(parts, ProcessKind::Branch, fixed, task) };
-    let (ended, run) = driver.drive_on(onward.prompt, history, onward.recorded, &mut conduct);
-    if stays(job, &ended, link) {
-        return leave(parts, &mut driver);
-    }
-    let (status, conclusion) = conclusion(ended, run, link);
-    let conclusion = parts.llm.scrubber().hide_keys(&conclusion);
-    driver.journal.add(Step::End, json!({ "status": status, "model_calls": driver.counts.model_calls }));
+    let stays = |ended: &Ended| stays(job, ended, link);
+    let mut end = match think(&mut driver, onward, history, &mut conduct, &stays) {
+        Ok(end) => end,
+        Err(how) => return how,
+    };
+    end.conclusion = parts.llm.scrubber().hide_keys(&end.conclusion).to_string();
     if let Err(error) = parts.memory.maintain(parts.conversations.now()) {
         log::warn!("the memory index was not tended: {error}");
     }
@@ -147,24 +160,37 @@ fn think(
         Ok(Some(tended)) => log::debug!("memories tended: {tended:?}"),
         Err(error) => log::warn!("the memories were not tended: {error}"),
     }
-    end(
-        parts,
-        job,
-        BranchEnd { status, conclusion, tool_calls: driver.counts.tool_calls },
-        driver.journal.take(),
-        link.cancel,
-    )
+    self::end(parts, job, end, driver.journal.take(), link.cancel)
 }
 
-/// What the turn saw that asked for this branch.
-pub(super) fn forked(parts: &AgentParts, job: &Job, fork: &Fork) -> Result<Vec<Message>, DbError> {
-    let lines = match fork.lines {
-        Some((first, last)) => parts.conversations.lines(&job.place.conversation, first, last)?,
-        None => Vec::new(),
-    };
-    let summaries = parts.conversations.summaries(&fork.summaries)?;
-    let words = (!fork.words.is_empty()).then(|| Message::user(&*fork.words));
-    Ok(summaries.iter().map(prompt::summary).chain(lines.iter().map(prompt::line)).chain(words).collect())
+/// The run of a branch, from what it is to answer to its conclusion.
+pub(super) fn think(
+    driver: &mut Driver<'_>,
+    onward: Onward,
+    history: Vec<Message>,
+    conduct: &mut dyn Conduct,
+    stays: &dyn Fn(&Ended) -> bool,
+) -> Result<BranchEnd, How> {
+    let (ended, run) = driver.drive_on(onward.prompt, history, onward.recorded, conduct);
+    if stays(&ended) {
+        return Err(leave(driver));
+    }
+    let history = run.full_history();
+    let (status, conclusion) = conclusion(ended, run, driver.link);
+    driver.end(json!({ "status": status }), &json!({ "status": status, "conclusion": conclusion }), &history);
+    Ok(BranchEnd { status, conclusion, tool_calls: driver.counts.tool_calls })
+}
+
+/// What the turn saw that asked for this run, but for its new words.
+pub(super) fn forked(parts: &AgentParts, job: &Job, fork: &Fork) -> Result<(Past, Vec<Message>), DbError> {
+    let past = Past::of(&parts.conversations.summaries(&fork.summaries)?, fork.lines);
+    let history = past.messages(&parts.conversations, &job.place.conversation)?;
+    Ok((past, history))
+}
+
+/// The new words of the turn as the model reads them.
+pub(super) fn new_words(words: &str) -> Option<Message> {
+    (!words.is_empty()).then(|| Message::user(words))
 }
 
 pub(super) fn close(parts: &AgentParts, job: &Job, sentence: &str, link: &Link<'_>) -> How {

@@ -1,8 +1,10 @@
 //! The channel: one turn of a conversation, from unanswered messages and waiting results to one
 //! commit that answers them.
 
+mod earlier;
 mod input;
 mod people;
+mod run;
 mod talking;
 mod toolset;
 
@@ -14,10 +16,11 @@ use super::driver::{Counts, Driver, Ended};
 use super::job::{Job, Turn};
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
+use super::past::Past;
 use super::{AgentParts, compactor, delegation, happening, prompt, recent, status};
 use crate::clock::Timestamp;
 use crate::config::Delegation;
-use crate::conversation::{NewLine, Role, Step, TurnCommit};
+use crate::conversation::{NewLine, Role, TurnCommit};
 use crate::cron::store;
 use crate::db::DbError;
 use crate::db::rusqlite::Connection;
@@ -33,6 +36,9 @@ use crate::turn::{self, Part};
 use crate::working_memory::NewEvent;
 use input::Input;
 use talking::Talking;
+
+pub(super) use run::{About, conclude};
+pub(super) use talking::Closing;
 
 pub(super) fn turn(parts: &AgentParts, job: &Job, turn: &Turn, link: &Link<'_>) -> How {
     let mut input = match Input::read(parts, job, turn.single) {
@@ -127,35 +133,33 @@ fn answer(
         lines: first.zip(history.lines.last().map(|line| line.id)),
         words: turn::write(&words).into(),
     };
+    words.extend(earlier::text(parts, job, input, settings.delegation == Delegation::Direct).map(Part::Note));
     words.extend(people::text(parts, job, &input.messages).map(Part::People));
     words.extend(recent::text(parts, job, history.lines.first().map(|line| line.at)).map(Part::Recent));
     words.push(Part::Status(
         status::render(&turn.running, parts.conversations.now(), &parts.config.timezone).map_err(boxed)?,
     ));
+    let past = Past::of(&history.summaries, fork.lines);
     let origin = Origin { answers: input.askers(), fork, turn: Some(job.process.number) };
-    let mut journal = RunJournal::new(&parts.conversations, job.process.number);
     let words = turn::write(&words);
-    journal.add(
-        Step::Start,
-        json!({
-            "kind": "channel",
-            "conversation": conversation.as_str(),
-            "messages": input.messages.iter().map(|received| &received.message.platform_id).collect::<Vec<_>>(),
-            "results": input.results.iter().map(|result| result.process.to_string()).collect::<Vec<_>>(),
-            "summaries": summaries,
-            "history_from": first,
-            "prompt": words,
-        }),
-    );
+    let start = json!({
+        "kind": "channel",
+        "conversation": conversation.as_str(),
+        "messages": input.messages.iter().map(|received| &received.message.platform_id).collect::<Vec<_>>(),
+        "results": input.results.iter().map(|result| result.process.to_string()).collect::<Vec<_>>(),
+        "direct": job.place.direct,
+        "visit": turn.execution.is_some(),
+        "prompt": words,
+    });
     let mut driver = Driver {
         link,
-        model: parts.llm.model_for(&parts.config.routing, ProcessKind::Channel),
-        toolbox: match turn.execution {
+        model: Box::new(parts.llm.model_for(&parts.config.routing, ProcessKind::Channel)),
+        toolbox: Box::new(match turn.execution {
             Some(_) => toolset::of_job(parts),
             None => toolset::of_channel(parts, job, settings, input.depth(parts).map_err(boxed)?),
-        },
+        }),
         desk: ProcessDesk::new(link, origin),
-        journal,
+        journal: RunJournal::new(&parts.conversations, job.process.number),
         spec: RunSpec {
             preamble: Some(match turn.execution {
                 Some(_) => parts.prompts.scheduled(),
@@ -168,28 +172,25 @@ fn answer(
         guard: LoopGuard::new(parts.config.loop_guard.of(ProcessKind::Channel)),
     };
     let summaries = history.summaries.iter().map(prompt::summary);
-    let history_messages = summaries.chain(history.lines.iter().map(prompt::line)).collect();
+    let history = summaries.chain(history.lines.iter().map(prompt::line)).collect::<Vec<_>>();
+    driver.begin(start, &past, &history);
     let speech = toolset::speech(parts);
-    let mut talking = Talking::new(parts, job, link, input, &speech, turn.execution.is_none());
-    let (ended, _) = driver.drive(Message::user(words), history_messages, &mut talking);
-    let input = &*input;
-    let outcome = turn.execution.map(|execution| (execution, outcome(&driver.desk)));
-    let said = match &outcome {
-        Some((_, outcome)) => heard_by_nobody(ended, outcome.is_some()),
-        None => said(ended, &driver.desk, input, job.place.direct, &speech),
+    let closing = Closing::new(&speech, turn.execution.is_none());
+    let mut talking = Talking::new(parts, job, link, input, closing);
+    let (ended, run) = driver.drive(Message::user(words), history, &mut talking);
+    let about = input.about(job.place.direct, turn.execution.is_some());
+    let (say, outcome) = match conclude(&mut driver, ended, &run, &about, &speech) {
+        Ok(talked) => talked,
+        Err(how) => {
+            driver.give_up();
+            return Ok(how);
+        }
     };
-    let say = match said {
-        Ok(say) => say,
-        Err(how) => return Ok(how),
-    };
-    driver.journal.add(
-        Step::End,
-        json!({ "say": say.len(), "model_calls": driver.counts.model_calls, "started": driver.desk.started }),
-    );
+    let outcome = turn.execution.map(|execution| Aside::Outcome((execution, outcome)));
     let delegations = delegation::of(&driver.desk);
     let delegates = !delegations.is_empty();
     let base = TurnCommit { journal: driver.journal.take(), delegations, ..TurnCommit::default() };
-    let how = commit(parts, job, input, say, base, outcome.map(Aside::Outcome));
+    let how = commit(parts, job, input, say, base, outcome);
     if delegates && matches!(how, How::Turned { .. }) {
         (link.up)(What::Delegated);
     }
@@ -240,13 +241,7 @@ fn heard_by_nobody(ended: Ended, has_outcome: bool) -> Result<Vec<Content>, How>
 /// What the turn says, from its effects and its last words. A person who wrote directly or addressed the
 /// agent always gets an answer, unless something is on its way, or the model chose silence for who wrote
 /// directly.
-fn said(
-    ended: Ended,
-    desk: &ProcessDesk<'_>,
-    input: &Input,
-    direct: bool,
-    speech: &Speech,
-) -> Result<Vec<Content>, How> {
+fn said(ended: Ended, desk: &ProcessDesk<'_>, about: &About, speech: &Speech) -> Result<Vec<Content>, How> {
     let mut say: Vec<Content> = Vec::new();
     let mut silent = false;
     for (number, effect) in desk.effects.iter().enumerate() {
@@ -254,7 +249,7 @@ fn said(
             Effect::Reply { content } => say.push(text(content)),
             Effect::React { emoji } => {
                 say.extend(
-                    input.newest_at(number).map(|target| Content::Reaction { emoji: emoji.clone(), target }),
+                    about.newest_at(number).map(|target| Content::Reaction { emoji: emoji.clone(), target }),
                 );
             }
             Effect::Skip { .. } => silent = true,
@@ -262,6 +257,7 @@ fn said(
             | Effect::Outcome { .. }
             | Effect::Deliver { .. }
             | Effect::Delegate { .. }
+            | Effect::Persisted
             | Effect::Scheduled
             | Effect::Task(_) => {}
         }
@@ -282,7 +278,7 @@ fn said(
         Ended::Limit => Some("turn_limit"),
         Ended::Repeating => Some("turn_loop"),
     };
-    let asked = direct || input.is_addressed();
+    let (direct, asked) = (about.direct, about.direct || about.addressed);
     let notice = match notice {
         // Who writes directly knows that silence is one; in company it looks like a deaf ear.
         _ if silent => (!direct && asked && say.is_empty()).then_some("silent"),

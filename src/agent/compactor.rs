@@ -18,8 +18,9 @@ use super::driver::{Conduct, Counts, Driver, Ended};
 use super::job::Job;
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
+use super::past::Past;
 use super::toolbox::Toolbox;
-use crate::conversation::{Change, History, InPlace, Place, Record, Step as Recorded, Window};
+use crate::conversation::{Change, History, InPlace, Place, Record, Window};
 use crate::db::DbError;
 use crate::error::{Fault, Kind};
 use crate::event::{How, Origin, What};
@@ -224,22 +225,36 @@ fn ask(
     let context = json!({ "name": parts.config.display_name, "rolls": plan.rolls, "words": words });
     let preamble = prompts::render(Template::Compactor, &context)
         .map_err(|error| How::Failed(error.kind(), error.to_string()))?;
-    let mut journal = RunJournal::new(&parts.conversations, job.process.number);
-    journal.add(
-        Recorded::Start,
-        json!({ "kind": "compactor", "conversation": job.place.conversation.as_str(), "prompt": plan.words }),
-    );
+    let most = bounds.summary_tokens() * BYTES_PER_TOKEN;
+    let start = json!({
+        "kind": "compactor",
+        "conversation": job.place.conversation.as_str(),
+        "prompt": plan.words,
+        "bytes": most,
+    });
     let mut driver = Driver {
         link,
-        model: parts.llm.model_for(&parts.config.routing, ProcessKind::Compactor).without_offline(),
-        toolbox: Toolbox::new(Vec::new(), &NO_DEFINITIONS),
+        model: Box::new(parts.llm.model_for(&parts.config.routing, ProcessKind::Compactor).without_offline()),
+        toolbox: Box::new(Toolbox::new(Vec::new(), &NO_DEFINITIONS)),
         desk: ProcessDesk::new(link, Origin::default()),
-        journal,
+        journal: RunJournal::new(&parts.conversations, job.process.number),
         spec: RunSpec { preamble: Some(preamble), max_turns: Some(1), ..RunSpec::new() },
         counts: Counts { max_model_calls: 1, ..Counts::default() },
         guard: LoopGuard::new(parts.config.loop_guard.of(ProcessKind::Compactor)),
     };
-    let (ended, _) = driver.drive(Message::user(&plan.words), Vec::new(), &mut Silent);
+    driver.begin(start, &Past::default(), &[]);
+    let summary = summary(&mut driver, &plan.words, most, &mut Silent).inspect_err(|_| driver.give_up());
+    Ok((summary?, driver.journal.take()))
+}
+
+/// The run of a compactor, from the words to a summary of at most so many bytes.
+pub(super) fn summary(
+    driver: &mut Driver<'_>,
+    words: &str,
+    most: usize,
+    conduct: &mut dyn Conduct,
+) -> Result<String, How> {
+    let (ended, run) = driver.drive(Message::user(words), Vec::new(), conduct);
     let answer = match ended {
         Ended::Text(answer) if !answer.trim().is_empty() => answer,
         Ended::Cancelled => return Err(How::Cancelled),
@@ -248,15 +263,14 @@ fn ask(
             return Err(How::Failed(Kind::Transient, "the model gave no summary".to_owned()));
         }
     };
-    let most = bounds.summary_tokens() * BYTES_PER_TOKEN;
     let summary = text::shorten(answer.trim(), most).into_owned();
-    driver.journal.add(Recorded::End, json!({ "bytes": summary.len() }));
-    Ok((summary, driver.journal.take()))
+    driver.end(json!({ "bytes": summary.len() }), &json!({ "summary": summary }), &run.full_history());
+    Ok(summary)
 }
 
 static NO_DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
 
 /// Ends with the first text.
-struct Silent;
+pub(super) struct Silent;
 
 impl Conduct for Silent {}

@@ -2,6 +2,8 @@
 //! machine, this drives it on the process's own thread. Cancel, nudges, routed messages, limits and
 //! the journal are plain code between two steps.
 
+mod conduct;
+
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -15,77 +17,18 @@ use serde_json::{Value, json};
 
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
+use super::outside::{Acts, Answers};
 use super::room::Trim;
-use super::toolbox::Toolbox;
-use crate::conversation::Step;
+use super::{digest, past::Past};
+use crate::conversation::{JOURNAL_VERSION, Step};
 use crate::error::{Fault, Kind};
+use crate::event::StopReason;
 use crate::hooks::{self, Call, Finding, LoopGuard, Verdict};
-use crate::llm::{LlmError, SpacebotModel};
+use crate::llm::LlmError;
 use crate::thread::contained;
 use crate::tools::ToolError;
 
-/// What the driver asks of the kind of process that it drives. Without answers of its own, a process
-/// ends with its first text and hears nothing on the way.
-pub(super) trait Conduct {
-    /// A reply without tool calls. `Some` sends these words back to the model, `None` accepts.
-    fn on_text(&mut self, _text: &str, _desk: &mut ProcessDesk<'_>) -> Option<String> {
-        None
-    }
-
-    /// All tools of one step are done; true ends the run.
-    fn on_tools(&mut self, _desk: &mut ProcessDesk<'_>) -> bool {
-        false
-    }
-
-    /// A message that came for the running process, to be read before the next model call, of which
-    /// `left` may still be made.
-    fn next_message(&mut self, _desk: &mut ProcessDesk<'_>, _left: usize) -> Option<Heard> {
-        None
-    }
-
-    /// What has to leave the history before the model is asked with these messages.
-    fn before_model(&mut self, _messages: &[&Message]) -> Option<Trim> {
-        None
-    }
-
-    /// What leaves these messages, of which the provider says that they are too long; `None` ends the run.
-    fn too_long(&mut self, _messages: &[&Message]) -> Option<Trim> {
-        None
-    }
-
-    /// Nobody waits for it, and it has come so far that a long wait for its model is worth it.
-    fn is_patient(&self) -> bool {
-        false
-    }
-
-    /// Whether a message that has come sends a reply without tool calls back to the model; else that reply
-    /// is the end.
-    fn hears_after_text(&self) -> bool {
-        true
-    }
-}
-
-/// A message for a running process.
-pub(super) struct Heard {
-    /// As the model reads it.
-    pub(super) text: String,
-    /// Platform ids of what people wrote, for the journal.
-    pub(super) messages: Vec<String>,
-}
-
-impl Heard {
-    /// Words of another process.
-    pub(super) fn routed(text: String) -> Self {
-        Self { text, messages: Vec::new() }
-    }
-
-    fn record(&self) -> Value {
-        if self.messages.is_empty() {
-            return json!({ "text": self.text });
-        }
-        json!({ "text": self.text, "messages": self.messages })
-    }
-}
+pub(super) use conduct::{Conduct, Heard};
 
 /// How a drive ended.
 #[derive(Debug)]
@@ -104,8 +47,8 @@ pub(super) enum Ended {
 
 pub(super) struct Driver<'a> {
     pub(super) link: &'a Link<'a>,
-    pub(super) model: SpacebotModel,
-    pub(super) toolbox: Toolbox,
+    pub(super) model: Box<dyn Answers + 'a>,
+    pub(super) toolbox: Box<dyn Acts + 'a>,
     pub(super) desk: ProcessDesk<'a>,
     pub(super) journal: RunJournal<'a>,
     pub(super) spec: RunSpec,
@@ -125,6 +68,54 @@ pub(super) struct Counts {
 }
 
 impl Driver<'_> {
+    /// Writes what the run is started with: `start`, and what the driver itself goes by.
+    pub(super) fn begin(&mut self, mut start: Value, past: &Past, history: &[Message]) {
+        start["version"] = json!(JOURNAL_VERSION);
+        self.write_terms(&mut start);
+        past.write(&mut start);
+        if !history.is_empty() {
+            start["history"] = json!(digest::of_messages(history));
+        }
+        self.journal.add(Step::Start, start);
+    }
+
+    /// Writes that the run goes on after it was cut off, and what it goes by from here on.
+    pub(super) fn go_on(&mut self, mut terms: Value) {
+        self.write_terms(&mut terms);
+        self.journal.add(Step::Resume, terms);
+    }
+
+    fn write_terms(&self, into: &mut Value) {
+        into["calls"] = json!(self.counts.max_model_calls);
+        into["turns"] = json!(self.spec.max_turns);
+        into["guard"] = json!(self.guard.limits().to_numbers());
+        into["preamble"] = json!(digest::of_text(self.spec.preamble.as_deref().unwrap_or_default()));
+    }
+
+    /// Writes how the run ended, with the hash of what is behind it and of what it `came_to`.
+    pub(super) fn end(&mut self, mut end: Value, came_to: &Value, history: &[Message]) {
+        end["model_calls"] = json!(self.counts.model_calls);
+        end["state"] = json!(digest::state(history, &self.desk.effects, came_to));
+        self.journal.add(Step::End, end);
+    }
+
+    /// The run comes to no end; what is recorded of it stays.
+    pub(super) fn give_up(&mut self) {
+        if let Err(error) = self.journal.flush() {
+            log::warn!("the last steps of a run are not in the journal: {error}");
+        }
+    }
+
+    /// Writes why somebody wants it to stop, where it noticed.
+    pub(super) fn note_stop(&mut self, waiting: bool) {
+        let (reason, words) = match self.link.stop_reason() {
+            StopReason::Asked(words) => ("asked", words),
+            StopReason::Timeout => ("timeout", String::new()),
+            StopReason::Shutdown => ("shutdown", String::new()),
+        };
+        self.journal.add(Step::Stop, json!({ "reason": reason, "words": words, "waiting": waiting }));
+    }
+
     /// Starts from `prompt` after `history` and goes on until something ends it. The run that is
     /// returned has every tool call answered.
     pub(super) fn drive(
@@ -149,8 +140,11 @@ impl Driver<'_> {
             Ok(ended) => ended,
             Err(error) => Ended::Failed(Kind::Bug, format!("the run broke a rule of its own: {error}")),
         };
-        let ended = if self.link.cancel.is_cancelled() { Ended::Cancelled } else { ended };
-        (ended, run)
+        if !self.link.cancel.is_cancelled() {
+            return (ended, run);
+        }
+        self.note_stop(false);
+        (Ended::Cancelled, run)
     }
 
     fn steps(
@@ -160,7 +154,9 @@ impl Driver<'_> {
         conduct: &mut dyn Conduct,
     ) -> Result<Ended, PromptError> {
         loop {
-            if self.link.cancel.is_cancelled() {
+            // Words that are there are kept, whoever wants the run to stop.
+            let has_words = recorded.is_some() || parked_text(run).is_some();
+            if self.link.cancel.is_cancelled() && !has_words {
                 return Ok(Ended::Cancelled);
             }
             match run.next_step()? {
@@ -211,17 +207,16 @@ impl Driver<'_> {
         if let Err(error) = self.journal.flush() {
             return Ok(Some(Ended::Failed(error.kind(), error.to_string())));
         }
+        let read = digest::of_messages(all(&history, &prompt));
         let (prepared, (executable, allowed)) = self.tools_for(run, &history)?;
         let request = prepared.apply(CompletionRequest::new(prompt.clone()));
-        let patient = conduct.is_patient();
         let started = Instant::now();
-        let called = match patient {
-            true => self.model.call_patiently(&request, self.link.cancel),
-            false => self.model.call(&request, self.link.cancel, &mut |_| {}),
-        };
-        let reply = match called {
+        let reply = match self.model.answer(&request, conduct.is_patient(), self.link.cancel) {
             Ok(reply) => reply,
             Err(error) => {
+                let failed =
+                    json!({ "milliseconds": milliseconds(started), "request": read, "error": &error });
+                self.journal.add(Step::Failed, failed);
                 let too_long = matches!(error, LlmError::TooLong(_));
                 let trim = too_long.then(|| conduct.too_long(&all(&history, &prompt))).flatten();
                 let Some(trim) = trim else {
@@ -241,6 +236,7 @@ impl Driver<'_> {
                 "model": reply.model,
                 "attempts": reply.attempts,
                 "milliseconds": milliseconds(started),
+                "request": read,
                 "response": response,
             }),
         );
@@ -280,10 +276,7 @@ impl Driver<'_> {
         let words = match heard {
             Some(words) => words,
             None => match conduct.on_text(&text, &mut self.desk) {
-                Some(nudge) => {
-                    self.journal.add(Step::Nudge, json!({ "text": nudge }));
-                    nudge
-                }
+                Some(nudge) => self.journal.nudge(nudge),
                 None => return Ok(()),
             },
         };
@@ -329,18 +322,11 @@ impl Driver<'_> {
                 results.push(resolved.clone());
                 continue;
             }
-            let started = Instant::now();
-            let (result, failed) = match self.guarded_call(&call.tool_call, &mut stopped) {
-                Ok(result) => (result, false),
-                Err(result) => (result, true),
-            };
-            let tool = call.tool_call.function.name.as_str();
-            self.journal.add(
-                Step::Tool,
-                json!({ "tool": tool, "milliseconds": milliseconds(started), "result": result, "error": failed }),
-            );
-            let content = vec![ToolResultContent::text(result)];
-            results.push(UserContent::ToolResult(match failed {
+            let before = (Instant::now(), self.desk.effects.len(), self.desk.started);
+            let called = self.guarded_call(&call.tool_call, &mut stopped);
+            self.note_call(&call.tool_call, before, &called);
+            let content = vec![ToolResultContent::text(called.result)];
+            results.push(UserContent::ToolResult(match called.failed {
                 false => call.tool_call.result(content),
                 true => call.tool_call.error_result(content),
             }));
@@ -348,11 +334,32 @@ impl Driver<'_> {
         Ok((results, stopped.is_some()))
     }
 
+    /// The result, and what the call has told and started since `before`.
+    fn note_call(&mut self, call: &ToolCall, before: (Instant, usize, usize), called: &Called) {
+        let (started_at, effects, started) = before;
+        let mut payload = json!({
+            "tool": call.function.name.as_str(),
+            "milliseconds": milliseconds(started_at),
+            "result": called.result,
+            "error": called.failed,
+        });
+        if let Some(own) = called.own {
+            payload["own_bytes"] = json!(own);
+        }
+        if self.desk.effects.len() > effects {
+            payload["effects"] = json!(self.desk.effects[effects..]);
+        }
+        if self.desk.started > started {
+            payload["started"] = json!(self.desk.started - started);
+        }
+        self.journal.add(Step::Tool, payload);
+    }
+
     /// What the model reads of the call, which is made unless it is one of too many. `stopped` is set by
     /// the one that ends the run; none behind it is made.
-    fn guarded_call(&mut self, call: &ToolCall, stopped: &mut Option<Finding>) -> Result<String, String> {
+    fn guarded_call(&mut self, call: &ToolCall, stopped: &mut Option<Finding>) -> Called {
         if let Some(finding) = *stopped {
-            return Err(self.refuse(call, finding, "stopped"));
+            return self.refuse(call, finding, "stopped");
         }
         let written = call.function.invalid_arguments.clone().map(Value::String);
         let arguments = written.unwrap_or_else(|| call.function.arguments_value());
@@ -360,23 +367,29 @@ impl Driver<'_> {
         let finding = match self.guard.before(seen) {
             Verdict::Go => None,
             Verdict::Warn(finding) => Some(finding),
-            Verdict::Block(finding) => return Err(self.refuse(call, finding, "refused")),
+            Verdict::Block(finding) => return self.refuse(call, finding, "refused"),
             Verdict::Stop(finding) => {
                 *stopped = Some(finding);
-                return Err(self.refuse(call, finding, "stopped"));
+                return self.refuse(call, finding, "stopped");
             }
         };
-        let outcome = self.call_tool(call).map_err(|error| error.to_result());
-        let (Ok(result) | Err(result)) = &outcome;
-        let Some(finding) = finding.or(self.guard.after(seen, result)) else { return outcome };
+        let (result, failed) = match self.call_tool(call) {
+            Ok(result) => (result, false),
+            Err(result) => (result, true),
+        };
+        let Some(finding) = finding.or(self.guard.after(seen, &result)) else {
+            return Called { result, failed, own: None };
+        };
         self.note_guard(call, finding, "warned");
-        let warned = |result: String| format!("{result}\n\n{}", hooks::warning(finding));
-        outcome.map(warned).map_err(warned)
+        let own = Some(result.len());
+        let warning = self.journal.wording(hooks::warning(finding).to_string());
+        Called { result: format!("{result}\n\n{warning}"), failed, own }
     }
 
-    fn refuse(&mut self, call: &ToolCall, finding: Finding, verdict: &str) -> String {
+    fn refuse(&mut self, call: &ToolCall, finding: Finding, verdict: &str) -> Called {
         self.note_guard(call, finding, verdict);
-        ToolError::Repeated(hooks::refusal(finding)).to_result()
+        let result = self.journal.wording(ToolError::Repeated(hooks::refusal(finding)).to_result());
+        Called { result, failed: true, own: None }
     }
 
     fn note_guard(&mut self, call: &ToolCall, finding: Finding, verdict: &str) {
@@ -388,22 +401,32 @@ impl Driver<'_> {
         );
     }
 
-    fn call_tool(&mut self, call: &ToolCall) -> Result<String, ToolError> {
+    fn call_tool(&mut self, call: &ToolCall) -> Result<String, String> {
         self.counts.tool_calls += 1;
         let name = call.function.name.as_str();
         if self.link.cancel.is_cancelled() {
-            return Err(ToolError::Cancelled);
+            return Err(ToolError::Cancelled.to_result());
         }
         if call.function.invalid_arguments.is_some() {
-            return Err(ToolError::Invalid("the arguments are not a JSON object".to_owned()));
+            return Err(ToolError::Invalid("the arguments are not a JSON object".to_owned()).to_result());
         }
         let arguments = call.function.arguments_value();
         let (toolbox, desk, cancel) = (&mut self.toolbox, &mut self.desk, self.link.cancel);
-        contained(|| toolbox.call(name, arguments, cancel, desk)).unwrap_or_else(|panic| {
+        contained(|| toolbox.act(name, arguments, cancel, desk)).unwrap_or_else(|panic| {
             log::error!("tool {name} panicked: {panic}");
-            Err(ToolError::Failed(format!("the tool {name} broke; it may not be used again for this")))
+            let broke = format!("the tool {name} broke; it may not be used again for this");
+            Err(ToolError::Failed(broke).to_result())
         })
     }
+}
+
+/// What came of a tool call.
+struct Called {
+    /// As the model reads it.
+    result: String,
+    failed: bool,
+    /// Bytes of the result that are the tool's own; a warning follows.
+    own: Option<usize>,
 }
 
 fn milliseconds(started: Instant) -> u64 {

@@ -118,8 +118,7 @@ impl Reading<'_> {
             preamble: parts.prompts.ingestion(),
             words,
             turns: TURNS,
-            nudge: "ingestion_nudge",
-            start: json!({ "kind": "ingestion", "from": reference, "text": self.chunk.text }),
+            start: json!({ "kind": "ingestion", "from": reference }),
             may_forget: false,
             draft,
         };

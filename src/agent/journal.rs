@@ -1,7 +1,7 @@
 //! The journal of one run: records wait here until something outside of the run is about to happen,
 //! then go to the database in order.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::happening;
 use crate::clock::Timestamp;
@@ -10,26 +10,66 @@ use crate::db::DbError;
 use crate::db::rusqlite::Connection;
 use crate::working_memory::NewEvent;
 
+/// Where the records of a run go.
+pub(super) trait Ledger {
+    /// The record is made and not yet written.
+    fn noted(&self, _record: &Record) {}
+
+    /// Words of ours that the model is to read now, as they are; a replay has them as they were.
+    fn wording(&self, words: String) -> String {
+        words
+    }
+
+    /// Behind all earlier writes, without waiting.
+    fn write(&self, records: Vec<Record>) -> Result<(), DbError>;
+
+    /// They are on disk when this returns.
+    fn write_durably(&self, records: Vec<Record>) -> Result<(), DbError>;
+}
+
+impl Ledger for Conversations {
+    fn write(&self, records: Vec<Record>) -> Result<(), DbError> {
+        self.journal(records)
+    }
+
+    fn write_durably(&self, records: Vec<Record>) -> Result<(), DbError> {
+        self.journal_durably(records)
+    }
+}
+
 pub(super) struct RunJournal<'a> {
-    conversations: &'a Conversations,
+    ledger: &'a dyn Ledger,
     run: u64,
     next: u32,
     waiting: Vec<Record>,
 }
 
 impl<'a> RunJournal<'a> {
-    pub(super) fn new(conversations: &'a Conversations, run: u64) -> Self {
-        Self { conversations, run, next: 0, waiting: Vec::new() }
+    pub(super) fn new(ledger: &'a dyn Ledger, run: u64) -> Self {
+        Self { ledger, run, next: 0, waiting: Vec::new() }
     }
 
     /// Of a run that has records already; `next` is the number of the next.
-    pub(super) fn after(conversations: &'a Conversations, run: u64, next: u32) -> Self {
-        Self { next, ..Self::new(conversations, run) }
+    pub(super) fn after(ledger: &'a dyn Ledger, run: u64, next: u32) -> Self {
+        Self { next, ..Self::new(ledger, run) }
     }
 
     pub(super) fn add(&mut self, step: Step, payload: Value) {
-        self.waiting.push(Record { run: self.run, number: self.next, step, payload });
+        let record = Record { run: self.run, number: self.next, step, payload };
+        self.ledger.noted(&record);
+        self.waiting.push(record);
         self.next += 1;
+    }
+
+    /// Adds words of ours to the model, and gives them back as the model is to read them.
+    pub(super) fn nudge(&mut self, words: String) -> String {
+        let words = self.wording(words);
+        self.add(Step::Nudge, json!({ "text": words }));
+        words
+    }
+
+    pub(super) fn wording(&self, words: String) -> String {
+        self.ledger.wording(words)
     }
 
     /// Queues what waits behind all earlier writes. The first record alone (what a run was started
@@ -38,12 +78,12 @@ impl<'a> RunJournal<'a> {
         if self.waiting.iter().all(|record| record.step == Step::Start) {
             return Ok(());
         }
-        self.conversations.journal(self.take())
+        self.ledger.write(self.take())
     }
 
     /// Queues what waits and returns when it is on disk: before an act that cannot be undone.
     pub(super) fn flush_durably(&mut self) -> Result<(), DbError> {
-        self.conversations.journal_durably(self.take())
+        self.ledger.write_durably(self.take())
     }
 
     /// What was not written yet, for the transaction that ends the run.

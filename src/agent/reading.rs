@@ -13,8 +13,10 @@ use super::driver::{Conduct, Counts, Driver, Ended};
 use super::job::Job;
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
+use super::past::Past;
 use super::toolbox::Toolbox;
-use crate::conversation::{Record, Step};
+use crate::conversation::Record;
+use crate::effect::Effect;
 use crate::event::Origin;
 use crate::hooks::LoopGuard;
 use crate::id::ProcessKind;
@@ -39,9 +41,7 @@ pub(super) struct Reading {
     pub(super) words: String,
     /// Model calls.
     pub(super) turns: usize,
-    /// Of the notice that a model gets which answers with text.
-    pub(super) nudge: &'static str,
-    /// The first record of its journal.
+    /// The first record of its journal, but for the words.
     pub(super) start: Value,
     /// What was known before may be forgotten too.
     pub(super) may_forget: bool,
@@ -57,15 +57,13 @@ pub(super) struct Read {
 
 impl Reading {
     pub(super) fn run(self, parts: &AgentParts, job: &Job, link: &Link<'_>) -> Read {
-        let mut journal = RunJournal::new(&parts.conversations, job.process.number);
-        journal.add(Step::Start, self.start.clone());
         let definitions = if self.may_forget { &WITH_DELETE } else { &DEFINITIONS };
         let mut driver = Driver {
             link,
-            model: self.model.clone(),
-            toolbox: Toolbox::new(self.tools(parts, job), definitions),
+            model: Box::new(self.model.clone()),
+            toolbox: Box::new(Toolbox::new(self.tools(parts, job), definitions)),
             desk: ProcessDesk::new(link, Origin::default()),
-            journal,
+            journal: RunJournal::new(&parts.conversations, job.process.number),
             spec: RunSpec {
                 preamble: Some(self.preamble.clone()),
                 max_turns: Some(self.turns + 1),
@@ -74,12 +72,11 @@ impl Reading {
             counts: Counts { max_model_calls: self.turns, ..Counts::default() },
             guard: LoopGuard::new(parts.config.loop_guard.of(self.kind)),
         };
-        let mut conduct = UntilComplete { draft: &self.draft, nudges: 0, nudge: self.nudge };
-        let (ended, _) = driver.drive(Message::user(&self.words), Vec::new(), &mut conduct);
-        let drafted = self.draft.take();
-        let status = if drafted.is_some() { "done" } else { "failed" };
-        driver.journal.add(Step::End, json!({ "status": status, "model_calls": driver.counts.model_calls }));
-        Read { ended, drafted, records: driver.journal.take() }
+        let mut start = self.start.clone();
+        start["prompt"] = json!(self.words);
+        driver.begin(start, &Past::default(), &[]);
+        let ended = take_in(&mut driver, &self.words, &mut UntilComplete::of(self.kind));
+        Read { ended, drafted: self.draft.take(), records: driver.journal.take() }
     }
 
     fn tools(&self, parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
@@ -108,21 +105,42 @@ pub(super) fn why(ended: Ended, turns: usize) -> String {
     }
 }
 
-struct UntilComplete<'a> {
-    draft: &'a Draft,
+/// The run of a reading, from its words to its end; live or from its journal.
+pub(super) fn take_in(driver: &mut Driver<'_>, words: &str, conduct: &mut dyn Conduct) -> Ended {
+    let (ended, run) = driver.drive(Message::user(words), Vec::new(), conduct);
+    let status = if is_complete(&driver.desk) { "done" } else { "failed" };
+    let end = json!({ "status": status });
+    driver.end(end.clone(), &end, &run.full_history());
+    ended
+}
+
+fn is_complete(desk: &ProcessDesk<'_>) -> bool {
+    desk.effects.contains(&Effect::Persisted)
+}
+
+pub(super) struct UntilComplete {
     nudges: usize,
+    /// The notice for a model that answers with text.
     nudge: &'static str,
 }
 
-impl Conduct for UntilComplete<'_> {
+impl UntilComplete {
+    /// For a reader of this kind: of files, or of what was said.
+    pub(super) fn of(kind: ProcessKind) -> Self {
+        let nudge = if kind == ProcessKind::Ingestion { "ingestion_nudge" } else { "persistence_nudge" };
+        Self { nudges: 0, nudge }
+    }
+}
+
+impl Conduct for UntilComplete {
     fn on_text(&mut self, _text: &str, _desk: &mut ProcessDesk<'_>) -> Option<String> {
         self.nudges += 1;
         (self.nudges <= MAX_NUDGES).then(|| prompts::notice(self.nudge).to_owned())
     }
 
-    fn on_tools(&mut self, _desk: &mut ProcessDesk<'_>) -> bool {
+    fn on_tools(&mut self, desk: &mut ProcessDesk<'_>) -> bool {
         self.nudges = 0;
-        self.draft.is_complete()
+        is_complete(desk)
     }
 }
 

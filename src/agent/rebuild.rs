@@ -13,7 +13,7 @@
 //! | `trim` | the oldest messages leave ([`Trim`]) |
 //! | `wait` | what is pending was the result; the run waits for words |
 //! | `guard` | nothing, but a call that it refused was not made |
-//! | `resume` | nothing |
+//! | `failed`, `stop`, `resume` | nothing |
 //! | `end` | what is pending was the last word |
 
 use rig_agent::run::transcript::assistant_turn;
@@ -110,7 +110,7 @@ impl Rebuilt {
             return Err(RebuildError::TooLong(record.number));
         }
         match record.step {
-            Step::Start | Step::Resume => {}
+            Step::Start | Step::Failed | Step::Stop | Step::Resume => {}
             Step::Guard => self.refused |= record.payload["verdict"] != "warned",
             Step::Model => self.reply(record)?,
             Step::Tool => self.result(record)?,

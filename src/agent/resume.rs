@@ -7,20 +7,20 @@
 
 use rig_core::completion::{CompletionResponse, Message};
 use rig_core::message::AssistantContent;
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::AgentParts;
-use super::branch::forked;
+use super::branch::new_words;
 use super::driver::{Driver, Ended};
 use super::job::{Job, Work};
 use super::link::Link;
+use super::past::Past;
 use super::rebuild::{RebuildError, Rebuilt, rebuild};
 use crate::conversation::{self, CutOff, Record, SCHEDULED, Step};
 use crate::db::DbError;
 use crate::db::rusqlite::Connection;
 use crate::error::{Fault, Kind};
-use crate::event::{Fork, How, StopReason};
+use crate::event::{How, StopReason};
 use crate::id::ProcessKind;
 use crate::tasks;
 
@@ -75,9 +75,9 @@ pub(super) fn goes_on(connection: &Connection, run: &CutOff) -> Result<bool, DbE
         Err(DbError::Corrupt(_)) => return Ok(false),
         records => records?,
     };
-    let Some(start) = Begun::of(&records) else { return Ok(false) };
+    let Some(start) = start(&records) else { return Ok(false) };
     // A turn that did not come to its end begins anew, and so does what it asks for.
-    match start.turn {
+    match start["turn"].as_u64() {
         Some(turn) if !conversation::has_ended(connection, turn)? => return Ok(false),
         _ => {}
     }
@@ -91,36 +91,26 @@ fn can_go_on(run: &Rebuilt, waiting: bool) -> bool {
     !run.ended && run.results.is_empty() && run.waits == waiting && safe
 }
 
-/// What a run was started with, as its first record has it.
-#[derive(Debug, Default, Deserialize)]
-struct Begun {
-    #[serde(default)]
-    turn: Option<u64>,
-    #[serde(default)]
-    summaries: Vec<i64>,
-    #[serde(default)]
-    lines: Option<(i64, i64)>,
-    #[serde(default)]
-    words: String,
-}
-
-impl Begun {
-    fn of(records: &[Record]) -> Option<Self> {
-        let first = records.first().filter(|record| record.step == Step::Start && record.number == 0)?;
-        Begun::deserialize(&first.payload).ok()
-    }
-
-    fn fork(self) -> Fork {
-        Fork { summaries: self.summaries.into(), lines: self.lines, words: self.words.into() }
-    }
+/// What a run was started with.
+fn start(records: &[Record]) -> Option<&Value> {
+    let first = records.first().filter(|record| record.step == Step::Start && record.number == 0)?;
+    Some(&first.payload)
 }
 
 /// A run as it was when it was cut off.
 pub(super) fn read(parts: &AgentParts, job: &Job, prompt: &str) -> Result<Rebuilt, ResumeError> {
     let records = parts.conversations.records(job.process.number)?;
-    let begun = Begun::of(&records).ok_or(ResumeError::NoStart)?;
-    let before = forked(parts, job, &begun.fork())?;
+    let start = start(&records).ok_or(ResumeError::NoStart)?;
+    let mut before = Past::read(start).messages(&parts.conversations, &job.place.conversation)?;
+    before.extend(new_words(start["words"].as_str().unwrap_or_default()));
     Ok(rebuild(before, Message::user(prompt), &records)?)
+}
+
+/// What the run has used up and read counts for the driver that goes on with it.
+pub(super) fn take_up(driver: &mut Driver<'_>, run: &Rebuilt) {
+    driver.counts.model_calls = run.counts.model_calls;
+    driver.counts.tool_calls = run.counts.tool_calls;
+    driver.toolbox.remember(&mut called(&run.history));
 }
 
 /// Where to go on: the message that the model is to answer or has answered.
@@ -148,15 +138,15 @@ pub(super) fn stays(job: &Job, ended: &Ended, link: &Link<'_>) -> bool {
 }
 
 /// Leaves the run as it is, with all that it has done so far on disk.
-pub(super) fn leave(parts: &AgentParts, driver: &mut Driver<'_>) -> How {
-    match parts.conversations.journal_durably(driver.journal.take()) {
+pub(super) fn leave(driver: &mut Driver<'_>) -> How {
+    match driver.journal.flush_durably() {
         Ok(()) => How::Cancelled,
         Err(error) => How::Failed(error.kind(), error.to_string()),
     }
 }
 
 /// The tools that were called in these messages.
-pub(super) fn called(history: &[Message]) -> impl Iterator<Item = &str> {
+fn called(history: &[Message]) -> impl Iterator<Item = &str> {
     let said = history.iter().filter_map(|message| match message {
         Message::Assistant(said) => Some(&said.content),
         _ => None,

@@ -50,6 +50,20 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Do a recorded run once more from its journal, without asking, doing or writing anything, and say whether it comes
+    /// to the same.
+    Replay {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Whose run; the default agent's without it.
+        #[arg(long)]
+        agent: Option<String>,
+        /// Its number, as `spacebot why` shows it; the last run without it.
+        run: Option<String>,
+        /// All runs, one line for each.
+        #[arg(long, conflicts_with = "run")]
+        all: bool,
+    },
     /// Look at and change the task board; needs no daemon, and tells a running one what it changes.
     Task {
         #[command(flatten)]

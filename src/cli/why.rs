@@ -153,6 +153,10 @@ fn tell_run(run: &Run, sum: &Sum, out: &mut impl Write) -> io::Result<()> {
                     if attempts > 1 { format!(" (after {attempts} attempts)") } else { String::new() };
                 writeln!(out, "  asked {}{tries}", shown(model))?;
             }
+            Step::Failed => {
+                let error = record.payload["error"].to_string();
+                writeln!(out, "  no model answered: {}", shown(&error))?;
+            }
             Step::Tool => tell_tool(&record.payload, out)?,
             Step::Guard => {
                 let said = |key: &str| shown(record.payload[key].as_str().unwrap_or("?"));
@@ -164,12 +168,15 @@ fn tell_run(run: &Run, sum: &Sum, out: &mut impl Write) -> io::Result<()> {
             Step::Route => {
                 writeln!(out, "  heard: {}", shown(record.payload["text"].as_str().unwrap_or_default()))?;
             }
+            Step::Stop => {
+                writeln!(out, "  was to stop: {}", shown(record.payload["reason"].as_str().unwrap_or("?")))?;
+            }
             Step::Trim => {
                 let drop = record.payload["drop"].as_u64().unwrap_or_default();
                 writeln!(out, "  its {drop} oldest messages have left it for want of room")?;
             }
             Step::Wait => writeln!(out, "  waits for more words")?,
-            Step::Resume => writeln!(out, "  was cut off and goes on")?,
+            Step::Resume => writeln!(out, "  goes on after the daemon has started again")?,
             Step::End => writeln!(out, "  ended: {}", ending(&record.payload))?,
         }
     }

@@ -36,6 +36,37 @@ pub struct LoopLimits {
 impl LoopLimits {
     /// Calls that are remembered.
     pub const HISTORY: usize = 30;
+
+    /// In the order of the fields; [`LoopLimits::from_numbers`] makes them limits again.
+    pub fn to_numbers(self) -> [usize; 8] {
+        let Self { warn_calls, block_calls, poll_factor, warn_results, block_results, .. } = self;
+        let Self { block_rounds, max_warnings, stop_blocked, .. } = self;
+        [
+            warn_calls,
+            block_calls,
+            poll_factor,
+            warn_results,
+            block_results,
+            block_rounds,
+            max_warnings,
+            stop_blocked,
+        ]
+    }
+
+    pub fn from_numbers(numbers: [usize; 8]) -> Self {
+        let [warn_calls, block_calls, poll_factor, warn_results, block_results, block_rounds, ..] = numbers;
+        let [.., max_warnings, stop_blocked] = numbers;
+        Self {
+            warn_calls,
+            block_calls,
+            poll_factor,
+            warn_results,
+            block_results,
+            block_rounds,
+            max_warnings,
+            stop_blocked,
+        }
+    }
 }
 
 impl Default for LoopGuardConfig {

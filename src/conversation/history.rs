@@ -9,6 +9,7 @@ use crate::id::{ConversationId, InstanceId};
 use crate::text::CHARACTERS_PER_TOKEN;
 
 use super::Place;
+use super::visit::SCHEDULED;
 use super::window::{self, Summary};
 
 /// Lines in which participants are looked for: who wrote before them has not taken part lately.
@@ -153,6 +154,7 @@ pub(super) fn channels(connection: &Connection, limit: usize) -> Result<Vec<Stri
     Ok(statement.query_map([limit], |row| row.get(0))?.collect::<Result<_, _>>()?)
 }
 
+/// Conversations with people. Nobody wrote to the runs of jobs.
 pub(super) fn active(
     connection: &Connection,
     here: &ConversationId,
@@ -161,13 +163,14 @@ pub(super) fn active(
 ) -> Result<Vec<Active>, DbError> {
     let sql = "SELECT c.id, c.direct, c.last_activity_at, coalesce(m.sender_name, ''), coalesce(substr(m.content, 1, ?4), '')
                FROM (SELECT id, direct, last_activity_at FROM channels
-                     WHERE last_activity_at >= ?2 AND id <> ?1 ORDER BY last_activity_at DESC LIMIT ?3) c
+                     WHERE last_activity_at >= ?2 AND id <> ?1 AND instance <> ?5 ORDER BY last_activity_at DESC LIMIT ?3) c
                LEFT JOIN conversation_messages m ON m.id = (
                      SELECT id FROM conversation_messages
                      WHERE channel_id = c.id AND role = 'user' ORDER BY id DESC LIMIT 1)
                ORDER BY c.last_activity_at DESC";
     let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map(params![here.as_str(), since.0, limit, TOPIC_CHARACTERS], |row| {
+    let values = params![here.as_str(), since.0, limit, TOPIC_CHARACTERS, SCHEDULED];
+    let rows = statement.query_map(values, |row| {
         Ok(Active {
             conversation: ConversationId::new(row.get_ref(0)?.as_str()?),
             direct: row.get(1)?,

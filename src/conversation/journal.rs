@@ -1,15 +1,22 @@
 //! The run journal: what entered a run from outside (model replies, tool results, nudges, routed
-//! messages), step by step, so that the run can be explained, and later replayed (P10).
+//! messages, failures, stops), step by step, so that the run can be explained and replayed (P10).
 
 use crate::clock::Timestamp;
 use crate::db::DbError;
 use crate::db::rusqlite::{Connection, OptionalExtension, params};
+
+/// What the payloads hold; it stands in the first record of each run as `version`. Journals without one
+/// are of version 0: they have no state hash, and tell neither effects nor failures.
+pub const JOURNAL_VERSION: u64 = 1;
 
 /// Longest payload of one record, in bytes; a longer one is stored as the note that it was too long.
 const MAX_PAYLOAD_BYTES: usize = 1 << 20;
 
 /// Records of one run. The longest run, a worker with every nudge and routed message, stays far below.
 const STEPS_MAX: u32 = 1 << 16;
+
+/// Runs among which one that was cut off is looked for.
+const LATEST_RUNS: u32 = 32;
 
 /// What a record holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +25,8 @@ pub enum Step {
     Start,
     /// A model's reply, without its raw copy.
     Model,
+    /// A model call that came to nothing, and why.
+    Failed,
     /// One tool call's result.
     Tool,
     /// A call that was warned about or refused because the run repeats itself.
@@ -30,8 +39,10 @@ pub enum Step {
     Trim,
     /// A result is there, and the run waits for more words.
     Wait,
-    /// The run goes on after something cut it off.
+    /// The run goes on, or waits again, after something cut it off.
     Resume,
+    /// It was told to stop, and noticed that here.
+    Stop,
     /// How it ended.
     End,
 }
@@ -42,6 +53,7 @@ impl Step {
         match self {
             Step::Start => "start",
             Step::Model => "model",
+            Step::Failed => "failed",
             Step::Tool => "tool",
             Step::Guard => "guard",
             Step::Nudge => "nudge",
@@ -49,13 +61,14 @@ impl Step {
             Step::Trim => "trim",
             Step::Wait => "wait",
             Step::Resume => "resume",
+            Step::Stop => "stop",
             Step::End => "end",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        use Step::{End, Guard, Model, Nudge, Resume, Route, Start, Tool, Trim, Wait};
-        [Start, Model, Tool, Guard, Nudge, Route, Trim, Wait, Resume, End]
+        use Step::{End, Failed, Guard, Model, Nudge, Resume, Route, Start, Stop, Tool, Trim, Wait};
+        [Start, Model, Failed, Tool, Guard, Nudge, Route, Trim, Wait, Resume, Stop, End]
             .into_iter()
             .find(|step| step.as_str() == text)
     }
@@ -144,6 +157,28 @@ pub(super) fn begun(
         begun.push((run, serde_json::from_str(row.get_ref(1)?.as_str()?).unwrap_or_default()));
     }
     Ok(begun)
+}
+
+/// The last turn of this conversation that was to answer one of these messages, if it did not come to its
+/// end. Only the latest runs are looked at.
+pub(super) fn cut_off_turn(
+    connection: &Connection,
+    conversation: &str,
+    messages: &[&str],
+) -> Result<Option<u64>, DbError> {
+    let sql = "SELECT id / ?1, payload FROM run_journal WHERE kind = 'start' ORDER BY id DESC LIMIT ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params![STEPS_MAX, LATEST_RUNS])?;
+    while let Some(row) = rows.next()? {
+        let start: serde_json::Value = serde_json::from_str(row.get_ref(1)?.as_str()?).unwrap_or_default();
+        let mut read =
+            start["messages"].as_array().into_iter().flatten().filter_map(serde_json::Value::as_str);
+        if start["conversation"] == conversation && read.any(|id| messages.contains(&id)) {
+            let run = u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0);
+            return Ok((!has_ended(connection, run)?).then_some(run));
+        }
+    }
+    Ok(None)
 }
 
 /// The turn that ran when this message came and heard it; with what it was started with.

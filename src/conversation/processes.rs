@@ -122,14 +122,6 @@ impl Conversations {
         })
     }
 
-    /// The last result of a worker.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub fn worker_result(&self, number: u64) -> Result<Option<String>, DbError> {
-        self.db.read(|connection| runs::result(connection, number))
-    }
-
     /// Writes the terminal state of a worker; the second end of the same worker is refused. What `also`
     /// writes is part of it.
     ///

@@ -317,12 +317,6 @@ pub(super) fn interrupt(
     Ok(())
 }
 
-pub(super) fn result(connection: &Connection, worker: u64) -> Result<Option<String>, DbError> {
-    let sql = "SELECT result FROM worker_runs WHERE id = ?1";
-    let result = connection.prepare_cached(sql)?.query_row([number(worker)?], |row| row.get(0));
-    Ok(result.optional()?.flatten())
-}
-
 /// Takes the end of a run off the news.
 pub(super) fn hush(connection: &Connection, worker: u64) -> Result<(), DbError> {
     let sql = "UPDATE worker_runs SET relayed = 1 WHERE id = ?1";

@@ -174,3 +174,21 @@ fn what_is_over_goes_after_its_time_and_ids_count_on() {
     assert_eq!(last.expect("read"), 5, "a client's cursor stays right");
     assert_eq!(c.next_process_number().expect("read"), 6);
 }
+
+#[test]
+fn the_runs_of_jobs_are_not_told_as_conversations_with_people() {
+    let (_folder, conversations) = conversations();
+    let people = place();
+    let job = Place {
+        conversation: ConversationId::new("cron:tea"),
+        instance: InstanceId::new(SCHEDULED),
+        ..people.clone()
+    };
+    for place in [&people, &job] {
+        let turn = TurnCommit { lines: vec![new_line(Role::User, "hello")], ..TurnCommit::default() };
+        conversations.commit_turn(place, turn).expect("commit");
+    }
+    let active = conversations.active(&ConversationId::new("elsewhere"), Timestamp(0), 10).expect("read");
+    let ids: Vec<_> = active.into_iter().map(|active| active.conversation).collect();
+    assert_eq!(ids, [people.conversation]);
+}

@@ -97,6 +97,10 @@ impl LoopGuard {
         Self { limits, history: VecDeque::with_capacity(LoopLimits::HISTORY) }
     }
 
+    pub fn limits(&self) -> LoopLimits {
+        self.limits
+    }
+
     /// Somebody has said something new: repeating a call may make sense again.
     pub fn forget(&mut self) {
         self.history.clear();

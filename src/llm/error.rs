@@ -5,7 +5,7 @@ use std::fmt;
 use crate::error::{Fault, Kind};
 
 /// Why one model gave no answer that can be used. The text is scrubbed of keys.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Failure {
     /// `provider/model`.
     pub model: String,
@@ -27,7 +27,8 @@ impl fmt::Display for Failure {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum LlmError {
     #[error("the model call was stopped")]
     Cancelled,

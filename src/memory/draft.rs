@@ -162,10 +162,6 @@ impl Draft {
         Ok(content.drafted.len())
     }
 
-    pub fn is_complete(&self) -> bool {
-        lock(&self.content).complete
-    }
-
     /// What it came to, once the reading is over.
     pub fn take(&self) -> Option<DraftEnd> {
         let mut content = lock(&self.content);

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::memory_save::tool_error;
 use super::{Tool, ToolContext, ToolError, arguments_of, schema_of};
+use crate::effect::Effect;
 use crate::memory::Draft;
 
 /// Shortest reason that says something, in characters.
@@ -70,6 +71,7 @@ impl Tool for MemoryPersistenceComplete {
             _ => {}
         }
         let saved = self.draft.complete(&ids).map_err(|error| tool_error(&error))?;
+        context.desk.tell(Effect::Persisted);
         Ok(json!({ "complete": true, "saved": saved }).to_string())
     }
 }

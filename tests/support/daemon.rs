@@ -11,6 +11,9 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+#[path = "replay.rs"]
+mod replay;
+
 use crossbeam_channel::{Sender, bounded};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -107,6 +110,13 @@ impl Home {
         self.begin(self.command(&["run", "--no-chat"]))
     }
 
+    /// As [`Home::start`], with more in its environment.
+    pub fn start_with(&self, variables: &[(&str, &OsStr)]) -> Daemon<'_> {
+        let mut command = self.command(&["run", "--no-chat"]);
+        command.envs(variables.iter().copied());
+        self.begin(command)
+    }
+
     /// As [`Home::start`], by another program that ends in becoming the one which it is given, and with
     /// a socket on which the daemon tells systemd what it does.
     pub fn start_by(&self, program: &[&str], notify: &Path) -> Daemon<'_> {
@@ -133,6 +143,15 @@ impl Home {
 
     pub fn chat_once(&self, text: &str) -> Output {
         self.command(&["chat", "--once", text]).output().unwrap()
+    }
+}
+
+impl Drop for Home {
+    /// Whatever a test was about: each run that it has left in a journal comes to the same once more.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            replay::every_run(&self.folder);
+        }
     }
 }
 

@@ -267,6 +267,7 @@ fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Result<R
                     read_more(stream, buffer)?;
                 }
                 let json = serde_json::from_slice(&buffer[length..length + size]);
+                let body = String::from_utf8_lossy(&buffer[length..length + size]).into_owned();
                 buffer.drain(..length + size);
                 let wire = match () {
                     () if path.ends_with("/chat/completions") => WireFormat::OpenAi,
@@ -278,7 +279,7 @@ fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Result<R
                     Err(error) => return Some(Err(format!("the request's body: {error}"))),
                 };
                 let streamed = json["stream"].as_bool().unwrap_or(false);
-                return Some(Ok(Request { path, wire, streamed, headers, json }));
+                return Some(Ok(Request { path, wire, streamed, headers, json, body }));
             }
             Ok(httparse::Status::Partial) => read_more(stream, buffer)?,
             Err(error) => return Some(Err(format!("the request's head: {error}"))),

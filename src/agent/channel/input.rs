@@ -2,6 +2,7 @@
 
 use super::super::AgentParts;
 use super::super::job::Job;
+use super::run::About;
 use crate::conversation::WaitingResult;
 use crate::db::DbError;
 use crate::error::Fault;
@@ -27,6 +28,9 @@ pub(super) struct Input {
     pub(super) covered: Option<InboxId>,
     /// Before which effect a newer message came, and which was the newest until then.
     heard: Vec<(usize, String)>,
+    /// The first of the messages: what was started for them answers them, not what the turn says to those
+    /// that came later.
+    handed: usize,
 }
 
 impl Input {
@@ -80,28 +84,35 @@ impl Input {
         parts.conversations.delegation_depth(&results)
     }
 
+    /// Something was started for the messages that this turn had until now.
+    pub(super) fn hand_over(&mut self, messages: usize) {
+        self.handed = messages;
+    }
+
+    /// Platform ids of the messages that are left to the turn itself.
+    fn own(&self) -> impl Iterator<Item = &String> {
+        self.messages[self.handed..].iter().map(|received| &received.message.platform_id)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.messages.is_empty() && self.results.is_empty()
     }
 
-    /// Somebody in this turn named the agent or answered it.
-    pub(super) fn is_addressed(&self) -> bool {
-        self.messages.iter().any(|received| received.message.addressed)
-    }
-
-    /// The message that was the newest when this effect was told.
-    pub(super) fn newest_at(&self, effect: usize) -> Option<String> {
-        let earlier =
-            self.heard.iter().find(|(effects, _)| effect < *effects).map(|(_, newest)| newest.clone());
-        let last = || self.messages.last().map(|received| received.message.platform_id.clone());
-        earlier.or_else(last).filter(|id| !id.is_empty())
+    /// What this says of the turn, now that nothing more comes.
+    pub(super) fn about(&self, direct: bool, visit: bool) -> About {
+        About {
+            direct,
+            visit,
+            addressed: self.messages.iter().any(|received| received.message.addressed),
+            newest: self.messages.last().map(|received| received.message.platform_id.clone()),
+            heard: self.heard.clone(),
+        }
     }
 
     /// Platform ids that an answer of this turn answers: those that asked for the results, and the messages.
     pub(super) fn answers(&self) -> Vec<String> {
         let mut ids: Vec<String> = Vec::new();
-        let said = self.messages.iter().map(|received| &received.message.platform_id);
-        for id in self.results.iter().flat_map(|result| &result.answers).chain(said) {
+        for id in self.results.iter().flat_map(|result| &result.answers).chain(self.own()) {
             if !ids.contains(id) {
                 ids.push(id.clone());
             }
@@ -114,7 +125,7 @@ impl Input {
         if self.messages.is_empty() {
             return self.answers();
         }
-        self.messages.iter().map(|received| received.message.platform_id.clone()).collect()
+        self.own().cloned().collect()
     }
 
     /// As the model reads it. Several messages of a company are announced as one batch.
@@ -192,6 +203,9 @@ mod tests {
         let mixed = Input { messages: vec![said(2), said(3)], results: results(), ..Input::default() };
         assert_eq!(mixed.answers(), ["m1", "m2", "m3"]);
         assert_eq!(mixed.askers(), ["m2", "m3"]);
+        let mut handed = Input { messages: vec![said(2), said(3)], ..Input::default() };
+        handed.hand_over(1);
+        assert_eq!((handed.answers(), handed.askers()), (vec!["m3".to_owned()], vec!["m3".to_owned()]));
         let relayed = Input { messages: Vec::new(), results: results(), ..Input::default() };
         assert_eq!(relayed.answers(), ["m1", "m2"]);
         assert_eq!(relayed.askers(), ["m1", "m2"]);

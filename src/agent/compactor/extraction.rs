@@ -143,7 +143,6 @@ fn reading(parts: &AgentParts, start: serde_json::Value, lines: &[Line]) -> Resu
         preamble: prompts::render(Template::Extraction, &context)?,
         words: words::of_lines(lines, &parts.config.display_name, Bounds::of(parts, 0).input_tokens()),
         turns,
-        nudge: "persistence_nudge",
         start,
         may_forget: true,
         draft: Draft::of_conversation(parts.memory.clone()),

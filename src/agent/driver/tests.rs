@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use rig_core::completion::ToolDefinition;
 use serde_json::{Value, json};
 
+use super::super::toolbox::Toolbox;
 use super::*;
 use crate::clock::{SimulatedClock, Timestamp};
 use crate::config::{LlmConfig, LoopGuardConfig, RoutingConfig};
@@ -75,11 +76,11 @@ fn a_panic_in_a_tool_is_a_result_that_the_model_reads_and_the_run_goes_on() {
     };
     let mut driver = Driver {
         link: &link,
-        model: llm.model_for(&RoutingConfig::default(), ProcessKind::Channel),
-        toolbox: Toolbox::new(
+        model: Box::new(llm.model_for(&RoutingConfig::default(), ProcessKind::Channel)),
+        toolbox: Box::new(Toolbox::new(
             vec![Box::new(Broken), Box::new(reply::Reply::new(Default::default()))],
             &DEFINITIONS,
-        ),
+        )),
         desk: ProcessDesk::new(&link, Origin::default()),
         journal: RunJournal::new(&conversations, 1),
         spec: RunSpec { max_turns: Some(5), ..RunSpec::new() },

@@ -123,8 +123,8 @@ impl Bench {
         let counts = cut.as_ref().map_or([0, 0], |run| [run.counts.model_calls, run.counts.tool_calls]);
         let mut driver = Driver {
             link: &link,
-            model: self.llm.model_for(&RoutingConfig::default(), ProcessKind::Branch),
-            toolbox: Toolbox::new(vec![Box::new(Reading)], &DEFINITIONS),
+            model: Box::new(self.llm.model_for(&RoutingConfig::default(), ProcessKind::Branch)),
+            toolbox: Box::new(Toolbox::new(vec![Box::new(Reading)], &DEFINITIONS)),
             desk: ProcessDesk::new(&link, Origin::default()),
             journal: RunJournal::new(&self.conversations, number),
             spec: RunSpec { max_turns: Some(CALLS + 1), ..RunSpec::new() },

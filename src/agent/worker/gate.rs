@@ -1,11 +1,11 @@
 //! What a worker has to do before it may end, and what its history keeps on the way.
 
-use crossbeam_channel::Receiver;
 use rig_core::completion::Message;
 
+use super::berth::Berth;
 use crate::agent::driver::{Conduct, Heard};
 use crate::agent::link::ProcessDesk;
-use crate::agent::room::{Room, Trim};
+use crate::agent::room::Trim;
 use crate::effect::Effect;
 use crate::prompts;
 
@@ -26,29 +26,28 @@ pub(super) struct OutcomeGate<'a> {
     pub(super) refused: bool,
     /// It has come as far as to have called a tool.
     has_worked: bool,
-    messages: &'a Receiver<String>,
-    room: Room<'a>,
+    pub(super) berth: &'a mut dyn Berth,
 }
 
 impl<'a> OutcomeGate<'a> {
-    pub(super) fn new(messages: &'a Receiver<String>, room: Room<'a>) -> Self {
-        Self { nudges: 0, refused: false, has_worked: false, messages, room }
+    pub(super) fn new(berth: &'a mut dyn Berth) -> Self {
+        Self { nudges: 0, refused: false, has_worked: false, berth }
     }
 
     /// For each thing that the worker is told to do.
     pub(super) fn begin(&mut self) {
         (self.nudges, self.refused) = (0, false);
-        self.room.begin();
+        self.berth.begin();
     }
 }
 
 impl Conduct for OutcomeGate<'_> {
     fn before_model(&mut self, messages: &[&Message]) -> Option<Trim> {
-        self.room.compact(messages)
+        self.berth.before_model(messages)
     }
 
     fn too_long(&mut self, messages: &[&Message]) -> Option<Trim> {
-        self.room.overflow(messages)
+        self.berth.too_long(messages)
     }
 
     fn is_patient(&self) -> bool {
@@ -74,6 +73,6 @@ impl Conduct for OutcomeGate<'_> {
     }
 
     fn next_message(&mut self, _desk: &mut ProcessDesk<'_>, _left: usize) -> Option<Heard> {
-        self.messages.try_recv().ok().map(Heard::routed)
+        self.berth.next_message().map(Heard::routed)
     }
 }

@@ -308,6 +308,24 @@ fn waiting_for_input_does_not_count_as_work() {
     );
 }
 
+/// With little of its working time left, a worker may still wait for as long as any other.
+#[test]
+fn a_worker_that_waits_outlives_its_working_time() {
+    let mut bench = bench(LimitsConfig::default());
+    let turn = bench.message("c", 1).one();
+    bench
+        .ask(turn.process, Ask::SpawnWorker { task: "x".to_owned(), interactive: true })
+        .recv()
+        .expect("answer");
+    let worker = bench.one().process;
+    bench.turned(turn.process, 1).wait(1_799_000).process(worker, What::Waiting);
+    let stopped = |bench: &mut Bench, milliseconds| {
+        bench.wait(milliseconds).cancelled().iter().any(|(process, _)| *process == worker)
+    };
+    assert!(!stopped(&mut bench, 599_000), "waiting is not working");
+    assert!(stopped(&mut bench, 1_000), "but has a limit of its own");
+}
+
 #[test]
 fn a_full_disk_is_tried_again_and_a_panic_is_answered() {
     let mut bench = bench(LimitsConfig::default());

@@ -30,6 +30,8 @@ pub struct Request {
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
     pub json: Value,
+    /// As it came.
+    pub body: String,
 }
 
 impl Request {

@@ -1,0 +1,92 @@
+//! What a run gets from outside, and from nowhere else: the replies of a model and the results of tools.
+//! A live run has them from the network and the toolbox, a replayed one from its journal.
+
+use rig_core::completion::{CompletionRequest, ProviderCapabilities, ToolDefinition};
+use serde_json::Value;
+
+use super::link::ProcessDesk;
+use super::toolbox::Toolbox;
+use crate::llm::{LlmError, Reply, SpacebotModel};
+use crate::thread::Cancel;
+
+/// Who answers a run.
+pub(super) trait Answers {
+    fn capabilities(&self) -> ProviderCapabilities;
+
+    /// `patient`: the run has come far, and nobody waits for it.
+    fn answer(
+        &mut self,
+        request: &CompletionRequest,
+        patient: bool,
+        cancel: &Cancel,
+    ) -> Result<Reply, LlmError>;
+}
+
+/// Who does what a run asks for.
+pub(super) trait Acts {
+    fn definitions(&self) -> &[ToolDefinition];
+
+    /// The call changes something that cannot be changed back.
+    fn is_external(&self, name: &str) -> bool;
+
+    /// The call changes something in the agent's own database.
+    fn changes(&self, name: &str) -> bool;
+
+    /// For a run that goes on: these calls were made before.
+    fn remember(&mut self, called: &mut dyn Iterator<Item = &str>);
+
+    /// What the model reads of it, either way. What the call tells goes to the desk.
+    fn act(
+        &mut self,
+        name: &str,
+        arguments: Value,
+        cancel: &Cancel,
+        desk: &mut ProcessDesk<'_>,
+    ) -> Result<String, String>;
+}
+
+impl Answers for SpacebotModel {
+    fn capabilities(&self) -> ProviderCapabilities {
+        SpacebotModel::capabilities(self)
+    }
+
+    fn answer(
+        &mut self,
+        request: &CompletionRequest,
+        patient: bool,
+        cancel: &Cancel,
+    ) -> Result<Reply, LlmError> {
+        match patient {
+            true => self.call_patiently(request, cancel),
+            false => self.call(request, cancel, &mut |_| {}),
+        }
+    }
+}
+
+impl Acts for Toolbox {
+    fn definitions(&self) -> &[ToolDefinition] {
+        Toolbox::definitions(self)
+    }
+
+    fn is_external(&self, name: &str) -> bool {
+        Toolbox::is_external(self, name)
+    }
+
+    fn changes(&self, name: &str) -> bool {
+        Toolbox::changes(self, name)
+    }
+
+    fn remember(&mut self, called: &mut dyn Iterator<Item = &str>) {
+        Toolbox::remember(self, called);
+    }
+
+    fn act(
+        &mut self,
+        name: &str,
+        arguments: Value,
+        cancel: &Cancel,
+        desk: &mut ProcessDesk<'_>,
+    ) -> Result<String, String> {
+        self.call(name, arguments, cancel, desk).map_err(|error| error.to_result())
+    }
+}

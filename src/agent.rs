@@ -5,7 +5,9 @@ mod branch;
 mod channel;
 mod commands;
 mod compactor;
+mod company;
 mod cortex;
+mod delegation;
 mod digest;
 mod driver;
 mod happening;
@@ -34,6 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use cortex::introduce;
+pub use delegation::{PostNews, carry, has_post};
 pub use job::{Job, RunEnd, Running, Turn, Work};
 pub use link::Link;
 pub use prompt::AgentPrompts;
@@ -172,7 +175,7 @@ fn tidy(parts: &AgentParts) -> Result<(), DbError> {
 pub fn close_after_panic(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
     let sentence = prompts::notice("process_broke");
     match job.process.kind {
-        ProcessKind::Channel => How::Panicked(sentence.to_owned()),
+        ProcessKind::Channel | ProcessKind::Delegation => How::Panicked(sentence.to_owned()),
         ProcessKind::Cortex => match &job.work {
             Work::CortexChat { thread, .. } => cortex::chat::close(parts, thread, sentence, link),
             _ => How::Panicked(sentence.to_owned()),

@@ -2,6 +2,7 @@
 //! and nowhere else; everybody below gets exactly what it uses.
 
 mod cortexes;
+mod humans;
 mod ingestion;
 mod reload;
 pub(crate) mod replay;
@@ -119,6 +120,11 @@ impl Daemon {
     pub(crate) fn start(config: &Config, options: Options) -> Result<Self, StartError> {
         make_folder(&config.data_folder)?;
         let lock = lock_folder(&config.data_folder)?;
+        let (config, mistakes) = humans::with_profiles(config.clone(), &[]);
+        if let Some(mistake) = mistakes.first() {
+            return Err(StartError::of("humans", mistake));
+        }
+        let config = &config;
         let ground = Ground::lay(config)?;
         let (control, control_in) = bounded(hub::QUEUE_CONTROL);
         let (up, up_in) = bounded(hub::QUEUE_UP);
@@ -287,6 +293,7 @@ impl Ground {
         agent::introduce(&parts).map_err(|error| fault("profile", &error))?;
         self.found.extend(hub::unremembered(&agent.id, &parts).map_err(|error| fault("memories", &error))?);
         self.found.extend(hub::ready_tasks(&agent.id, &parts).map_err(|error| fault("tasks", &error))?);
+        self.found.extend(hub::post_waits(&agent.id, &parts).map_err(|error| fault("links", &error))?);
         self.agents.insert(agent.id.clone(), Arc::new(parts));
         Ok(())
     }

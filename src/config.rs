@@ -9,7 +9,9 @@ mod coalescing;
 mod compaction;
 mod cortex;
 mod describe;
+mod humans;
 mod ingestion;
+mod links;
 mod load;
 mod loop_guard;
 mod memory;
@@ -25,7 +27,9 @@ pub use coalescing::CoalescingConfig;
 pub use compaction::CompactionConfig;
 pub use cortex::CortexConfig;
 pub use describe::describe;
+pub use humans::HumanConfig;
 pub use ingestion::IngestionConfig;
+pub use links::{LinkConfig, LinkDirection, LinkKind, LinkedAgent, Relation};
 pub use load::{Environment, Loaded, ProcessEnvironment, load, places};
 pub use loop_guard::{LoopGuardConfig, LoopLimits};
 pub use memory::{EmbeddingConfig, Language, MemoryConfig, VectorIndexKind};
@@ -108,6 +112,8 @@ pub struct Config {
     pub llm: LlmConfig,
     pub agents: Vec<AgentConfig>,
     pub bindings: Vec<BindingConfig>,
+    pub links: Vec<LinkConfig>,
+    pub humans: Vec<HumanConfig>,
     pub webhook: WebhookConfig,
     pub irc: Vec<IrcConfig>,
     pub api: ApiConfig,
@@ -115,11 +121,14 @@ pub struct Config {
 }
 
 impl Config {
-    /// With its bindings at each agent too.
+    /// With its bindings, links and people at each agent too.
     fn bound(mut self) -> Self {
-        for agent in &mut self.agents {
+        let links: Vec<_> = self.agents.iter().map(|agent| links::of(&agent.id, &self)).collect();
+        for (agent, links) in self.agents.iter_mut().zip(links) {
             let own = self.bindings.iter().filter(|binding| binding.agent == agent.id);
             agent.bindings = own.cloned().collect();
+            agent.links = links;
+            agent.humans.clone_from(&self.humans);
         }
         self
     }
@@ -187,6 +196,10 @@ pub struct AgentConfig {
     pub channel: ChannelConfig,
     /// Those of `[[bindings]]` that name this agent, in their order.
     pub bindings: Vec<BindingConfig>,
+    /// Agents that may be asked by this one, or ask it.
+    pub links: Vec<LinkedAgent>,
+    /// People that it knows.
+    pub humans: Vec<HumanConfig>,
 }
 
 impl AgentConfig {
@@ -208,6 +221,8 @@ impl AgentConfig {
             loop_guard: LoopGuardConfig::default(),
             channel: ChannelConfig::default(),
             bindings: Vec::new(),
+            links: Vec::new(),
+            humans: Vec::new(),
         }
     }
 
@@ -245,6 +260,8 @@ impl RoutingConfig {
             ProcessKind::Channel => &self.channel,
             // Both think with memory.
             ProcessKind::Branch | ProcessKind::Ingestion => &self.branch,
+            // It has a model of its own there.
+            ProcessKind::Delegation => &self.worker,
             ProcessKind::Worker => &self.worker,
             ProcessKind::Compactor => self.compactor.as_ref().unwrap_or(&self.channel),
             ProcessKind::Cortex => self.cortex.as_ref().unwrap_or(&self.channel),

@@ -8,6 +8,7 @@ mod also;
 mod archive;
 mod compaction;
 mod day;
+mod delegations;
 mod explain;
 mod history;
 mod inbox;
@@ -37,6 +38,7 @@ pub use also::{Also, nothing_else};
 pub use archive::{Found, read as end_reading};
 pub use compaction::{Change, InPlace, Leaving, Unread};
 pub use day::{Day, DayRun, DayTalk};
+pub use delegations::{DELEGATION_RESULT_BYTES, Delegation, LINK_WINDOW, NewDelegation};
 pub use explain::{Answer, Explanation, Run};
 pub use history::{Active, History, Line, NewLine, Participant, Role, place};
 pub use journal::{JOURNAL_VERSION, Record, Step, append as append_records, has_ended, of as records_of};
@@ -65,6 +67,8 @@ pub struct TurnCommit {
     /// Platform ids that `say` answers.
     pub answers: Vec<String>,
     pub journal: Vec<Record>,
+    /// What it asks of other agents.
+    pub delegations: Vec<NewDelegation>,
 }
 
 /// A conversation that has something to do after a start.
@@ -432,6 +436,9 @@ fn apply_turn(
     history::append(connection, place, &commit.lines, now)?;
     for content in &commit.say {
         outbox::insert(connection, place, content, &commit.answers, now)?;
+    }
+    for delegation in &commit.delegations {
+        delegations::insert(connection, place, delegation, now)?;
     }
     journal::append(connection, &commit.journal, now)
 }

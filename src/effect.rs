@@ -23,6 +23,8 @@ pub enum Effect {
     Persisted,
     /// The schedule has changed: look what is due.
     Scheduled,
+    /// A message to another agent; becomes a task there with the end of the turn.
+    Delegate { target: String, message: String, depth: u32, limit: usize },
     /// The task board has changed; told after the commit.
     #[serde(skip)]
     Task(TaskNews),
@@ -35,6 +37,8 @@ pub enum TaskNews {
     Ready(ReadyTask),
     /// No worker may take it, and who works on it since before this revision stops.
     Withdrawn { number: u64, revision: u64 },
+    /// A task that another agent asked for is over.
+    Answered,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -54,6 +54,8 @@ pub enum What {
     Status(String),
     /// The agent's jobs have changed.
     Scheduled,
+    /// The turn has asked another agent; it is on disk.
+    Delegated,
     /// The task board has changed.
     Task(TaskNews),
     /// There is something to do about the `window` of the conversation, or memories are to be taken from

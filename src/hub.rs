@@ -7,6 +7,7 @@ mod clock_watch;
 mod intake;
 mod outbox;
 mod performer;
+mod post;
 pub mod state;
 mod timers;
 
@@ -17,3 +18,4 @@ pub use performer::{
     Agents, Bell, HubParts, Inputs, QUEUE_COMMANDS, QUEUE_CONTROL, QUEUE_INBOUND, QUEUE_RELOADS, QUEUE_UP,
     events_of, ready_tasks, run, unremembered,
 };
+pub use post::post_waits;

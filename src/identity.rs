@@ -69,6 +69,18 @@ impl Identity {
     }
 }
 
+/// What the operator has written about a person; empty without a file.
+///
+/// # Errors
+/// The file is there and cannot be read.
+pub fn profile(folder: &Path, id: &str) -> Result<String, IdentityError> {
+    let path = folder.join(format!("{id}.md"));
+    match fs::symlink_metadata(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        _ => read(&path),
+    }
+}
+
 fn load(folder: &Path, (name, template): (&str, &str)) -> Result<String, IdentityError> {
     let path = folder.join(name);
     let failed = |reason: String| IdentityError { path: path.clone(), reason };

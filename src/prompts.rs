@@ -28,6 +28,9 @@ pub enum Template {
     People,
     /// What a worker reads of its task.
     Task,
+    /// Other agents and people that a channel knows.
+    Links,
+    Humans,
     Compactor,
     Extraction,
     /// What an agent knows, without a model.
@@ -55,7 +58,7 @@ macro_rules! commands {
 const COMMANDS: [(Template, &str, &str); 9] =
     commands!["help", "status", "tasks", "approve", "today", "digest", "whoami", "agent_id", "mode"];
 
-const TEMPLATES: [(Template, &str, &str); 18] = [
+const TEMPLATES: [(Template, &str, &str); 20] = [
     (Template::Channel, "channel", include_str!("../prompts/en/channel.md.j2")),
     (Template::Branch, "branch", include_str!("../prompts/en/branch.md.j2")),
     (Template::Scheduled, "scheduled", include_str!("../prompts/en/scheduled.md.j2")),
@@ -70,6 +73,8 @@ const TEMPLATES: [(Template, &str, &str); 18] = [
     (Template::Recent, "recent", include_str!("../prompts/en/fragments/recent.md.j2")),
     (Template::Batch, "batch", include_str!("../prompts/en/fragments/batch.md.j2")),
     (Template::People, "people", include_str!("../prompts/en/fragments/people.md.j2")),
+    (Template::Links, "links", include_str!("../prompts/en/fragments/links.md.j2")),
+    (Template::Humans, "humans", include_str!("../prompts/en/fragments/humans.md.j2")),
     (Template::Task, "task", include_str!("../prompts/en/task.md.j2")),
     (Template::Compactor, "compactor", include_str!("../prompts/en/compactor.md.j2")),
     (Template::Extraction, "extraction", include_str!("../prompts/en/extraction.md.j2")),
@@ -106,6 +111,7 @@ const TOOLS: &[(&str, &str)] = tool_descriptions![
     "react",
     "reply",
     "route",
+    "send_agent_message",
     "set_outcome",
     "set_status",
     "shell",

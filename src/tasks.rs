@@ -4,6 +4,7 @@
 //! who want the same only one gets it. What a change means for running processes goes back to the
 //! caller as [`TaskNews`], to be told to the hub after the commit.
 
+mod asked;
 mod attempts;
 mod change;
 mod error;
@@ -13,6 +14,7 @@ mod rows;
 
 use serde::{Deserialize, Serialize};
 
+pub use asked::{Asked, take};
 pub use attempts::{Attempt, Concluded, Conclusion, claim, conclude, has_attempt, interrupt};
 pub use change::{Change, NewTask, RESULT_BYTES_MAX, SUBTASKS_MAX, TITLE_BYTES_MAX};
 pub use error::TaskError;
@@ -24,7 +26,7 @@ use crate::clock::{SharedClock, Timestamp};
 use crate::db::rusqlite::Connection;
 use crate::db::{Db, DbError};
 use crate::effect::{ReadyTask, TaskNews};
-use crate::id::ProcessId;
+use crate::id::{AgentId, ProcessId};
 use crate::message::Place;
 
 /// Tasks that are neither done nor failed; a board with more is nobody's plan any more.
@@ -39,6 +41,8 @@ pub enum Actor {
     Operator,
     /// In a conversation, by name.
     Person(String),
+    /// Another agent of this daemon.
+    Agent(AgentId),
     /// A model.
     Process(ProcessId),
 }
@@ -55,6 +59,7 @@ impl std::fmt::Display for Actor {
         match self {
             Actor::Operator => formatter.write_str("operator"),
             Actor::Person(name) => write!(formatter, "person:{name}"),
+            Actor::Agent(agent) => write!(formatter, "agent:{agent}"),
             Actor::Process(process) => write!(formatter, "process:{process}"),
         }
     }
@@ -91,6 +96,8 @@ pub struct Task {
     #[serde(serialize_with = "shown_if_any")]
     pub approved_by: Option<Actor>,
     pub result: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Asked>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub completed_at: Option<Timestamp>,
@@ -140,6 +147,9 @@ impl Changed {
         }
         if task.status == Status::Ready {
             news.push(TaskNews::Ready(task.ready()));
+        }
+        if task.asked.is_some() && task.status.is_over() && !before.is_over() {
+            news.push(TaskNews::Answered);
         }
         Self { task, before, news }
     }

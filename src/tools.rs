@@ -18,6 +18,7 @@ pub mod memory_save;
 pub mod react;
 pub mod reply;
 pub mod route;
+pub mod send_agent_message;
 pub mod set_outcome;
 pub mod set_status;
 pub mod shell;

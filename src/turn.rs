@@ -220,7 +220,7 @@ fn read_time(text: &str) -> Option<Timestamp> {
 
 fn read_process(text: &str) -> Option<ProcessId> {
     let (kind, number) = text.split_once(':')?;
-    let kind = [ProcessKind::Channel, ProcessKind::Branch, ProcessKind::Worker]
+    let kind = [ProcessKind::Channel, ProcessKind::Branch, ProcessKind::Worker, ProcessKind::Delegation]
         .into_iter()
         .find(|candidate| candidate.as_str() == kind)?;
     Some(ProcessId::new(kind, number.parse().ok()?))

@@ -17,7 +17,7 @@ use super::job::{Job, Turn};
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
 use super::past::Past;
-use super::{AgentParts, compactor, cortex, happening, prompt, recent, status};
+use super::{AgentParts, compactor, cortex, delegation, happening, prompt, recent, status};
 use crate::clock::Timestamp;
 use crate::config::Delegation;
 use crate::conversation::{NewLine, Role, TurnCommit};
@@ -26,7 +26,7 @@ use crate::db::DbError;
 use crate::db::rusqlite::Connection;
 use crate::effect::Effect;
 use crate::error::{Fault, Kind};
-use crate::event::{Fork, How, Origin, Received};
+use crate::event::{Fork, How, Origin, Received, What};
 use crate::hooks::LoopGuard;
 use crate::id::ProcessKind;
 use crate::message::Content;
@@ -158,7 +158,7 @@ fn answer(
         model: Box::new(parts.llm.model_for(&parts.config.routing, ProcessKind::Channel)),
         toolbox: Box::new(match turn.execution {
             Some(_) => toolset::of_job(parts),
-            None => toolset::of_channel(parts, job, settings),
+            None => toolset::of_channel(parts, job, settings, input.depth(parts).map_err(boxed)?),
         }),
         desk: ProcessDesk::new(link, origin),
         journal: RunJournal::new(&parts.conversations, job.process.number),
@@ -192,8 +192,14 @@ fn answer(
         }
     };
     let outcome = turn.execution.map(|execution| Aside::Outcome((execution, outcome)));
-    let base = TurnCommit { journal: driver.journal.take(), ..TurnCommit::default() };
-    Ok(commit(parts, job, input, say, base, outcome))
+    let delegations = delegation::of(&driver.desk);
+    let delegates = !delegations.is_empty();
+    let base = TurnCommit { journal: driver.journal.take(), delegations, ..TurnCommit::default() };
+    let how = commit(parts, job, input, say, base, outcome);
+    if delegates && matches!(how, How::Turned { .. }) {
+        (link.up)(What::Delegated);
+    }
+    Ok(how)
 }
 
 fn boxed(fault: impl Fault + 'static) -> Box<dyn Fault> {
@@ -255,6 +261,7 @@ fn said(ended: Ended, desk: &ProcessDesk<'_>, about: &About, speech: &Speech) ->
             Effect::Status { .. }
             | Effect::Outcome { .. }
             | Effect::Deliver { .. }
+            | Effect::Delegate { .. }
             | Effect::Persisted
             | Effect::Scheduled
             | Effect::Task(_) => {}

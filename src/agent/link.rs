@@ -62,6 +62,8 @@ impl Desk for ProcessDesk<'_> {
             (self.link.up)(What::Task(news));
             return;
         }
+        // Work that is on its way, as that of a branch.
+        self.started += usize::from(matches!(effect, Effect::Delegate { .. }));
         self.effects.push(effect);
     }
 

@@ -9,7 +9,7 @@ use rig_core::completion::Message;
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
-use super::compactor;
+use super::{compactor, company};
 use crate::config::{AgentConfig, Delegation, SandboxMode};
 use crate::conversation::{Line, Place, Role, Summary};
 use crate::identity::Identity;
@@ -50,7 +50,12 @@ impl AgentPrompts {
         let context = context(config, identity, workspace);
         let texts = [identity.soul.as_str(), &identity.identity, &identity.role];
         Ok(Self {
-            channel: around_bulletin(&overrides.render(Template::Channel, &context)?).map(Arc::from),
+            channel: around_bulletin(&format!(
+                "{}{}",
+                overrides.render(Template::Channel, &context)?,
+                company::text(config)?
+            ))
+            .map(Arc::from),
             identity: texts.map(Arc::from),
             identity_print: print_of(&texts).into(),
             branch: overrides.render(Template::Branch, &context)?.into(),

@@ -25,7 +25,7 @@ use spacebot::thread::{self, Cancel, Current};
 use spacebot::watch::{Bell, Fingerprint, Watched, Watcher, Woken};
 
 use super::ingestion::{Switches, make_folder_of};
-use super::{StartError, facts};
+use super::{StartError, facts, humans};
 
 /// What the command line says beside the config.
 #[derive(Debug, Clone)]
@@ -222,12 +222,16 @@ impl Reloader {
             places.truncate(at + 1);
         }
         let agents = self.now.files.values().flat_map(Files::watched);
-        places.into_iter().map(Watched::File).chain(agents).collect()
+        let humans = humans::watched(&self.now.config);
+        places.into_iter().map(Watched::File).chain(agents).chain(humans).collect()
     }
 
     fn read_again(&mut self) -> Outcome {
         let mut outcome = Outcome::default();
         let config = self.config(&mut outcome);
+        let (config, mistakes) = humans::with_profiles(config, &self.now.config.humans);
+        outcome.mistakes.extend(mistakes.iter().map(|mistake| log_line(mistake)));
+        outcome.taken.extend(humans::changed(&self.now.config, &config));
         let (agents, files) = self.agents(&config, &mut outcome);
         if !outcome.taken.is_empty() {
             self.put_in_force(InForce { config, agents, files });

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use toml::{Table, Value};
 
 use super::describe::written;
-use super::{AgentConfig, Config};
+use super::{AgentConfig, Config, LinkConfig};
 
 /// The values in force once a daemon that was started with `running` has read `new`. Everything may
 /// change but what is opened once, at the start: the agents with their databases, listeners,
@@ -23,12 +23,16 @@ pub fn in_force(running: &Config, new: &Config) -> Config {
     let bound = |agent| running.agents.iter().any(|known| known.id == agent);
     let bindings =
         if new.bindings.iter().all(|binding| bound(binding.agent.clone())) { new } else { running };
+    let linked = |link: &LinkConfig| bound(link.from.clone()) && bound(link.to.clone());
+    let linked = if new.links.iter().all(linked) { new } else { running };
     Config {
         file: new.file.clone(),
         log_level: new.log_level,
         llm: new.llm.clone(),
         agents: running.agents.iter().map(agent).collect(),
         bindings: bindings.bindings.clone(),
+        links: linked.links.clone(),
+        humans: new.humans.clone(),
         data_folder: running.data_folder.clone(),
         webhook: running.webhook.clone(),
         irc: running.irc.clone(),
@@ -172,6 +176,18 @@ mod tests {
             &[],
             &["agents.b", "bindings"],
         ),
+        (
+            "[[agents]]\nid = \"a\"\n[[agents]]\nid = \"b\"",
+            "[[agents]]\nid = \"a\"\n[[agents]]\nid = \"b\"\n[[links]]\nfrom = \"a\"\nto = \"b\"",
+            &["links"],
+            &[],
+        ),
+        (
+            "[[agents]]\nid = \"a\"",
+            "[[agents]]\nid = \"a\"\n[[agents]]\nid = \"b\"\n[[links]]\nfrom = \"a\"\nto = \"b\"",
+            &[],
+            &["agents.b", "links"],
+        ),
     ];
 
     #[test]
@@ -228,7 +244,7 @@ mod tests {
                 ["agents", ..] => "[[agents]]".to_owned(),
                 ["messaging", platform, ..] => format!("[messaging.{platform}]"),
                 ["memory", "embedding", ..] => "[memory.embedding]".to_owned(),
-                ["bindings"] => "[[bindings]]".to_owned(),
+                ["bindings" | "links" | "humans", ..] => format!("[[{}]]", key.split('.').next().unwrap()),
                 [table, ..] if key.contains('.') => format!("[{table}]"),
                 _ => key.to_owned(),
             };

@@ -86,6 +86,8 @@ fn write_all(out: &mut String, config: &Config, shown: Shown) -> std::fmt::Resul
         }
         binding.settings.write(out)?;
     }
+    config.links.iter().try_for_each(|link| link.write(out))?;
+    config.humans.iter().try_for_each(|human| human.write(out, text))?;
     let (webhook, api) = (&config.webhook, &config.api);
     let listeners = [
         ("messaging.webhook", webhook.enabled, webhook.bind, webhook.port, &webhook.auth_token),

@@ -17,9 +17,9 @@ use toml::de::DeTable;
 use super::section::{Section, Source};
 use super::{
     AgentConfig, ApiConfig, ApiType, BindingConfig, ChannelConfig, CoalescingConfig, Config, ConfigError,
-    CortexConfig, DAY, EmbeddingConfig, IngestionConfig, IrcConfig, Language, LimitsConfig, LlmConfig,
-    LoopGuardConfig, MemoryConfig, MemoryPersistenceConfig, ProviderConfig, SandboxConfig, SandboxMode,
-    Secret, VectorIndexKind, WebhookConfig, WorkerContext, WorkerLogMode,
+    CortexConfig, DAY, EmbeddingConfig, HumanConfig, IngestionConfig, IrcConfig, Language, LimitsConfig,
+    LinkConfig, LlmConfig, LoopGuardConfig, MemoryConfig, MemoryPersistenceConfig, ProviderConfig,
+    SandboxConfig, SandboxMode, Secret, VectorIndexKind, WebhookConfig, WorkerContext, WorkerLogMode,
 };
 use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
@@ -150,9 +150,11 @@ fn resolve(
     let (webhook, irc) = (webhook(&messaging.table("webhook")), irc(&messaging.table("irc")));
     messaging.finish();
     let bindings = bindings(root, &agents, &irc);
+    let (links, humans) = (LinkConfig::read_all(root, &agents), HumanConfig::read_all(root));
     let api = api(&root.table("api"));
     let memory = memory(&root.table("memory"));
-    Config { data_folder, file, log_level, llm, agents, bindings, webhook, irc, api, memory }.bound()
+    Config { data_folder, file, log_level, llm, agents, bindings, links, humans, webhook, irc, api, memory }
+        .bound()
 }
 
 fn memory(section: &Section<'_, '_>) -> MemoryConfig {

@@ -100,7 +100,7 @@ impl LoopGuardConfig {
         match kind {
             ProcessKind::Channel | ProcessKind::Compactor => self.channel,
             ProcessKind::Branch | ProcessKind::Ingestion | ProcessKind::Cortex => self.branch,
-            ProcessKind::Worker => self.worker,
+            ProcessKind::Worker | ProcessKind::Delegation => self.worker,
         }
     }
 

@@ -90,7 +90,8 @@ pub(super) fn unfinished(connection: &Connection) -> Result<Vec<Unfinished>, DbE
                UNION ALL
                SELECT id, instance, direct, coalesce(display_name, id), NULL, 1, 0 FROM channels WHERE instance <> ?2 AND id IN
                    (SELECT channel_id FROM branch_runs WHERE relayed = 0
-                    UNION SELECT channel_id FROM worker_runs WHERE relayed = 0)
+                    UNION SELECT channel_id FROM worker_runs WHERE relayed = 0
+                    UNION SELECT conversation_id FROM link_requests WHERE state = 'answered' AND relayed = 0)
                LIMIT ?1";
     let mut statement = connection.prepare(sql)?;
     let rows = statement.query_map(params![MAX_UNFINISHED, SCHEDULED], |row| {

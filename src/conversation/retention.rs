@@ -18,12 +18,13 @@ struct Rule {
     over: &'static str,
 }
 
-const RULES: [Rule; 7] = [
+const RULES: [Rule; 8] = [
     Rule { table: "inbox", came: "received_at", over: "answered_at IS NOT NULL" },
     // An answer that nobody came for in all this time goes too.
     Rule { table: "outbox", came: "created_at", over: "state <> 'sending'" },
     Rule { table: "branch_runs", came: "started_at", over: "relayed = 1" },
     Rule { table: "worker_runs", came: "started_at", over: "relayed = 1" },
+    Rule { table: "link_requests", came: "created_at", over: "relayed = 1" },
     Rule { table: "run_journal", came: "at", over: "true" },
     Rule { table: "cron_executions", came: "claimed_at", over: "state <> 'running'" },
     Rule { table: "cron_jobs", came: "created_at", over: "done = 1" },

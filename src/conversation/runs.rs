@@ -212,6 +212,9 @@ pub(super) fn waiting(
                UNION ALL
                SELECT 'worker', id, task, coalesce(result, ''), answers FROM worker_runs
                    WHERE channel_id = ?1 AND relayed = 0 AND status <> 'running'
+               UNION ALL
+               SELECT 'delegation', id, target || ': ' || substr(message, 1, 500), coalesce(result, ''), answers FROM link_requests
+                   WHERE conversation_id = ?1 AND relayed = 0 AND state = 'answered'
                ORDER BY 2 LIMIT ?2";
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map(params![conversation.as_str(), limit], |row| {
@@ -227,7 +230,11 @@ pub(super) fn waiting(
 
 /// The first column of a row that may be of either kind.
 fn kind_of(row: &Row<'_>) -> Result<ProcessKind, crate::db::rusqlite::Error> {
-    Ok(if row.get_ref(0)?.as_str()? == "branch" { ProcessKind::Branch } else { ProcessKind::Worker })
+    Ok(match row.get_ref(0)?.as_str()? {
+        "branch" => ProcessKind::Branch,
+        "delegation" => ProcessKind::Delegation,
+        _ => ProcessKind::Worker,
+    })
 }
 
 fn answers_of(row: &Row<'_>, column: usize) -> Result<Vec<String>, crate::db::rusqlite::Error> {
@@ -238,6 +245,7 @@ pub(super) fn relay(connection: &Connection, process: ProcessId) -> Result<(), D
     let sql = match process.kind {
         ProcessKind::Branch => "UPDATE branch_runs SET relayed = 1 WHERE id = ?1 AND relayed = 0",
         ProcessKind::Worker => "UPDATE worker_runs SET relayed = 1 WHERE id = ?1 AND relayed = 0",
+        ProcessKind::Delegation => "UPDATE link_requests SET relayed = 1 WHERE id = ?1 AND relayed = 0",
         ProcessKind::Channel | ProcessKind::Ingestion | ProcessKind::Compactor | ProcessKind::Cortex => {
             return Ok(());
         }

@@ -34,6 +34,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "channel settings",
         include_str!("../../migrations/20261121010000_channel_settings.sql"),
     ),
+    (20261121011000, "links", include_str!("../../migrations/20261121011000_links.sql")),
 ];
 
 /// Applies what is missing, each file in its own transaction.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, at, bounded, never, select};
 
+use super::post;
 use super::state::{Action, Event, Hub, MAX_READY_TASKS};
 use crate::agent::{self, AgentParts, Job, Link, Pulse};
 use crate::allocator;
@@ -148,6 +149,7 @@ fn kind_of(event: &Event) -> &'static str {
         Event::Resumed { .. } => "a run that goes on",
         Event::Unremembered { .. } => "a conversation to remember",
         Event::Task { .. } => "news of a task",
+        Event::Post { .. } | Event::Carried { .. } => "post between agents",
         Event::FileWaits { .. } => "a file to remember",
         Event::Process(_) => "a process event",
         Event::Command(_) => "a command",
@@ -237,6 +239,7 @@ impl Performer {
             }
             Action::Rescan { agent } => self.rescan(agent),
             Action::Look { agent } => self.look(agent),
+            Action::Carry { agent } => post::carry(&self.parts, agent, &mut self.ended),
             Action::StopIntake => {
                 self.draining = true;
                 self.parts.stopping.store(true, Ordering::SeqCst);
@@ -268,7 +271,7 @@ impl Performer {
             ProcessKind::Branch => format!("branch:{}", process.number),
             ProcessKind::Worker => format!("worker:{}", process.number),
             ProcessKind::Compactor => format!("compact:{}", process.number),
-            ProcessKind::Ingestion => format!("ingest:{}", process.number),
+            ProcessKind::Ingestion | ProcessKind::Delegation => format!("ingest:{}", process.number),
             ProcessKind::Cortex => format!("cortex:{}", process.number),
         };
         match thread::spawn(name, move || thread.run()) {

@@ -10,6 +10,7 @@ mod compaction;
 mod cortex;
 mod ingestion;
 mod observation;
+mod post;
 mod requests;
 mod resume;
 mod runs;
@@ -43,6 +44,7 @@ use crate::message::Lane;
 use compaction::Compacting;
 use cortex::Cortex;
 use ingestion::Reading;
+use post::Post;
 use runs::{JobRun, MAX_RUN_RETRIGGERS, Watch};
 
 /// Results that come within this time of each other share one turn.
@@ -101,6 +103,15 @@ pub enum Event {
     Task {
         agent: AgentId,
         news: TaskNews,
+    },
+    /// A start found requests or results for other agents.
+    Post {
+        agent: AgentId,
+    },
+    /// Somebody has carried them. None when that failed, else whether there are more.
+    Carried {
+        agent: AgentId,
+        more: Option<bool>,
     },
     /// A file has chunks that are not in memory yet. Offered again and again while that is so.
     FileWaits {
@@ -183,6 +194,10 @@ pub enum Action {
     Look {
         agent: AgentId,
     },
+    /// Carry what this agent has for others.
+    Carry {
+        agent: AgentId,
+    },
     StopIntake,
     /// Nothing is left to do; the loop ends.
     Exit,
@@ -200,6 +215,8 @@ enum TimerKey {
     /// When the run of a job has to be over.
     Run(Key),
     Tasks(AgentId),
+    /// When requests and results are carried again.
+    Post(AgentId),
     /// The next try of a summary, or the end of a rest.
     Compaction(AgentId, ConversationId),
     /// The next try of a chunk.
@@ -271,6 +288,7 @@ struct Agent {
     overflowed: bool,
     watch: Watch,
     board: Board,
+    post: Post,
     compacting: BTreeMap<ConversationId, Compacting>,
     reading: Option<Reading>,
     cortex: Cortex,
@@ -325,6 +343,7 @@ impl Hub {
                     ready,
                     overflowed: false,
                     board,
+                    post: Post::default(),
                     compacting,
                     reading,
                     watch,
@@ -360,6 +379,8 @@ impl Hub {
             Event::Resumed { agent, run } => self.resume(&agent, run, now),
             Event::Unremembered { agent, place, wait } => self.remember(&agent, place, wait, now),
             Event::Task { agent, news } => self.on_news(&agent, news, now),
+            Event::Post { agent } => self.carry(&agent),
+            Event::Carried { agent, more } => self.carried(&agent, more, now),
             Event::FileWaits { agent, place, file } => self.file_waits(agent, place, file, now),
             Event::Process(event) => self.on_process(event, now),
             Event::Command(command) => self.on_command(command, now),
@@ -386,6 +407,7 @@ impl Hub {
                 TimerKey::Schedule(agent) => self.look(&agent),
                 TimerKey::Run(key) => self.run_timed_out(&key, now),
                 TimerKey::Tasks(agent) => self.start_tasks(&agent, now),
+                TimerKey::Post(agent) => self.carry(&agent),
                 TimerKey::Compaction(agent, conversation) => self.compaction_due(&agent, &conversation, now),
                 TimerKey::Reading(agent) => self.read_on(&agent, now),
                 TimerKey::Cortex(agent) => self.cortex_due(&agent, now),
@@ -435,6 +457,7 @@ impl Hub {
         match event.what {
             What::Status(status) => process.status = status,
             What::Scheduled => self.look(&key.0),
+            What::Delegated => self.carry(&key.0),
             What::Task(news) => {
                 self.on_news(&key.0, news, now);
                 self.cortex_changed(&key.0, now);
@@ -474,6 +497,7 @@ impl Hub {
             }
             ProcessKind::Compactor => self.compactor_ended(key, &conversation.1, how, now),
             ProcessKind::Ingestion => self.chunk_ended(key, how, now),
+            ProcessKind::Delegation => {}
             ProcessKind::Cortex => self.cortex_ended(key, how, now),
         }
         // A turn saves no memory and makes no task; and the cortex is no change to itself.

@@ -1,7 +1,7 @@
 //! What can be written about a task, with its bounds; pure.
 
 use super::metadata::{self, Metadata};
-use super::{Actor, Priority, Status, Subtask, Task, TaskError};
+use super::{Actor, Asked, Priority, Status, Subtask, Task, TaskError};
 use crate::message::Place;
 
 /// A line of a list.
@@ -22,6 +22,7 @@ pub struct NewTask {
     pub metadata: Metadata,
     /// Where its result is told.
     pub place: Option<Place>,
+    pub asked: Option<Asked>,
     pub by: Actor,
 }
 
@@ -35,6 +36,7 @@ impl NewTask {
             subtasks: Vec::new(),
             metadata: Metadata::new(),
             place: None,
+            asked: None,
             by,
         }
     }

@@ -1,17 +1,19 @@
 //! The table `tasks`.
 
 use super::attempts;
-use super::{Actor, Change, Changed, Filter, LISTED_MAX, NewTask, OPEN_TASKS_MAX, Priority, Status, Task};
+use super::{
+    Actor, Asked, Change, Changed, Filter, LISTED_MAX, NewTask, OPEN_TASKS_MAX, Priority, Status, Task,
+};
 use super::{AttemptEnd, TaskError};
 use crate::clock::Timestamp;
 use crate::db::DbError;
 use crate::db::rusqlite::types::Value;
 use crate::db::rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
-use crate::id::{ConversationId, InstanceId, ProcessId, ProcessKind};
+use crate::id::{AgentId, ConversationId, InstanceId, ProcessId, ProcessKind};
 use crate::message::Place;
 
 const COLUMNS: &str = "number, title, description, status, priority, subtasks, metadata, revision, attempts, worker,
-    conversation_id, instance, direct, place, created_by, approved_by, result, created_at, updated_at, completed_at";
+    conversation_id, instance, direct, place, created_by, approved_by, result, created_at, updated_at, completed_at, asked_by, asked_key";
 
 /// The order of work.
 const ORDER: &str =
@@ -49,6 +51,10 @@ fn raw(row: &Row<'_>) -> Result<Raw, crate::db::rusqlite::Error> {
         created_by: Actor::Operator,
         approved_by: None,
         result: row.get(16)?,
+        asked: match row.get::<_, Option<String>>(20)? {
+            Some(by) => Some(Asked { by: AgentId::new(by), key: row.get(21)? }),
+            None => None,
+        },
         created_at: Timestamp(row.get(17)?),
         updated_at: Timestamp(row.get(18)?),
         completed_at: row.get::<_, Option<i64>>(19)?.map(Timestamp),
@@ -78,6 +84,7 @@ fn actor(text: &str) -> Result<Actor, DbError> {
     };
     match text.split_once(':') {
         None if text == "operator" => Ok(Actor::Operator),
+        Some(("agent", name)) => Ok(Actor::Agent(AgentId::new(name))),
         Some(("person", name)) => Ok(Actor::Person(name.to_owned())),
         Some(("process", rest)) => process(rest).ok_or_else(|| damaged(text)),
         _ => Err(damaged(text)),
@@ -148,8 +155,9 @@ pub fn create(
         return Ok(Err(TaskError::Full(OPEN_TASKS_MAX)));
     }
     let sql = "INSERT INTO tasks (title, description, status, priority, subtasks, metadata, conversation_id, instance,
-                   direct, place, created_by, approved_by, approved_at, created_at, updated_at)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14) RETURNING number";
+                   direct, place, created_by, approved_by, approved_at, created_at, updated_at,
+                   asked_by, asked_key)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14, ?15, ?16) RETURNING number";
     let place = new.place.as_ref();
     let approved = new.status == Status::Ready;
     let values = params![
@@ -167,6 +175,8 @@ pub fn create(
         approved.then(|| new.by.to_string()),
         approved.then_some(now.0),
         now.0,
+        new.asked.as_ref().map(|asked| asked.by.as_str()),
+        new.asked.as_ref().map(|asked| asked.key.as_str()),
     ];
     let number: u64 = connection.prepare_cached(sql)?.query_row(values, |row| row.get(0))?;
     let task = get(connection, number)?.ok_or_else(|| damaged("a new task is not there"))?;

@@ -48,6 +48,7 @@ const TOOLS: &[&str] = &[
     "route",
     "cancel",
     "cron",
+    "send_agent_message",
     "set_outcome",
     "memory_save",
     "memory_recall",

@@ -172,7 +172,11 @@ impl Life {
                 self.handle(Event::Looked { agent, look }, now);
             }
             Action::Rescan { .. } => *self.rescan.borrow_mut() = true,
-            Action::Ring { .. } | Action::Feel { .. } | Action::StopIntake | Action::Exit => {}
+            Action::Ring { .. }
+            | Action::Carry { .. }
+            | Action::Feel { .. }
+            | Action::StopIntake
+            | Action::Exit => {}
         }
     }
 

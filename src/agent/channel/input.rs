@@ -41,6 +41,7 @@ impl Input {
         let mut results = parts.conversations.waiting_results(conversation, MAX_RESULTS + 1)?;
         let more = messages.len() > limit || results.len() > MAX_RESULTS;
         messages.truncate(limit);
+        recognise(parts, &mut messages);
         results.truncate(MAX_RESULTS);
         Ok(Self { messages, results, more, ..Self::default() })
     }
@@ -61,6 +62,7 @@ impl Input {
         // The turn has the oldest, and nobody else answers them.
         let mut newer = conversations.unanswered(conversation, MAX_MESSAGES + 1).map_err(boxed)?;
         newer.retain(|received| newest.is_none_or(|(id, _)| received.id > id));
+        recognise(parts, &mut newer);
         let mode = parts.settings(&job.place).map_err(boxed)?.response_mode;
         if room == 0 || !mode.answers(newer.iter().map(|received| &received.message)) {
             return Ok(None);
@@ -71,6 +73,15 @@ impl Input {
         let mut words = vec![Part::Note(prompts::notice("meanwhile").to_owned())];
         words.extend(self.messages[has..].iter().map(said));
         Ok(Some(turn::write(&words)))
+    }
+
+    /// Questions to other agents that led to what this turn is about; none where a person has spoken.
+    pub(super) fn depth(&self, parts: &AgentParts) -> Result<u32, DbError> {
+        if !self.messages.is_empty() {
+            return Ok(0);
+        }
+        let results: Vec<_> = self.results.iter().map(|result| result.process).collect();
+        parts.conversations.delegation_depth(&results)
     }
 
     /// Something was started for the messages that this turn had until now.
@@ -131,6 +142,16 @@ impl Input {
         }
         parts.extend(self.messages.iter().map(said));
         Ok(parts)
+    }
+}
+
+/// People whom the config knows have the name that stands there.
+fn recognise(parts: &AgentParts, messages: &mut [Received]) {
+    for Received { message, .. } in messages {
+        let known = parts.config.humans.iter().find(|human| human.is(&message.instance, &message.sender_id));
+        if let Some(human) = known {
+            message.sender_name.clone_from(&human.name);
+        }
     }
 }
 

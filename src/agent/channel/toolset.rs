@@ -18,27 +18,34 @@ use crate::tools::{self, Tool};
 /// See [`Toolbox::new`]. With tools of its own, one for each way to use the memory.
 static DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
 static DIRECT_DEFINITIONS: [OnceLock<Vec<ToolDefinition>>; 3] = [const { OnceLock::new() }; 3];
+/// The same where tasks may be given to other agents.
+static LINKED_DEFINITIONS: [OnceLock<Vec<ToolDefinition>>; 4] = [const { OnceLock::new() }; 4];
 static JOB_DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
 
 pub(super) fn speech(parts: &AgentParts) -> Speech {
     Speech::new(parts.llm.scrubber().clone())
 }
 
-/// For a turn with people.
-pub(super) fn of_channel(parts: &AgentParts, job: &Job, settings: ChannelSettings) -> Toolbox {
+/// For a turn with people. `depth`: questions to other agents that led to it.
+pub(super) fn of_channel(parts: &AgentParts, job: &Job, settings: ChannelSettings, depth: u32) -> Toolbox {
     let mut tools = talking(parts, job);
+    let linked = parts.config.links.iter().any(|link| link.may_ask);
+    if linked {
+        let (conversations, links) = (parts.conversations.clone(), parts.config.links.clone());
+        tools.push(Box::new(tools::send_agent_message::SendAgentMessage::new(conversations, links, depth)));
+    }
     if settings.delegation == Delegation::Standard {
-        return Toolbox::new(tools, &DEFINITIONS);
+        return Toolbox::new(tools, if linked { &LINKED_DEFINITIONS[3] } else { &DEFINITIONS });
     }
     tools.extend(memory_tools(parts, job, settings.memory_mode));
     // Its status is told by what it says; an outcome is for workers.
     tools.extend(worker_tools(parts).into_iter().filter(|tool| tool.name() != "set_status"));
-    let known = match settings.memory_mode {
-        MemoryMode::Full => &DIRECT_DEFINITIONS[0],
-        MemoryMode::Ambient => &DIRECT_DEFINITIONS[1],
-        MemoryMode::Off => &DIRECT_DEFINITIONS[2],
+    let mode = match settings.memory_mode {
+        MemoryMode::Full => 0,
+        MemoryMode::Ambient => 1,
+        MemoryMode::Off => 2,
     };
-    Toolbox::new(tools, known)
+    Toolbox::new(tools, if linked { &LINKED_DEFINITIONS[mode] } else { &DIRECT_DEFINITIONS[mode] })
 }
 
 fn talking(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {

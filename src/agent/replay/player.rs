@@ -329,12 +329,14 @@ impl Acts for &Player<'_> {
                 older::tell(name, arguments, &result, cancel, desk);
             }
         } else {
+            let before = desk.started;
             if let Some(effects) = payload.get("effects") {
                 let effects: Vec<Effect> = self.read(record, effects).unwrap_or_default();
                 effects.into_iter().for_each(|effect| crate::tools::Desk::tell(desk, effect));
             }
             let started = payload["started"].as_u64().and_then(|count| usize::try_from(count).ok());
-            desk.started += started.unwrap_or_default();
+            // What an effect stands for is counted in it.
+            desk.started = before + started.unwrap_or_default();
         }
         if failed { Err(result) } else { Ok(result) }
     }

@@ -22,11 +22,13 @@ const EVERY_TABLE: &str = r#"
 [llm.provider.p]
 [[agents]]
 [[bindings]]
+[[links]]
+[[humans]]
 [[messaging.irc.instances]]
 "#;
 
 /// Keys that stand in the document as tables of their own, not as rows.
-const TABLES: [&str; 23] = [
+const TABLES: [&str; 25] = [
     "memory_persistence",
     "channel",
     "cortex",
@@ -39,6 +41,8 @@ const TABLES: [&str; 23] = [
     "ingestion",
     "agents",
     "bindings",
+    "links",
+    "humans",
     "messaging",
     "webhook",
     "irc",

@@ -66,6 +66,7 @@ impl Hub {
     pub(super) fn on_news(&mut self, agent_id: &AgentId, news: TaskNews, now: Duration) {
         let Some(agent) = self.agents.get_mut(agent_id) else { return };
         match news {
+            TaskNews::Answered => self.carry(agent_id),
             TaskNews::Ready(_) if self.stage != Stage::Running => {}
             TaskNews::Ready(task) => {
                 agent.board.insert(task);

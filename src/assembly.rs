@@ -7,6 +7,7 @@ mod ingestion;
 mod reload;
 pub(crate) mod replay;
 mod stop;
+mod watchdog;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -27,7 +28,7 @@ use spacebot::api::{Api, Boards, ConfigFacts, Facts};
 use spacebot::clock::{SharedClock, SystemClock};
 use spacebot::config::{AgentConfig, Config};
 use spacebot::conversation::{Conversations, Recovered};
-use spacebot::db::{Db, Ticket};
+use spacebot::db::Db;
 use spacebot::error::{Fault, Kind};
 use spacebot::exec::{self, Sandbox};
 use spacebot::http::server::{Handler, Limits, Server, ServerHandle, ServerOptions};
@@ -44,6 +45,7 @@ use spacebot::messaging::webhook::Webhook;
 use spacebot::thread::{self, Cancel, Current};
 use spacebot::tools::workspace::Workspace;
 use stop::{flush, join};
+use watchdog::Watchdog;
 
 pub(crate) use reload::Options;
 
@@ -459,7 +461,7 @@ fn start_hub(parts: HubParts) -> Result<JoinHandle<()>, StartError> {
     }
     let databases = parts.agents.values().map(|agent| agent.conversations.db().clone());
     let databases = databases.map(|db| (db.clone(), db.probe())).collect();
-    let (every, mut watchdog) = (watchdog_interval(), Watchdog { databases });
+    let (every, mut watchdog) = (watchdog::interval(), Watchdog::new(databases));
     let body = move || hub::run(Hub::new(state), parts, every, || watchdog.tick());
     thread::spawn("hub", body).map_err(|error| StartError::io("hub thread", &error))
 }
@@ -470,34 +472,4 @@ fn watch_clock(hub: &Sender<Event>) -> (Cancel, Option<JoinHandle<()>>) {
     let watch = hub::watch_clock(hub.clone(), &cancel);
     let watch = watch.inspect_err(|error| log::warn!("changes of the clock will not be noticed: {error}"));
     (cancel, watch.ok())
-}
-
-/// Half of what systemd allows, as sd_watchdog_enabled(3) advises.
-fn watchdog_interval() -> Option<Duration> {
-    sd_notify::watchdog_enabled().map(|allowed| allowed / 2)
-}
-
-/// systemd hears of us only when every database has answered since the last tick.
-struct Watchdog {
-    /// With the question that it was asked last; none when its queue was full.
-    databases: Vec<(Db, Option<Ticket<()>>)>,
-}
-
-impl Watchdog {
-    fn tick(&mut self) {
-        let mut alive = true;
-        for (db, asked) in &mut self.databases {
-            match asked.as_ref().map(Ticket::poll) {
-                Some(Some(Ok(()))) => *asked = db.probe(),
-                Some(None) => alive = false,
-                Some(Some(Err(_))) | None => {
-                    alive = false;
-                    *asked = db.probe();
-                }
-            }
-        }
-        if alive {
-            sd_notify::notify(&[sd_notify::NotifyState::Watchdog]).ok(); // without systemd there is no one to tell
-        }
-    }
 }

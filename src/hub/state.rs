@@ -475,38 +475,6 @@ impl Hub {
             What::Exited(how) => self.on_exit(&key, how, now),
         }
     }
-
-    fn on_exit(&mut self, key: &ProcessKey, how: How, now: Duration) {
-        let Some(process) = self.processes.remove(key) else { return };
-        self.timers.set(&TimerKey::Process(key.clone()), None);
-        self.timers.set(&TimerKey::Supervision(key.clone()), None);
-        let conversation = (key.0.clone(), process.conversation, process.lane);
-        match key.1.kind {
-            ProcessKind::Channel => {
-                if let Some(agent) = self.agents.get_mut(&key.0) {
-                    agent.turns -= 1;
-                }
-                self.turn_ended(&conversation, how, now);
-            }
-            ProcessKind::Worker if how == How::Idle => self.consider(&conversation, now),
-            ProcessKind::Branch | ProcessKind::Worker => {
-                if let Some(task) = process.task {
-                    self.task_ended(&conversation, task, &how, now);
-                }
-                self.results_came(&conversation, now);
-            }
-            ProcessKind::Compactor => self.compactor_ended(key, &conversation.1, how, now),
-            ProcessKind::Ingestion => self.chunk_ended(key, how, now),
-            ProcessKind::Delegation => {}
-            ProcessKind::Cortex => self.cortex_ended(key, how, now),
-        }
-        // A turn saves no memory and makes no task; and the cortex is no change to itself.
-        if !matches!(key.1.kind, ProcessKind::Channel | ProcessKind::Cortex) {
-            self.cortex_changed(&key.0, now);
-        }
-        self.start_ready(&key.0, now);
-        self.start_tasks(&key.0, now);
-    }
 }
 
 #[cfg(test)]

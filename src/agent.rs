@@ -6,6 +6,7 @@ mod channel;
 mod commands;
 mod compactor;
 mod company;
+mod cortex;
 mod delegation;
 mod digest;
 mod driver;
@@ -17,6 +18,7 @@ mod link;
 mod outside;
 mod past;
 mod prompt;
+mod pulse;
 mod reading;
 mod rebuild;
 mod recent;
@@ -33,10 +35,12 @@ mod worker_log;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use cortex::introduce;
 pub use delegation::{PostNews, carry, has_post};
 pub use job::{Job, RunEnd, Running, Turn, Work};
 pub use link::Link;
 pub use prompt::AgentPrompts;
+pub use pulse::Pulse;
 pub use rebuild::{RebuildError, Rebuilt, RebuiltCounts, rebuild};
 pub use replay::{ReplayError, Replayed, Verdict, replay};
 pub use resume::CONTINUATIONS_MAX;
@@ -156,6 +160,8 @@ pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
         Work::Persistence => compactor::remember(parts, job, link),
         Work::Chunk { file } => ingestion::run(parts, job, file, link),
         Work::RunEnd { execution, end } => schedule::finish(parts, job, *execution, end, link),
+        Work::CortexChat { thread, message } => cortex::chat::run(parts, job, (thread, message), link),
+        Work::Cortex { errand, notes } => cortex::run(parts, job, *errand, notes, link),
     }
 }
 
@@ -170,6 +176,10 @@ pub fn close_after_panic(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How 
     let sentence = prompts::notice("process_broke");
     match job.process.kind {
         ProcessKind::Channel | ProcessKind::Delegation => How::Panicked(sentence.to_owned()),
+        ProcessKind::Cortex => match &job.work {
+            Work::CortexChat { thread, .. } => cortex::chat::close(parts, thread, sentence, link),
+            _ => How::Panicked(sentence.to_owned()),
+        },
         ProcessKind::Branch => branch::close(parts, job, sentence, link),
         ProcessKind::Worker => worker::close(parts, job, sentence, link),
         ProcessKind::Compactor => match &job.work {

@@ -1,6 +1,7 @@
 //! The local API: health, status, cancel, the task board, and the conversation surface of `spacebot chat`.
 
 mod board;
+mod cortex;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 pub use board::Boards;
+pub use cortex::Cortexes;
 
 use crate::command::{Command, StatusReport};
 use crate::config::Secret;
@@ -59,6 +61,7 @@ pub struct Api {
     pub token: Option<Secret>,
     pub facts: Arc<Current<Facts>>,
     pub boards: Boards,
+    pub cortexes: Cortexes,
     /// State of the adapters for `status`: name and a line.
     pub adapters: Arc<dyn Fn() -> Vec<(String, String)> + Send + Sync>,
 }
@@ -89,6 +92,10 @@ impl Handler for Api {
             "portal/send" if request.method == "POST" => self.mailbox.send(request),
             "portal/send" => Outcome::Respond(method_not_allowed()),
             "tasks" => self.tasks(request),
+            "cortex-chat/send" => Outcome::Respond(post_only(request, || self.cortex_send(request))),
+            "cortex-chat/messages" => Outcome::Respond(get_only(request, || self.cortex_messages(request))),
+            "cortex-chat/threads" => Outcome::Respond(get_only(request, || self.cortex_threads(request))),
+            "cortex/events" => Outcome::Respond(get_only(request, || self.cortex_events(request))),
             _ if path.starts_with("tasks/") => self.task(request, &path["tasks/".len()..]),
             _ => match path.strip_prefix("portal/poll/") {
                 Some(conversation) if request.method == "GET" => match percent_decode(conversation) {
@@ -145,14 +152,14 @@ impl Api {
         let Some(report) = self.ask(|answer| Command::Status { answer }) else { return hub_is_gone() };
         let adapters: serde_json::Map<_, _> =
             (self.adapters)().into_iter().map(|(name, line)| (name, json!(line))).collect();
-        let StatusReport { conversations, waiting_turns, processes, stopping, busy } = report;
+        let StatusReport { conversations, waiting_turns, processes, stopping, busy, cortex } = report;
         let facts = self.facts.get();
         Response::json(
             200,
             &json!({
                 "version": facts.version, "agents": facts.agents, "models": facts.models,
                 "config": facts.config, "adapters": adapters, "conversations": conversations, "waiting_turns": waiting_turns,
-                "processes": processes, "stopping": stopping, "busy": busy,
+                "processes": processes, "stopping": stopping, "busy": busy, "cortex": self.about_cortexes(cortex),
             }),
         )
     }

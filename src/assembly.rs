@@ -1,6 +1,7 @@
 //! Builds the daemon from its config, once, and takes it down in order. Concrete handles exist here
 //! and nowhere else; everybody below gets exactly what it uses.
 
+mod cortexes;
 mod humans;
 mod ingestion;
 mod reload;
@@ -289,6 +290,7 @@ impl Ground {
                 agent.id
             );
         }
+        agent::introduce(&parts).map_err(|error| fault("profile", &error))?;
         self.found.extend(hub::unremembered(&agent.id, &parts).map_err(|error| fault("memories", &error))?);
         self.found.extend(hub::ready_tasks(&agent.id, &parts).map_err(|error| fault("tasks", &error))?);
         self.found.extend(hub::post_waits(&agent.id, &parts).map_err(|error| fault("links", &error))?);
@@ -301,7 +303,6 @@ impl Ground {
     }
 }
 
-/// Readable by nobody else: conversations are private.
 /// What the operator should know about a start after a crash; ends what it left running.
 fn tell_recovered(agent: &AgentId, recovered: &Recovered, sandbox: &Sandbox) {
     let unknown = recovered.unknown_sends;
@@ -320,6 +321,7 @@ fn tell_recovered(agent: &AgentId, recovered: &Recovered, sandbox: &Sandbox) {
     }
 }
 
+/// Readable by nobody else: conversations are private.
 fn make_folder(path: &Path) -> Result<(), StartError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| StartError::io(format!("folder {}", path.display()), &error))
@@ -394,6 +396,7 @@ fn start_server(
             token: config.api.auth_token.clone(),
             facts,
             boards: boards(ground),
+            cortexes: cortexes::of(ground),
             adapters: Arc::new(move || {
                 states.iter().map(|(name, state)| (name.clone(), state.describe())).collect()
             }),

@@ -3,6 +3,7 @@
 pub mod arguments;
 pub mod channel;
 pub mod chat;
+pub mod cortex;
 pub mod cron;
 pub mod ingest;
 pub mod logger;

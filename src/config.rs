@@ -7,12 +7,14 @@ mod changes;
 mod channel;
 mod coalescing;
 mod compaction;
+mod cortex;
 mod describe;
 mod humans;
 mod ingestion;
 mod links;
 mod load;
 mod loop_guard;
+mod memory;
 mod memory_persistence;
 mod schedule;
 mod section;
@@ -23,12 +25,14 @@ pub use changes::{changes, in_force};
 pub use channel::{BindingConfig, ChannelConfig, ChannelSettings, Delegation, MemoryMode, ResponseMode};
 pub use coalescing::CoalescingConfig;
 pub use compaction::CompactionConfig;
+pub use cortex::CortexConfig;
 pub use describe::describe;
 pub use humans::HumanConfig;
 pub use ingestion::IngestionConfig;
 pub use links::{LinkConfig, LinkDirection, LinkKind, LinkedAgent, Relation};
 pub use load::{Environment, Loaded, ProcessEnvironment, load, places};
 pub use loop_guard::{LoopGuardConfig, LoopLimits};
+pub use memory::{EmbeddingConfig, Language, MemoryConfig, VectorIndexKind};
 pub use memory_persistence::MemoryPersistenceConfig;
 pub use schedule::{MissedSlots, ScheduleConfig};
 pub use worker::{WorkerContext, WorkerLogMode};
@@ -131,101 +135,6 @@ impl Config {
     }
 }
 
-/// `[memory]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct MemoryConfig {
-    pub embedding: EmbeddingConfig,
-    pub index: VectorIndexKind,
-    pub language: Language,
-}
-
-/// How vectors near a question are found (`memory.index`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum VectorIndexKind {
-    /// What measured best for the number of vectors (docs/MEMORY.md); today that is always
-    /// [`VectorIndexKind::Sketch`].
-    #[default]
-    Auto,
-    Sketch,
-    /// A graph of neighbours (`hnsw_rs`) beside the sketches.
-    Hnsw,
-}
-
-impl VectorIndexKind {
-    /// Every kind with its name in the config.
-    pub const ALL: [(&'static str, Self); 3] =
-        [("auto", Self::Auto), ("sketch", Self::Sketch), ("hnsw", Self::Hnsw)];
-}
-
-/// Whose words the text index knows the stems of (`memory.language`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Language {
-    Arabic,
-    Danish,
-    Dutch,
-    #[default]
-    English,
-    Finnish,
-    French,
-    German,
-    Greek,
-    Hungarian,
-    Italian,
-    Norwegian,
-    Portuguese,
-    Romanian,
-    Russian,
-    Spanish,
-    Swedish,
-    Tamil,
-    Turkish,
-    /// No stems: words are found as they are written.
-    None,
-}
-
-impl Language {
-    /// Every language with its name in the config.
-    pub const ALL: [(&'static str, Self); 19] = [
-        ("english", Self::English),
-        ("arabic", Self::Arabic),
-        ("danish", Self::Danish),
-        ("dutch", Self::Dutch),
-        ("finnish", Self::Finnish),
-        ("french", Self::French),
-        ("german", Self::German),
-        ("greek", Self::Greek),
-        ("hungarian", Self::Hungarian),
-        ("italian", Self::Italian),
-        ("norwegian", Self::Norwegian),
-        ("portuguese", Self::Portuguese),
-        ("romanian", Self::Romanian),
-        ("russian", Self::Russian),
-        ("spanish", Self::Spanish),
-        ("swedish", Self::Swedish),
-        ("tamil", Self::Tamil),
-        ("turkish", Self::Turkish),
-        ("none", Self::None),
-    ];
-}
-
-/// `[memory.embedding]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EmbeddingConfig {
-    pub enabled: bool,
-    /// Folder of the model; none: the usual places.
-    pub model: Option<PathBuf>,
-    /// The library of onnxruntime; none: the usual places, else the built-in runtime.
-    pub onnxruntime: Option<PathBuf>,
-    /// The model is put away after this time without a text (`idle_unload_secs`, 5 to 86,400).
-    pub idle_unload: Duration,
-}
-
-impl Default for EmbeddingConfig {
-    fn default() -> Self {
-        Self { enabled: true, model: None, onnxruntime: None, idle_unload: Duration::from_secs(300) }
-    }
-}
-
 /// `[llm]` and `[llm.provider.<id>]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LlmConfig {
@@ -321,6 +230,9 @@ pub struct RoutingConfig {
     pub worker: String,
     /// Summarises what leaves the window of a conversation; none: the model of the channel.
     pub compactor: Option<String>,
+    /// Smooths the bulletin and writes the profile; none: these are made without a model.
+    /// In the operator's conversation with the cortex, then the model of the channel answers.
+    pub cortex: Option<String>,
     /// Tried in this order after the model of the process; the offline responder is always last.
     pub fallbacks: Vec<String>,
     /// How long a model is left alone after a 429 that names no time (`rate_limit_cooldown_secs`).
@@ -340,6 +252,7 @@ impl RoutingConfig {
             ProcessKind::Delegation => &self.worker,
             ProcessKind::Worker => &self.worker,
             ProcessKind::Compactor => self.compactor.as_ref().unwrap_or(&self.channel),
+            ProcessKind::Cortex => self.cortex.as_ref().unwrap_or(&self.channel),
         }
     }
 }
@@ -351,6 +264,7 @@ impl Default for RoutingConfig {
             branch: OFFLINE_MODEL.to_owned(),
             worker: OFFLINE_MODEL.to_owned(),
             compactor: None,
+            cortex: None,
             fallbacks: Vec::new(),
             rate_limit_cooldown: Duration::from_secs(60),
         }
@@ -388,6 +302,7 @@ pub struct LimitsConfig {
     pub keep: Duration,
     /// How long messages in company wait for each other.
     pub coalescing: CoalescingConfig,
+    pub cortex: CortexConfig,
 }
 
 /// Days of the config are 24 hours.
@@ -412,6 +327,7 @@ impl Default for LimitsConfig {
             task_max_attempts: 3,
             keep: 90 * DAY,
             coalescing: CoalescingConfig::default(),
+            cortex: CortexConfig::default(),
         }
     }
 }

@@ -63,6 +63,8 @@ pub enum What {
     Pressed { window: bool, unread: bool, remember: Option<Duration> },
     /// An interactive worker has a first result in the database and waits for `route`.
     Waiting,
+    /// What the cortex is to know of a run, at its end. A worker has a run for each segment.
+    Observed(Box<Observation>),
     /// The last word of a process; exactly one comes, whatever happened. By then the terminal state
     /// is in the database, except after [`How::Panicked`] and [`How::Failed`].
     Exited(How),
@@ -90,6 +92,8 @@ pub enum How {
     },
     /// A chunk of a file is in, or one more try of it has failed; either stands in the database.
     Ingested(Ingested),
+    /// The cortex has done its errand; these are worth while next, after these times.
+    Tended(Vec<(Errand, Duration)>),
     /// The run of a job has ended; what it had to say waits there.
     Delivered(Option<(InstanceId, ConversationId)>),
     Cancelled,
@@ -98,6 +102,67 @@ pub enum How {
     /// Nothing was committed; the hub decides whether to try again.
     Failed(Kind, String),
     Panicked(String),
+}
+
+/// What happened in one run, for the cortex.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observation {
+    pub model_calls: usize,
+    /// In and out.
+    pub tokens: u64,
+    /// Why no model answered, if none did.
+    pub provider_error: Option<Kind>,
+    /// The offline responder stood in for the models.
+    pub offline: bool,
+    pub tools: Vec<ToolUse>,
+    /// Calls that were warned about or refused because they repeat themselves.
+    pub repeated: usize,
+    pub end: DriveEnd,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ToolUse {
+    pub name: String,
+    pub calls: u32,
+    pub failures: u32,
+    /// Failures in a row: before the first success, the longest, and behind the last success.
+    pub leading: u32,
+    pub longest: u32,
+    pub trailing: u32,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DriveEnd {
+    #[default]
+    Done,
+    /// The limit of model calls came first.
+    Limit,
+    Repeating,
+    Cancelled,
+    Failed,
+}
+
+/// What the cortex of an agent does, one at a time and each after a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Errand {
+    /// Looks after memories, bulletin and profile, without a model; says which others are worth one.
+    Tend,
+    /// Has a model put the bulletin into words.
+    Smooth,
+    /// Has a model write the profile.
+    Profile,
+}
+
+impl Errand {
+    pub const ALL: [Self; 3] = [Self::Tend, Self::Smooth, Self::Profile];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Errand::Tend => "upkeep",
+            Errand::Smooth => "bulletin",
+            Errand::Profile => "profile",
+        }
+    }
 }
 
 /// What is left of a file behind one of its chunks.

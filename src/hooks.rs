@@ -1,7 +1,9 @@
 //! What watches a run between two of its steps: plain calls that the driver makes, no objects of Rig.
 
+mod cortex;
 mod loop_guard;
 
+pub use cortex::CortexHook;
 pub use loop_guard::{Call, Finding, LoopGuard, Rule, Verdict};
 
 use crate::prompts;

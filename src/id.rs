@@ -92,6 +92,8 @@ pub enum ProcessKind {
     Ingestion,
     /// Work of another agent: no process of ours, but its result comes back like that of one.
     Delegation,
+    /// Looks after the agent as a whole: bulletin, memories, and a conversation with the operator.
+    Cortex,
 }
 
 impl ProcessKind {
@@ -103,6 +105,7 @@ impl ProcessKind {
             ProcessKind::Compactor => "compactor",
             ProcessKind::Ingestion => "ingestion",
             ProcessKind::Delegation => "delegation",
+            ProcessKind::Cortex => "cortex",
         }
     }
 

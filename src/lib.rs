@@ -31,6 +31,7 @@ pub mod watch;
 
 // Floor 4: services.
 pub mod conversation;
+pub mod cortex;
 pub mod cron;
 pub mod identity;
 pub mod ingest;

@@ -3,6 +3,7 @@
 //! The table is the only truth; the text index beside it is derived, and a save does not touch it.
 
 mod analysis;
+mod changes;
 mod draft;
 pub mod embed;
 mod error;

@@ -33,6 +33,14 @@ pub enum Template {
     Humans,
     Compactor,
     Extraction,
+    /// What an agent knows, without a model.
+    Bulletin,
+    /// Around it in the channel's prompt.
+    Briefing,
+    /// Asks a model to put it into words.
+    CortexBulletin,
+    CortexProfile,
+    CortexChat,
     /// What a command says, by the command's name.
     Command(&'static str),
 }
@@ -50,7 +58,7 @@ macro_rules! commands {
 const COMMANDS: [(Template, &str, &str); 9] =
     commands!["help", "status", "tasks", "approve", "today", "digest", "whoami", "agent_id", "mode"];
 
-const TEMPLATES: [(Template, &str, &str); 15] = [
+const TEMPLATES: [(Template, &str, &str); 20] = [
     (Template::Channel, "channel", include_str!("../prompts/en/channel.md.j2")),
     (Template::Branch, "branch", include_str!("../prompts/en/branch.md.j2")),
     (Template::Scheduled, "scheduled", include_str!("../prompts/en/scheduled.md.j2")),
@@ -70,6 +78,11 @@ const TEMPLATES: [(Template, &str, &str); 15] = [
     (Template::Task, "task", include_str!("../prompts/en/task.md.j2")),
     (Template::Compactor, "compactor", include_str!("../prompts/en/compactor.md.j2")),
     (Template::Extraction, "extraction", include_str!("../prompts/en/extraction.md.j2")),
+    (Template::Bulletin, "bulletin", include_str!("../prompts/en/fragments/bulletin.md.j2")),
+    (Template::Briefing, "briefing", include_str!("../prompts/en/fragments/briefing.md.j2")),
+    (Template::CortexBulletin, "cortex_bulletin", include_str!("../prompts/en/cortex_bulletin.md.j2")),
+    (Template::CortexChat, "cortex_chat", include_str!("../prompts/en/cortex_chat.md.j2")),
+    (Template::CortexProfile, "cortex_profile", include_str!("../prompts/en/cortex_profile.md.j2")),
 ];
 
 fn templates() -> impl Iterator<Item = (Template, &'static str, &'static str)> {

@@ -23,8 +23,8 @@ use local_model::{Say, local_model};
 use rig_core::completion::{CompletionRequest, Message};
 use rig_core::message::UserContent;
 use serde_json::json;
-use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Turn, Work};
-use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
+use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Pulse, Turn, Work};
+use spacebot::clock::{Clock, SharedClock, SimulatedClock, SystemClock, Timestamp, Zone};
 use spacebot::config::{AgentConfig, LlmConfig};
 use spacebot::conversation::{Conversations, Role};
 use spacebot::db::Db;
@@ -152,7 +152,9 @@ impl<'a> Stage<'a> {
 
     fn run(&self, job: Job) {
         let (cancel, reason, messages) = (Cancel::new(), OnceLock::new(), never());
+        let pulse = Pulse::new(SystemClock::shared());
         let link = Link {
+            pulse: &pulse,
             up: &|_| {},
             cancel: &cancel,
             reason: &reason,

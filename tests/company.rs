@@ -14,8 +14,8 @@ use local_model::{Say, local_model};
 use rig_core::completion::{CompletionRequest, Message};
 use rig_core::message::UserContent;
 use serde_json::{Value, json};
-use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Turn, Work};
-use spacebot::clock::{Clock, SharedClock, SimulatedClock, Timestamp, Zone};
+use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Pulse, Turn, Work};
+use spacebot::clock::{Clock, SharedClock, SimulatedClock, SystemClock, Timestamp, Zone};
 use spacebot::config::{AgentConfig, LimitsConfig, LlmConfig, ResponseMode};
 use spacebot::conversation::{BranchEnd, Conversations, Role, Step, change_settings, nothing_else};
 use spacebot::db::Db;
@@ -138,7 +138,9 @@ impl Room {
         self.turns += 1;
         let (cancel, reason, messages) = (Cancel::new(), OnceLock::new(), never());
         let (up, rings) = (|_| {}, &self.rings.1);
-        let link = Link { up: &up, cancel: &cancel, reason: &reason, messages: &messages, rings };
+        let pulse = Pulse::new(SystemClock::shared());
+        let link =
+            Link { pulse: &pulse, up: &up, cancel: &cancel, reason: &reason, messages: &messages, rings };
         let job = Job {
             process: ProcessId::new(ProcessKind::Channel, self.turns),
             place: self.place.clone(),

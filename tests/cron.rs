@@ -322,6 +322,7 @@ fn jobs_that_are_not_due_cost_nothing() {
     ] {
         assert!(client.ask(id, text).starts_with("I will remind you"));
     }
+    eventually("its first upkeep is over", DEADLINE, || daemon.status()["cortex"][0]["state"] == "warm");
     // The answers are acknowledged, and what the turns needed is given back.
     client.poll(1);
     client.poll(3);

@@ -20,8 +20,8 @@ use local_model::{Say, local_model};
 use rig_core::completion::{CompletionRequest, Message};
 use rig_core::message::UserContent;
 use serde_json::json;
-use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Work};
-use spacebot::clock::{Clock, SharedClock, Timestamp, Zone};
+use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Pulse, Work};
+use spacebot::clock::{Clock, SharedClock, SystemClock, Timestamp, Zone};
 use spacebot::config::{AgentConfig, LimitsConfig, LlmConfig};
 use spacebot::conversation::Conversations;
 use spacebot::cron::schedule::ActiveHours;
@@ -340,7 +340,9 @@ impl World {
         self.life.running.borrow_mut().insert(process, (cancel.clone(), reason.clone()));
         let up = |what: What| self.handle(Event::Process(ProcessEvent { agent: agent_id(), process, what }));
         let messages = bounded(8);
+        let pulse = Pulse::new(SystemClock::shared());
         let link = Link {
+            pulse: &pulse,
             up: &up,
             cancel: &cancel,
             reason: &reason,

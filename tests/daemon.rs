@@ -254,6 +254,7 @@ fn idle_means_idle() {
     client.ask("1", "help");
     let read = |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", daemon.pid())).unwrap();
     let written = || read("io").lines().find(|line| line.starts_with("write_bytes")).map(str::to_owned);
+    eventually("its first upkeep is over", DEADLINE, || daemon.status()["cortex"][0]["state"] == "warm");
     // Answers are acknowledged by the next poll; then nothing is due.
     client.poll(1);
     let before = written();

@@ -20,9 +20,11 @@ const MEMORIES: usize = 5_000;
 const SECONDS: u64 = 20;
 /// After the last message everything has to have come to rest by then: answers are given up to whoever
 /// waits for them, files are closed, what was needed for it is given back.
-const REST_WITHIN: Duration = Duration::from_secs(90);
-/// Without any change for so long, it rests.
-const REST: Duration = Duration::from_secs(6);
+const REST_WITHIN: Duration = Duration::from_secs(120);
+/// Without any change for so long, it rests: the upkeep of the memories waits for 35 s without a new one.
+const REST: Duration = Duration::from_secs(40);
+/// The cortex tells what has changed as soon as it is allowed to, not a quarter of an hour later.
+const CORTEX: &str = "[defaults.cortex]\ntick_interval_secs = 5\nbulletin_interval_secs = 5\n";
 /// Of one core, in thousandths.
 const CPU_MAX: f64 = 1.0;
 
@@ -115,7 +117,7 @@ fn settle(daemon: &Daemon<'_>) {
 fn a_daemon_that_nobody_talks_to_writes_nothing_and_sleeps() {
     let seconds = std::env::var("SPACEBOT_IDLE_SECONDS").ok();
     let time = Duration::from_secs(seconds.map_or(SECONDS, |text| text.parse().expect("seconds")));
-    let home = Home::new("");
+    let home = Home::new(CORTEX);
     furnish(&home);
     let daemon = home.start();
     talk(&daemon);

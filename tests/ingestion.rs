@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use daemon::{Daemon, Home, eventually, processes_with};
+use daemon::{DEADLINE, Daemon, Home, eventually, processes_with};
 use llm_double::script::{calls, messages};
 use llm_double::{At, Double, Request, Say, WireFormat};
 use serde_json::{Value, json};
@@ -333,6 +333,7 @@ fn what_cannot_be_taken_is_left_said_once_and_costs_nothing() {
         becomes(&home, name, "left", LONG);
         assert!(folder.join(name).symlink_metadata().is_ok(), "{name} is gone");
     }
+    eventually("its first upkeep is over", DEADLINE, || running.status()["cortex"][0]["state"] == "warm");
     // They lie there, and nothing happens.
     let written = || fs::read_to_string(format!("/proc/{}/io", running.pid())).unwrap();
     let bytes = || written().lines().find(|line| line.starts_with("write_bytes")).map(str::to_owned);
@@ -374,6 +375,7 @@ fn an_empty_folder_costs_nothing_and_a_stop_in_a_reading_is_quick() {
     let running = home.start();
     let written = || fs::read_to_string(format!("/proc/{}/io", running.pid())).unwrap();
     let bytes = || written().lines().find(|line| line.starts_with("write_bytes")).map(str::to_owned);
+    eventually("its first upkeep is over", DEADLINE, || running.status()["cortex"][0]["state"] == "warm");
     running.client("c").poll(2);
     let before = bytes();
     running.client("c").poll(4);

@@ -97,6 +97,11 @@ const VOLATILE: &[(&str, &str)] = &[
     ("\n00:00 |", "\nHH:MM |"),
     ("running, 0 s", "running, N s"),
     ("running, 00 s", "running, N s"),
+    // What runs in the background takes numbers too.
+    ("branch:00", "branch:N"),
+    ("branch:0", "branch:N"),
+    ("worker:00", "worker:N"),
+    ("worker:0", "worker:N"),
     ("\n0 min | ", "\nN min | "),
     ("\n00 min | ", "\nN min | "),
     (" | 0 min ago", " | just now"),

@@ -279,6 +279,8 @@ fn nothing_is_written_and_nobody_asked_while_a_board_waits() {
     drop(home.start());
     put_task(&home, "c");
     let daemon = home.start();
+    // The board was changed beside the daemon: its bulletin tells the task, once.
+    eventually("the bulletin is made", DEADLINE, || !daemon.status()["cortex"][0]["bulletin"].is_null());
     let mut client = daemon.client("c");
     client.ask("1", "/tasks");
     client.poll(1);

@@ -17,7 +17,7 @@ use super::resume::{self, Onward, leave, stays};
 use super::room::{self, Room, Trim};
 use super::toolbox::Toolbox;
 use super::worker::with_notice;
-use super::{AgentParts, happening, persist, transcript};
+use super::{AgentParts, cortex, happening, persist, transcript};
 use crate::config::MemoryMode;
 use crate::conversation::{BranchEnd, Record};
 use crate::db::DbError;
@@ -152,13 +152,11 @@ fn finish(
         Err(how) => return how,
     };
     end.conclusion = parts.llm.scrubber().hide_keys(&end.conclusion).to_string();
-    if let Err(error) = parts.memory.maintain(parts.conversations.now()) {
-        log::warn!("the memory index was not tended: {error}");
-    }
-    match parts.memory.tend(parts.conversations.now()) {
-        Ok(None) => {}
-        Ok(Some(tended)) => log::debug!("memories tended: {tended:?}"),
-        Err(error) => log::warn!("the memories were not tended: {error}"),
+    // Where a cortex looks after the memories, it does so when this has ended.
+    if !parts.config.limits.cortex.enabled
+        && let Err(error) = cortex::tend_memory(parts)
+    {
+        log::warn!("the memories were not tended: {error}");
     }
     self::end(parts, job, end, driver.journal.take(), link.cancel)
 }

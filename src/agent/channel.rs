@@ -17,7 +17,7 @@ use super::job::{Job, Turn};
 use super::journal::RunJournal;
 use super::link::{Link, ProcessDesk};
 use super::past::Past;
-use super::{AgentParts, compactor, delegation, happening, prompt, recent, status};
+use super::{AgentParts, compactor, cortex, delegation, happening, prompt, recent, status};
 use crate::clock::Timestamp;
 use crate::config::Delegation;
 use crate::conversation::{NewLine, Role, TurnCommit};
@@ -142,6 +142,7 @@ fn answer(
     let past = Past::of(&history.summaries, fork.lines);
     let origin = Origin { answers: input.askers(), fork, turn: Some(job.process.number) };
     let words = turn::write(&words);
+    let briefing = cortex::briefing(parts, &job.place);
     let start = json!({
         "kind": "channel",
         "conversation": conversation.as_str(),
@@ -149,6 +150,7 @@ fn answer(
         "results": input.results.iter().map(|result| result.process.to_string()).collect::<Vec<_>>(),
         "direct": job.place.direct,
         "visit": turn.execution.is_some(),
+        "bulletin": briefing,
         "prompt": words,
     });
     let mut driver = Driver {
@@ -163,7 +165,10 @@ fn answer(
         spec: RunSpec {
             preamble: Some(match turn.execution {
                 Some(_) => parts.prompts.scheduled(),
-                None => parts.prompts.channel(&job.place, settings.delegation).map_err(boxed)?,
+                None => parts
+                    .prompts
+                    .channel(&job.place, settings.delegation, briefing.as_deref())
+                    .map_err(boxed)?,
             }),
             max_turns: Some(max_turns + 1),
             ..RunSpec::new()

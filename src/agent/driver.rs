@@ -3,6 +3,7 @@
 //! the journal are plain code between two steps.
 
 mod conduct;
+mod observed;
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -23,7 +24,7 @@ use super::{digest, past::Past};
 use crate::conversation::{JOURNAL_VERSION, Step};
 use crate::error::{Fault, Kind};
 use crate::event::StopReason;
-use crate::hooks::{self, Call, Finding, LoopGuard, Verdict};
+use crate::hooks::{self, Call, CortexHook, Finding, LoopGuard, Verdict};
 use crate::llm::LlmError;
 use crate::thread::contained;
 use crate::tools::ToolError;
@@ -65,6 +66,9 @@ pub(super) struct Counts {
     pub(super) model_calls: usize,
     pub(super) max_model_calls: usize,
     pub(super) tool_calls: usize,
+    pub(super) hook: CortexHook,
+    /// Names of the tools that were called, each once.
+    pub(super) called: Vec<String>,
 }
 
 impl Driver<'_> {
@@ -140,11 +144,14 @@ impl Driver<'_> {
             Ok(ended) => ended,
             Err(error) => Ended::Failed(Kind::Bug, format!("the run broke a rule of its own: {error}")),
         };
-        if !self.link.cancel.is_cancelled() {
-            return (ended, run);
-        }
-        self.note_stop(false);
-        (Ended::Cancelled, run)
+        let ended = if self.link.cancel.is_cancelled() {
+            self.note_stop(false);
+            Ended::Cancelled
+        } else {
+            ended
+        };
+        self.tell_cortex(&ended);
+        (ended, run)
     }
 
     fn steps(
@@ -211,7 +218,7 @@ impl Driver<'_> {
         let (prepared, (executable, allowed)) = self.tools_for(run, &history)?;
         let request = prepared.apply(CompletionRequest::new(prompt.clone()));
         let started = Instant::now();
-        let reply = match self.model.answer(&request, conduct.is_patient(), self.link.cancel) {
+        let reply = match self.ask(&request, conduct) {
             Ok(reply) => reply,
             Err(error) => {
                 let failed =
@@ -220,6 +227,9 @@ impl Driver<'_> {
                 let too_long = matches!(error, LlmError::TooLong(_));
                 let trim = too_long.then(|| conduct.too_long(&all(&history, &prompt))).flatten();
                 let Some(trim) = trim else {
+                    if !self.link.cancel.is_cancelled() {
+                        self.counts.hook.model_failed(error.kind());
+                    }
                     return Ok(Some(Ended::Failed(error.kind(), error.to_string())));
                 };
                 log::info!("a run is too long for its model; {} messages leave it", trim.drop);
@@ -325,6 +335,7 @@ impl Driver<'_> {
             let before = (Instant::now(), self.desk.effects.len(), self.desk.started);
             let called = self.guarded_call(&call.tool_call, &mut stopped);
             self.note_call(&call.tool_call, before, &called);
+            self.tell_of_call(call.tool_call.function.name.as_str(), called.failed);
             let content = vec![ToolResultContent::text(called.result)];
             results.push(UserContent::ToolResult(match called.failed {
                 false => call.tool_call.result(content),
@@ -393,6 +404,7 @@ impl Driver<'_> {
     }
 
     fn note_guard(&mut self, call: &ToolCall, finding: Finding, verdict: &str) {
+        self.counts.hook.repeated();
         let (tool, rule) = (call.function.name.as_str(), finding.rule.as_str());
         log::debug!("{tool} {verdict}: {rule}, {} times", finding.count);
         self.journal.add(
@@ -412,7 +424,10 @@ impl Driver<'_> {
         }
         let arguments = call.function.arguments_value();
         let (toolbox, desk, cancel) = (&mut self.toolbox, &mut self.desk, self.link.cancel);
-        contained(|| toolbox.act(name, arguments, cancel, desk)).unwrap_or_else(|panic| {
+        self.link.pulse.beat();
+        let called = contained(|| toolbox.act(name, arguments, cancel, desk));
+        self.link.pulse.beat();
+        called.unwrap_or_else(|panic| {
             log::error!("tool {name} panicked: {panic}");
             let broke = format!("the tool {name} broke; it may not be used again for this");
             Err(ToolError::Failed(broke).to_result())

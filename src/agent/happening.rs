@@ -88,6 +88,8 @@ impl Work {
             | Work::Commands { .. }
             | Work::RunEnd { .. }
             | Work::Chunk { .. }
+            | Work::Cortex { .. }
+            | Work::CortexChat { .. }
             | Work::Compaction { .. }
             | Work::Extraction
             | Work::Persistence => "",
@@ -104,6 +106,8 @@ impl Work {
             | Work::Task { .. }
             | Work::RunEnd { .. }
             | Work::Chunk { .. }
+            | Work::Cortex { .. }
+            | Work::CortexChat { .. }
             | Work::Compaction { .. }
             | Work::Extraction
             | Work::Persistence => &[],

@@ -1,8 +1,9 @@
 //! What the hub gives to a process thread.
 
 use crate::conversation::Place;
+use crate::cortex::NewCortexEvent;
 use crate::error::Kind;
-use crate::event::Origin;
+use crate::event::{Errand, Origin};
 use crate::id::{ConversationId, ProcessId};
 
 /// One process to run.
@@ -66,6 +67,16 @@ pub enum Work {
     /// Reads the next chunk of the file with this hash.
     Chunk {
         file: String,
+    },
+    /// One thing that the cortex does; before that it notes what the hub has seen.
+    Cortex {
+        errand: Errand,
+        notes: Vec<NewCortexEvent>,
+    },
+    /// Answers the operator in a thread of the cortex.
+    CortexChat {
+        thread: String,
+        message: String,
     },
     /// The end of a job's run, when nothing of it is going on any more.
     RunEnd {

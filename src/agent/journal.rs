@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 use super::happening;
 use crate::clock::Timestamp;
 use crate::conversation::{Also, Conversations, Record, Step, append_records};
+use crate::cortex::NewCortexEvent;
 use crate::db::DbError;
 use crate::db::rusqlite::Connection;
+use crate::event::{DriveEnd, Observation};
 use crate::working_memory::NewEvent;
 
 /// Where the records of a run go.
@@ -20,6 +22,9 @@ pub(super) trait Ledger {
         words
     }
 
+    /// Something for the cortex to see; a replay has nothing to tell it.
+    fn observed(&self, _event: NewCortexEvent) {}
+
     /// Behind all earlier writes, without waiting.
     fn write(&self, records: Vec<Record>) -> Result<(), DbError>;
 
@@ -28,6 +33,14 @@ pub(super) trait Ledger {
 }
 
 impl Ledger for Conversations {
+    /// It may be lost in a crash.
+    fn observed(&self, event: NewCortexEvent) {
+        let now = self.now();
+        if let Err(error) = self.db().defer(move |connection| event.insert(connection, now)) {
+            log::warn!("an event of the cortex was not noted: {error}");
+        }
+    }
+
     fn write(&self, records: Vec<Record>) -> Result<(), DbError> {
         self.journal(records)
     }
@@ -84,6 +97,24 @@ impl<'a> RunJournal<'a> {
     /// Queues what waits and returns when it is on disk: before an act that cannot be undone.
     pub(super) fn flush_durably(&mut self) -> Result<(), DbError> {
         self.ledger.write_durably(self.take())
+    }
+
+    /// Notes what was out of the ordinary in the run.
+    pub(super) fn note(&self, seen: &Observation) {
+        let details = json!({ "run": self.run, "model_calls": seen.model_calls, "tokens": seen.tokens });
+        let event = match (seen.end, seen.provider_error) {
+            (_, Some(kind)) => {
+                NewCortexEvent::new("provider_failed", format!("no model answered: {kind:?}"), details)
+            }
+            (DriveEnd::Limit, _) => {
+                NewCortexEvent::new("run_limit", "a run was ended by the limit of model calls", details)
+            }
+            (DriveEnd::Repeating, _) => {
+                NewCortexEvent::new("run_repeating", "a run was ended because it repeated itself", details)
+            }
+            _ => return,
+        };
+        self.ledger.observed(event);
     }
 
     /// What was not written yet, for the transaction that ends the run.

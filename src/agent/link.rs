@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select};
 
+use super::pulse::Pulse;
 use crate::effect::{Answer, Ask, Effect};
 use crate::event::{Origin, StopReason, What};
 use crate::thread::Cancel;
@@ -24,6 +25,7 @@ pub struct Link<'a> {
     /// Rings when a person has written to the conversation of the running turn. Only a hint: what was
     /// written stands in the inbox.
     pub rings: &'a Receiver<()>,
+    pub pulse: &'a Pulse,
 }
 
 impl Link<'_> {

@@ -1,11 +1,12 @@
 //! The system prompts of one agent: rendered once, the same bytes for every turn (P9). The order is
-//! identity, base instructions, worker capabilities, conversation context; what changes from turn to
+//! identity, bulletin, base instructions, worker capabilities, conversation context; what changes from turn to
 //! turn is in the last message instead.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use rig_core::completion::Message;
+use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 use super::{compactor, company};
@@ -17,7 +18,10 @@ use crate::turn::{self, Part};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentPrompts {
-    channel: Arc<str>,
+    /// In front of the bulletin and behind it.
+    channel: [Arc<str>; 2],
+    identity: [Arc<str>; 3],
+    identity_print: Arc<str>,
     branch: Arc<str>,
     worker: Arc<str>,
     ingestion: Arc<str>,
@@ -44,9 +48,12 @@ impl AgentPrompts {
         overrides: &Overrides,
     ) -> Result<Self, PromptError> {
         let context = context(config, identity, workspace);
+        let texts = [identity.soul.as_str(), &identity.identity, &identity.role];
+        let channel = format!("{}{}", overrides.render(Template::Channel, &context)?, company::text(config)?);
         Ok(Self {
-            channel: format!("{}{}", overrides.render(Template::Channel, &context)?, company::text(config)?)
-                .into(),
+            channel: around_bulletin(&channel).map(Arc::from),
+            identity: texts.map(Arc::from),
+            identity_print: print_of(&texts).into(),
             branch: overrides.render(Template::Branch, &context)?.into(),
             worker: overrides.render(Template::Worker, &context)?.into(),
             ingestion: overrides.render(Template::Ingestion, &context)?.into(),
@@ -66,9 +73,14 @@ impl AgentPrompts {
         old.read_again(folder, &context(config, identity, workspace))
     }
 
-    /// The channel's prompt with its conversation at the end: as stable as the conversation's name and who
-    /// acts in it.
-    pub(super) fn channel(&self, place: &Place, delegation: Delegation) -> Result<String, PromptError> {
+    /// The channel's prompt with its conversation at the end: as stable as the conversation's name, who acts in
+    /// it, and what is known (`bulletin`).
+    pub(super) fn channel(
+        &self,
+        place: &Place,
+        delegation: Delegation,
+        bulletin: Option<&str>,
+    ) -> Result<String, PromptError> {
         let context = json!({
             "platform": place.instance.platform(),
             "name": place.name,
@@ -76,7 +88,24 @@ impl AgentPrompts {
             "direct": place.direct,
             "acts": delegation == Delegation::Direct,
         });
-        Ok(format!("{}\n\n{}", self.channel, prompts::render(Template::ConversationContext, &context)?))
+        let briefing = match bulletin {
+            Some(bulletin) => prompts::render(Template::Briefing, &json!({ "bulletin": bulletin }))?,
+            None => String::new(),
+        };
+        let conversation = prompts::render(Template::ConversationContext, &context)?;
+        let [before, after] = &self.channel;
+        let parts = [before, briefing.as_str(), after, conversation.as_str()];
+        Ok(parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n\n"))
+    }
+
+    /// Soul, identity and role as they are in force.
+    pub(super) fn identity_texts(&self) -> [&str; 3] {
+        [&self.identity[0], &self.identity[1], &self.identity[2]]
+    }
+
+    /// Another one for other identity files.
+    pub(super) fn identity_print(&self) -> &str {
+        &self.identity_print
     }
 
     pub(super) fn branch(&self) -> String {
@@ -102,6 +131,24 @@ pub(super) fn summary(summary: &Summary) -> Message {
     Message::user(turn::write(&[compactor::fenced(summary)]))
 }
 
+/// Stands where a template of the channel wants the bulletin; no text has it by itself.
+const BULLETIN: &str = "\u{1}bulletin\u{1}";
+
+/// The two parts of a channel's prompt that the bulletin stands between; an own template that does not name
+/// it has it at its end.
+fn around_bulletin(prompt: &str) -> [&str; 2] {
+    let (before, after) = prompt.split_once(BULLETIN).unwrap_or((prompt, ""));
+    [before.trim_end(), after.trim_start()]
+}
+
+fn print_of(texts: &[&str]) -> String {
+    // Lengths first, so that no two lists read alike.
+    let lengths: Vec<_> = texts.iter().map(|text| text.len().to_string()).collect();
+    let all = format!("{} {}", lengths.join(" "), texts.concat());
+    let hash = digest(&SHA256, all.as_bytes());
+    hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// What templates can name.
 fn context(config: &AgentConfig, identity: &Identity, workspace: &str) -> Value {
     json!({
@@ -110,6 +157,7 @@ fn context(config: &AgentConfig, identity: &Identity, workspace: &str) -> Value 
         "identity": identity.identity,
         "role": identity.role,
         "workspace": workspace,
+        "bulletin": BULLETIN,
         "sandboxed": config.sandbox.mode == SandboxMode::Enabled,
         "network": config.sandbox.network,
         "max_turns": config.limits.branch_max_turns,

@@ -16,9 +16,11 @@ use super::past::Past;
 use super::rebuild::{Rebuilt, rebuild};
 use super::resume::Onward;
 use super::worker::{Next, Worker, take_up};
-use super::{branch, channel, compactor, digest, reading};
+use super::{Pulse, branch, channel, compactor, cortex, digest, reading};
+use crate::clock::SystemClock;
 use crate::config::{LoopGuardConfig, LoopLimits};
 use crate::conversation::{Conversations, JOURNAL_VERSION, Record, Step};
+use crate::cortex::CortexStore;
 use crate::db::DbError;
 use crate::error::{Fault, Kind};
 use crate::event::{Origin, What};
@@ -134,8 +136,17 @@ fn history(
     let Some(recorded) = start["history"].as_str().filter(|_| version > 0) else {
         return Ok(Some(Vec::new()));
     };
-    let conversation = ConversationId::new(start["conversation"].as_str().unwrap_or_default());
-    let history = Past::read(start).messages(conversations, &conversation)?;
+    let past = Past::read(start);
+    let history = match start["thread"].as_str() {
+        Some(thread) => {
+            let store = CortexStore::new(conversations.db().clone(), conversations.clock().clone());
+            cortex::chat::seen(&store, thread, past.lines)?
+        }
+        None => {
+            let conversation = ConversationId::new(start["conversation"].as_str().unwrap_or_default());
+            past.messages(conversations, &conversation)?
+        }
+    };
     Ok((digest::of_messages(&history) == recorded).then_some(history))
 }
 
@@ -218,7 +229,8 @@ fn linked<T>(player: &Player<'_>, with: impl FnOnce(&Link<'_>) -> T) -> T {
     let (messages, rings) = (crossbeam_channel::never(), crossbeam_channel::never());
     let up = |_: What| {};
     let (cancel, reason) = (&player.cancel, &player.reason);
-    with(&Link { up: &up, cancel, reason, messages: &messages, rings: &rings })
+    let pulse = Pulse::new(SystemClock::shared());
+    with(&Link { up: &up, cancel, reason, messages: &messages, rings: &rings, pulse: &pulse })
 }
 
 /// Drives the run from its start; what comes of it stands in the player.
@@ -254,6 +266,14 @@ fn again(
                 let most = run.number("bytes").unwrap_or(usize::MAX);
                 let mut conduct = Again { player, conduct: compactor::Silent };
                 compactor::summary(&mut driver, words("prompt"), most, &mut conduct).ok();
+            }
+            "cortex" => {
+                let mut conduct = Again { player, conduct: compactor::Silent };
+                if start["thread"].is_string() {
+                    cortex::chat::talk(&mut driver, words("prompt"), history, &mut conduct);
+                } else {
+                    cortex::answer(&mut driver, words("errand"), words("prompt"), &mut conduct).ok();
+                }
             }
             "extraction" if run.version == 0 && older::ends_freely(run.records) => {
                 let mut conduct = Again { player, conduct: compactor::Silent };
@@ -328,6 +348,7 @@ fn guard(recorded: &Value, kind: &str) -> LoopLimits {
         LoopGuardConfig::default().of(match kind {
             "channel" | "compactor" => ProcessKind::Channel,
             "worker" => ProcessKind::Worker,
+            "cortex" => ProcessKind::Cortex,
             _ => ProcessKind::Branch,
         })
     })

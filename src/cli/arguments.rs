@@ -50,6 +50,18 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Ask the cortex, which sees all conversations of an agent, over the running daemon.
+    Cortex {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Whose cortex; the default agent's without it.
+        #[arg(long)]
+        agent: Option<String>,
+        /// A conversation of its own.
+        #[arg(long, default_value = "terminal")]
+        thread: String,
+        message: String,
+    },
     /// Do a recorded run once more from its journal, without asking, doing or writing anything, and say whether it comes
     /// to the same.
     Replay {

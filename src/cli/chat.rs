@@ -15,6 +15,7 @@ pub use error::ChatError;
 use crate::config::ApiConfig;
 use crate::error::log_line;
 use crate::thread;
+pub(super) use client::ApiClient;
 use client::{Client, Incoming};
 use lines::Line;
 

@@ -149,6 +149,7 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
         text(&routing.worker)
     )?;
     optional(out, "compactor", routing.compactor.as_deref())?;
+    optional(out, "cortex", routing.cortex.as_deref())?;
     writeln!(out, "fallbacks = {}", list(&routing.fallbacks))?;
     writeln!(out, "rate_limit_cooldown_secs = {}", routing.rate_limit_cooldown.as_secs())?;
     let sandbox = &agent.sandbox;
@@ -167,6 +168,7 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
     let missed = if agent.schedule.missed == MissedSlots::RunOnce { "run_once" } else { "skip" };
     writeln!(out, "[agents.schedule]\nmissed_slots = {}", text(missed))?;
     writeln!(out, "job_timeout_secs = {}", agent.schedule.timeout.as_secs())?;
+    agent.limits.cortex.write(out)?;
     agent.loop_guard.write(out)?;
     writeln!(out, "[agents.channel]")?;
     agent.channel.write(out)

@@ -17,9 +17,9 @@ use toml::de::DeTable;
 use super::section::{Section, Source};
 use super::{
     AgentConfig, ApiConfig, ApiType, BindingConfig, ChannelConfig, CoalescingConfig, Config, ConfigError,
-    DAY, EmbeddingConfig, HumanConfig, IngestionConfig, IrcConfig, Language, LimitsConfig, LinkConfig,
-    LlmConfig, LoopGuardConfig, MemoryConfig, MemoryPersistenceConfig, ProviderConfig, SandboxConfig,
-    SandboxMode, Secret, VectorIndexKind, WebhookConfig, WorkerContext, WorkerLogMode,
+    CortexConfig, DAY, EmbeddingConfig, HumanConfig, IngestionConfig, IrcConfig, Language, LimitsConfig,
+    LinkConfig, LlmConfig, LoopGuardConfig, MemoryConfig, MemoryPersistenceConfig, ProviderConfig,
+    SandboxConfig, SandboxMode, Secret, VectorIndexKind, WebhookConfig, WorkerContext, WorkerLogMode,
 };
 use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
@@ -337,6 +337,7 @@ fn limits(section: &Section<'_, '_>, base: &LimitsConfig) -> LimitsConfig {
             .number("keep_days", 1, 3650)
             .map_or(base.keep, |days| Duration::from_secs(days * DAY.as_secs())),
         coalescing: CoalescingConfig::read(&section.table("coalescing"), &base.coalescing),
+        cortex: CortexConfig::read(&section.table("cortex"), &base.cortex),
     }
 }
 

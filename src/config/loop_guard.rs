@@ -99,7 +99,7 @@ impl LoopGuardConfig {
     pub fn of(&self, kind: ProcessKind) -> LoopLimits {
         match kind {
             ProcessKind::Channel | ProcessKind::Compactor => self.channel,
-            ProcessKind::Branch | ProcessKind::Ingestion => self.branch,
+            ProcessKind::Branch | ProcessKind::Ingestion | ProcessKind::Cortex => self.branch,
             ProcessKind::Worker | ProcessKind::Delegation => self.worker,
         }
     }

@@ -246,7 +246,9 @@ pub(super) fn relay(connection: &Connection, process: ProcessId) -> Result<(), D
         ProcessKind::Branch => "UPDATE branch_runs SET relayed = 1 WHERE id = ?1 AND relayed = 0",
         ProcessKind::Worker => "UPDATE worker_runs SET relayed = 1 WHERE id = ?1 AND relayed = 0",
         ProcessKind::Delegation => "UPDATE link_requests SET relayed = 1 WHERE id = ?1 AND relayed = 0",
-        ProcessKind::Channel | ProcessKind::Ingestion | ProcessKind::Compactor => return Ok(()),
+        ProcessKind::Channel | ProcessKind::Ingestion | ProcessKind::Compactor | ProcessKind::Cortex => {
+            return Ok(());
+        }
     };
     let changed = connection.prepare_cached(sql)?.execute([number(process.number)?])?;
     once(changed, process.kind, process.number)

@@ -28,6 +28,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "memory_persistence",
         include_str!("../../migrations/20261121007100_memory_persistence.sql"),
     ),
+    (20261121008000, "cortex", include_str!("../../migrations/20261121008000_cortex.sql")),
     (
         20261121010000,
         "channel settings",

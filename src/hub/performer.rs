@@ -1,7 +1,7 @@
 //! Does what the hub decides: starts and stops process threads, hands messages and answers on, rings
 //! adapters, feeds the watchdog. It waits in one place and never on I/O.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, at, bounded, never, sele
 
 use super::post;
 use super::state::{Action, Event, Hub, MAX_READY_TASKS};
-use crate::agent::{self, AgentParts, Job, Link};
+use crate::agent::{self, AgentParts, Job, Link, Pulse};
 use crate::allocator;
 use crate::clock::SharedClock;
 use crate::command::Command;
@@ -74,6 +74,7 @@ struct RunningProcess {
     reason: Arc<OnceLock<StopReason>>,
     messages: Sender<String>,
     rings: Sender<()>,
+    pulse: Arc<Pulse>,
     handle: JoinHandle<()>,
 }
 
@@ -83,12 +84,20 @@ struct Performer {
     /// Threads that have said their last word and are about to end.
     ended: Vec<JoinHandle<()>>,
     draining: bool,
+    /// Answers for the hub, before anything else; at most one for each process.
+    felt: VecDeque<Event>,
 }
 
 /// Runs the hub until it has stopped everything. `tick` is called at least every `tick_every` (the
 /// watchdog); it must not block.
 pub fn run(mut hub: Hub, parts: HubParts, tick_every: Option<Duration>, mut tick: impl FnMut()) {
-    let mut performer = Performer { parts, running: HashMap::new(), ended: Vec::new(), draining: false };
+    let mut performer = Performer {
+        parts,
+        running: HashMap::new(),
+        ended: Vec::new(),
+        draining: false,
+        felt: VecDeque::new(),
+    };
     let mut next_tick = tick_every.map(|every| performer.parts.clock.monotonic() + every);
     let mut quiet_at = None;
     loop {
@@ -147,6 +156,7 @@ fn kind_of(event: &Event) -> &'static str {
         Event::ClockChanged => "a change of the clock",
         Event::Looked { .. } => "a look at the jobs",
         Event::Timer => "a timer",
+        Event::Felt { .. } => "a sign of life",
         Event::Stop => "a stop",
         Event::Reloaded(_) => "a new config",
     }
@@ -157,6 +167,9 @@ impl Performer {
     fn next_event(&mut self, deadline: Option<Duration>) -> Event {
         let inputs = &self.parts.inputs;
         if let Ok(event) = inputs.control.try_recv() {
+            return event;
+        }
+        if let Some(event) = self.felt.pop_front() {
             return event;
         }
         let wait = deadline.map(|at| at.saturating_sub(self.parts.clock.monotonic()));
@@ -212,6 +225,11 @@ impl Performer {
                 }
             }
             Action::Answer { to, answer } => drop(to.try_send(answer)),
+            Action::Feel { agent, process } => {
+                let running = self.running.get(&(agent.clone(), process));
+                let quiet = running.and_then(|running| running.pulse.quiet());
+                self.felt.push_back(Event::Felt { agent, process, quiet });
+            }
             Action::Report { to, report } => drop(to.try_send(report)),
             Action::Told { to, done } => drop(to.try_send(done)),
             Action::Ring { instance, conversation } => {
@@ -236,6 +254,7 @@ impl Performer {
         let (messages, received) = bounded(QUEUE_STEER);
         let (rings, rung) = bounded(QUEUE_RINGS);
         let (cancel, reason) = (Cancel::new(), Arc::new(OnceLock::new()));
+        let pulse = Arc::new(Pulse::new(self.parts.clock.clone()));
         let thread = ProcessThread {
             agent: agent.clone(),
             parts,
@@ -244,6 +263,7 @@ impl Performer {
             reason: reason.clone(),
             messages: received,
             rings: rung,
+            pulse: pulse.clone(),
             up: self.parts.up.clone(),
         };
         let name = match process.kind {
@@ -252,10 +272,11 @@ impl Performer {
             ProcessKind::Worker => format!("worker:{}", process.number),
             ProcessKind::Compactor => format!("compact:{}", process.number),
             ProcessKind::Ingestion | ProcessKind::Delegation => format!("ingest:{}", process.number),
+            ProcessKind::Cortex => format!("cortex:{}", process.number),
         };
         match thread::spawn(name, move || thread.run()) {
             Ok(handle) => {
-                let running = RunningProcess { cancel, reason, messages, rings, handle };
+                let running = RunningProcess { cancel, reason, messages, pulse, rings, handle };
                 self.running.insert((agent, process), running);
             }
             Err(error) => {
@@ -395,6 +416,7 @@ struct ProcessThread {
     reason: Arc<OnceLock<StopReason>>,
     messages: Receiver<String>,
     rings: Receiver<()>,
+    pulse: Arc<Pulse>,
     up: Sender<ProcessEvent>,
 }
 
@@ -407,7 +429,8 @@ impl ProcessThread {
             self.up.send(event).ok();
         };
         let (cancel, reason) = (&self.cancel, &self.reason);
-        let link = Link { up: &tell, cancel, reason, messages: &self.messages, rings: &self.rings };
+        let (messages, rings, pulse) = (&self.messages, &self.rings, &self.pulse);
+        let link = Link { up: &tell, cancel, reason, messages, rings, pulse };
         let how = contained(|| agent::run(&self.parts, &self.job, &link)).unwrap_or_else(|panic| {
             log::error!("{process} panicked: {panic}");
             contained(|| agent::close_after_panic(&self.parts, &self.job, &link))

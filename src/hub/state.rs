@@ -7,17 +7,22 @@ mod asks;
 mod batch;
 mod board;
 mod compaction;
+mod cortex;
 mod ingestion;
+mod observation;
 mod post;
 mod requests;
 mod resume;
 mod runs;
 mod stop;
+mod supervision;
 mod turns;
 
 pub use board::MAX_READY_TASKS;
 pub use compaction::{COMPACTION_REST, COMPACTION_TIMEOUT, COMPACTION_TRIES, MAX_COMPACTORS};
+pub use cortex::{CORTEX_DEBOUNCE, CORTEX_REST, ERRAND_TIMEOUT};
 pub use ingestion::{CHUNK_TIMEOUT, INGEST};
+pub use observation::SIGNALS_MAX;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -37,6 +42,7 @@ use crate::event::{How, Origin, ProcessEvent, StopReason, What};
 use crate::id::{AgentId, ConversationId, InboxId, InstanceId, ProcessId, ProcessKind};
 use crate::message::Lane;
 use compaction::Compacting;
+use cortex::Cortex;
 use ingestion::Reading;
 use post::Post;
 use runs::{JobRun, MAX_RUN_RETRIGGERS, Watch};
@@ -124,6 +130,12 @@ pub enum Event {
     },
     /// Some deadline may have come.
     Timer,
+    /// How long nothing was heard of a process; none while it asks a model.
+    Felt {
+        agent: AgentId,
+        process: ProcessId,
+        quiet: Option<Duration>,
+    },
     Stop,
     /// The config was read again: limits of agents from now on.
     Reloaded(BTreeMap<AgentId, LimitsConfig>),
@@ -173,6 +185,11 @@ pub enum Action {
     Rescan {
         agent: AgentId,
     },
+    /// Look for how long nothing was heard of the process.
+    Feel {
+        agent: AgentId,
+        process: ProcessId,
+    },
     /// Look which jobs are due, and claim them.
     Look {
         agent: AgentId,
@@ -204,6 +221,10 @@ enum TimerKey {
     Compaction(AgentId, ConversationId),
     /// The next try of a chunk.
     Reading(AgentId),
+    /// The next errand of the cortex.
+    Cortex(AgentId),
+    /// When to look whether a process is stuck.
+    Supervision(ProcessKey),
     Stop,
 }
 
@@ -270,6 +291,7 @@ struct Agent {
     post: Post,
     compacting: BTreeMap<ConversationId, Compacting>,
     reading: Option<Reading>,
+    cortex: Cortex,
 }
 
 /// What is known of a process when it starts.
@@ -325,6 +347,7 @@ impl Hub {
                     compacting,
                     reading,
                     watch,
+                    cortex: Cortex::default(),
                 };
                 (id, agent)
             })
@@ -361,8 +384,12 @@ impl Hub {
             Event::FileWaits { agent, place, file } => self.file_waits(agent, place, file, now),
             Event::Process(event) => self.on_process(event, now),
             Event::Command(command) => self.on_command(command, now),
-            Event::ClockChanged => self.look_everywhere(),
+            Event::ClockChanged => {
+                self.look_everywhere();
+                self.warm_up(now);
+            }
             Event::Looked { agent, look } => self.looked(&agent, look, now),
+            Event::Felt { agent, process, quiet } => self.felt(&(agent, process), quiet, now),
             Event::Timer => {}
             Event::Stop => self.stop(now),
             Event::Reloaded(limits) => self.reloaded(limits, now),
@@ -383,6 +410,8 @@ impl Hub {
                 TimerKey::Post(agent) => self.carry(&agent),
                 TimerKey::Compaction(agent, conversation) => self.compaction_due(&agent, &conversation, now),
                 TimerKey::Reading(agent) => self.read_on(&agent, now),
+                TimerKey::Cortex(agent) => self.cortex_due(&agent, now),
+                TimerKey::Supervision(key) => self.feel(&key, now),
                 TimerKey::Stop => self.stop_harder(now),
             }
         }
@@ -413,7 +442,8 @@ impl Hub {
             deadline: now + timeout,
         };
         self.timers.set(&TimerKey::Process(key.clone()), Some(entry.deadline));
-        self.processes.insert(key, entry);
+        self.processes.insert(key.clone(), entry);
+        self.supervise(&key, now);
         let job = Job { process, place, work };
         self.actions.push(Action::Start { agent: agent_id.clone(), job });
         Some(process)
@@ -428,7 +458,11 @@ impl Hub {
             What::Status(status) => process.status = status,
             What::Scheduled => self.look(&key.0),
             What::Delegated => self.carry(&key.0),
-            What::Task(news) => self.on_news(&key.0, news, now),
+            What::Task(news) => {
+                self.on_news(&key.0, news, now);
+                self.cortex_changed(&key.0, now);
+            }
+            What::Observed(observation) => self.observed(&key, *observation, now),
             What::Pressed { window, unread, remember } => self.pressed(&key, (window, unread), remember, now),
             What::Waiting => {
                 process.waiting = true;
@@ -445,6 +479,7 @@ impl Hub {
     fn on_exit(&mut self, key: &ProcessKey, how: How, now: Duration) {
         let Some(process) = self.processes.remove(key) else { return };
         self.timers.set(&TimerKey::Process(key.clone()), None);
+        self.timers.set(&TimerKey::Supervision(key.clone()), None);
         let conversation = (key.0.clone(), process.conversation, process.lane);
         match key.1.kind {
             ProcessKind::Channel => {
@@ -463,22 +498,14 @@ impl Hub {
             ProcessKind::Compactor => self.compactor_ended(key, &conversation.1, how, now),
             ProcessKind::Ingestion => self.chunk_ended(key, how, now),
             ProcessKind::Delegation => {}
+            ProcessKind::Cortex => self.cortex_ended(key, how, now),
+        }
+        // A turn saves no memory and makes no task; and the cortex is no change to itself.
+        if !matches!(key.1.kind, ProcessKind::Channel | ProcessKind::Cortex) {
+            self.cortex_changed(&key.0, now);
         }
         self.start_ready(&key.0, now);
         self.start_tasks(&key.0, now);
-    }
-
-    /// What runs keeps its deadline; what starts or begins to wait has the new one.
-    fn reloaded(&mut self, limits: BTreeMap<AgentId, LimitsConfig>, now: Duration) {
-        for (id, limits) in limits {
-            if let Some(agent) = self.agents.get_mut(&id) {
-                agent.limits = limits;
-                self.start_ready(&id, now);
-                self.start_tasks(&id, now);
-            }
-        }
-        // The zone and the policy of jobs may be others.
-        self.look_everywhere();
     }
 }
 

@@ -11,6 +11,9 @@ use crate::id::ProcessId;
 use crate::message::Place;
 use crate::tasks::{Actor, Metadata, NewTask, Priority, Subtask, TaskError, Tasks};
 
+/// Instances behind which nobody is told a result: jobs, and the operator who asks the cortex.
+const NOBODY: [&str; 2] = [SCHEDULED, "cortex"];
+
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Arguments {
@@ -67,7 +70,7 @@ impl Tool for TaskCreate {
             subtasks: arguments.subtasks.into_iter().map(subtask).collect(),
             metadata: arguments.metadata.unwrap_or_default(),
             // A job has no listeners when its run is over.
-            place: Some(self.place.clone()).filter(|place| place.instance.as_str() != SCHEDULED),
+            place: Some(self.place.clone()).filter(|place| !NOBODY.contains(&place.instance.as_str())),
             ..NewTask::new(arguments.title, Actor::Process(self.process))
         };
         let task = self.tasks.create(new).map_err(|error| tool_error(&error))?.task;

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link};
-use spacebot::clock::{Clock, SharedClock, SimulatedClock, Zone};
+use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Pulse};
+use spacebot::clock::{Clock, SharedClock, SimulatedClock, SystemClock, Zone};
 use spacebot::command::{Command, StatusReport};
 use spacebot::config::{AgentConfig, LimitsConfig, LlmConfig};
 use spacebot::conversation::{Conversations, Place};
@@ -172,7 +172,11 @@ impl Life {
                 self.handle(Event::Looked { agent, look }, now);
             }
             Action::Rescan { .. } => *self.rescan.borrow_mut() = true,
-            Action::Ring { .. } | Action::Carry { .. } | Action::StopIntake | Action::Exit => {}
+            Action::Ring { .. }
+            | Action::Feel { .. }
+            | Action::Carry { .. }
+            | Action::StopIntake
+            | Action::Exit => {}
         }
     }
 
@@ -203,7 +207,15 @@ impl Life {
         let up = |what: What| {
             self.handle(Event::Process(ProcessEvent { agent: agent_id(), process, what }), clock.monotonic());
         };
-        let link = Link { up: &up, cancel: &cancel, reason: &reason, messages: &messages.1, rings: &rings };
+        let pulse = Pulse::new(SystemClock::shared());
+        let link = Link {
+            pulse: &pulse,
+            up: &up,
+            cancel: &cancel,
+            reason: &reason,
+            messages: &messages.1,
+            rings: &rings,
+        };
         let how = contained(|| agent::run(&self.parts, &job, &link))
             .unwrap_or_else(|_| agent::close_after_panic(&self.parts, &job, &link));
         self.running.borrow_mut().remove(&process);

@@ -17,6 +17,7 @@ pub const FLOORS: [&[&str]; 9] = [
         "conversation",
         "tasks",
         "cron",
+        "cortex",
         "identity",
         "ingest",
         "skills",

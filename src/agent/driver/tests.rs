@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::super::toolbox::Toolbox;
 use super::*;
-use crate::clock::{SimulatedClock, Timestamp};
+use crate::agent::Pulse;
+use crate::clock::{SimulatedClock, SystemClock, Timestamp};
 use crate::config::{LlmConfig, LoopGuardConfig, RoutingConfig};
 use crate::conversation::{Conversations, Record};
 use crate::db::Db;
@@ -67,7 +68,9 @@ fn a_panic_in_a_tool_is_a_result_that_the_model_reads_and_the_run_goes_on() {
     let llm = LlmManager::new(&LlmConfig::default(), clock, model);
     let (cancel, reason, messages) = (Cancel::new(), OnceLock::new(), crossbeam_channel::never());
     let up = |_: What| {};
+    let pulse = Pulse::new(SystemClock::shared());
     let link = Link {
+        pulse: &pulse,
         up: &up,
         cancel: &cancel,
         reason: &reason,

@@ -18,8 +18,8 @@ use crate::agent::journal::RunJournal;
 use crate::agent::link::ProcessDesk;
 use crate::agent::room::Trim;
 use crate::agent::toolbox::Toolbox;
-use crate::agent::{branch, worker};
-use crate::clock::{SimulatedClock, Timestamp};
+use crate::agent::{Pulse, branch, worker};
+use crate::clock::{SimulatedClock, SystemClock, Timestamp};
 use crate::config::{Environment, LlmConfig, LoopGuardConfig, RoutingConfig, load};
 use crate::conversation::{Conversations, Place};
 use crate::db::Db;
@@ -119,7 +119,15 @@ impl Bench {
         let (cancel, reason) = (Cancel::new(), OnceLock::new());
         let (messages, rings) = (crossbeam_channel::never(), crossbeam_channel::never());
         let up = |_: What| {};
-        let link = Link { up: &up, cancel: &cancel, reason: &reason, messages: &messages, rings: &rings };
+        let pulse = Pulse::new(SystemClock::shared());
+        let link = Link {
+            pulse: &pulse,
+            up: &up,
+            cancel: &cancel,
+            reason: &reason,
+            messages: &messages,
+            rings: &rings,
+        };
         let counts = cut.as_ref().map_or([0, 0], |run| [run.counts.model_calls, run.counts.tool_calls]);
         let mut driver = Driver {
             link: &link,
@@ -128,7 +136,12 @@ impl Bench {
             desk: ProcessDesk::new(&link, Origin::default()),
             journal: RunJournal::new(&self.conversations, number),
             spec: RunSpec { max_turns: Some(CALLS + 1), ..RunSpec::new() },
-            counts: Counts { max_model_calls: CALLS, model_calls: counts[0], tool_calls: counts[1] },
+            counts: Counts {
+                max_model_calls: CALLS,
+                model_calls: counts[0],
+                tool_calls: counts[1],
+                ..Counts::default()
+            },
             guard: LoopGuard::new(LoopGuardConfig::default().worker),
         };
         driver.journal.add(Step::Start, json!({ "kind": "branch" }));

@@ -16,12 +16,18 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest answer of the daemon, in bytes.
 const MAX_RESPONSE_BYTES: u64 = 16 << 20;
 
-/// One conversation with the daemon.
+/// The local API of the daemon.
 #[derive(Clone)]
-pub(super) struct Client {
+pub(in crate::cli) struct ApiClient {
     http: ureq::Agent,
     base: String,
     token: Option<Secret>,
+}
+
+/// One conversation with the daemon.
+#[derive(Clone)]
+pub(super) struct Client {
+    api: ApiClient,
     agent: Option<String>,
     conversation: String,
 }
@@ -47,8 +53,8 @@ struct Status {
 
 type Reply = Result<ureq::http::Response<ureq::Body>, ureq::Error>;
 
-impl Client {
-    pub(super) fn new(api: &ApiConfig, agent: Option<String>, session: &str) -> Result<Self, ChatError> {
+impl ApiClient {
+    pub(in crate::cli) fn new(api: &ApiConfig) -> Result<Self, ChatError> {
         if !api.enabled {
             return Err(ChatError::Disabled);
         }
@@ -60,42 +66,26 @@ impl Client {
             .max_redirects(0)
             .build();
         let base = format!("http://{}/api", std::net::SocketAddr::new(host, api.port));
-        let conversation = format!("chat:{}:{session}", agent.as_deref().unwrap_or("default"));
-        Ok(Self { http: config.into(), base, token: api.auth_token.clone(), agent, conversation })
+        Ok(Self { http: config.into(), base, token: api.auth_token.clone() })
     }
 
-    /// Returns after the daemon has stored the message.
-    pub(super) fn send(&self, id: &str, text: &str) -> Result<(), ChatError> {
-        if text.len() > MAX_LINE_BYTES {
-            return Err(ChatError::TooLong);
-        }
-        let name = std::env::var("USER").ok().filter(|name| !name.is_empty());
-        let name = name.unwrap_or_else(|| "you".to_owned());
-        let mut body = json!({
-            "conversation_id": self.conversation, "sender_id": name, "sender_name": name,
-            "content": text, "message_id": id,
-        });
-        if let Some(agent) = &self.agent {
-            body["agent_id"] = json!(agent);
-        }
-        let request = self.authorised(self.http.post(format!("{}/portal/send", self.base)));
-        let sent = request.content_type("application/json").send(body.to_string());
-        self.read::<serde_json::Value>(sent).map(drop)
+    /// `path` is what follows `/api/`.
+    pub(in crate::cli) fn post<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> Result<T, ChatError> {
+        let request = self.authorised(self.http.post(format!("{}/{path}", self.base)));
+        self.read(request.content_type("application/json").send(body.to_string()))
     }
 
-    /// Messages above `after`; asking with `after` takes those up to it off the list.
-    pub(super) fn poll(&self, after: i64, wait_seconds: u64) -> Result<Vec<Incoming>, ChatError> {
-        let conversation = percent_encoded(&self.conversation);
-        let url = format!("{}/portal/poll/{conversation}?after={after}&wait={wait_seconds}", self.base);
-        Ok(self.read::<Messages>(self.authorised(self.http.get(url)).call())?.messages)
+    pub(in crate::cli) fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, ChatError> {
+        self.read(self.authorised(self.http.get(format!("{}/{path}", self.base))).call())
     }
 
-    /// True while processes of this conversation run.
-    pub(super) fn is_busy(&self) -> Result<bool, ChatError> {
-        let status = self.authorised(self.http.get(format!("{}/status", self.base))).call();
-        let status: Status = self.read(status)?;
-        let conversation = format!("portal:{}", self.conversation);
-        Ok(status.busy.contains(&conversation))
+    /// As a part of a path or a query.
+    pub(in crate::cli) fn encoded(&self, text: &str) -> String {
+        percent_encoded(text)
     }
 
     fn authorised<T>(&self, request: ureq::RequestBuilder<T>) -> ureq::RequestBuilder<T> {
@@ -126,6 +116,44 @@ impl Client {
         }
         serde_json::from_str(&body)
             .map_err(|error| unreachable(format!("not the API of this daemon: {error}")))
+    }
+}
+
+impl Client {
+    pub(super) fn new(api: &ApiConfig, agent: Option<String>, session: &str) -> Result<Self, ChatError> {
+        let conversation = format!("chat:{}:{session}", agent.as_deref().unwrap_or("default"));
+        Ok(Self { api: ApiClient::new(api)?, agent, conversation })
+    }
+
+    /// Returns after the daemon has stored the message.
+    pub(super) fn send(&self, id: &str, text: &str) -> Result<(), ChatError> {
+        if text.len() > MAX_LINE_BYTES {
+            return Err(ChatError::TooLong);
+        }
+        let name = std::env::var("USER").ok().filter(|name| !name.is_empty());
+        let name = name.unwrap_or_else(|| "you".to_owned());
+        let mut body = json!({
+            "conversation_id": self.conversation, "sender_id": name, "sender_name": name,
+            "content": text, "message_id": id,
+        });
+        if let Some(agent) = &self.agent {
+            body["agent_id"] = json!(agent);
+        }
+        self.api.post::<serde_json::Value>("portal/send", &body).map(drop)
+    }
+
+    /// Messages above `after`; asking with `after` takes those up to it off the list.
+    pub(super) fn poll(&self, after: i64, wait_seconds: u64) -> Result<Vec<Incoming>, ChatError> {
+        let conversation = percent_encoded(&self.conversation);
+        let path = format!("portal/poll/{conversation}?after={after}&wait={wait_seconds}");
+        Ok(self.api.get::<Messages>(&path)?.messages)
+    }
+
+    /// True while processes of this conversation run.
+    pub(super) fn is_busy(&self) -> Result<bool, ChatError> {
+        let status: Status = self.api.get("status")?;
+        let conversation = format!("portal:{}", self.conversation);
+        Ok(status.busy.contains(&conversation))
     }
 }
 

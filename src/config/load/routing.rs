@@ -27,11 +27,13 @@ pub(super) fn routing(section: &Section<'_, '_>, base: &RoutingConfig, llm: &Llm
     let fallbacks = section.texts("fallbacks");
     fallbacks.iter().flatten().for_each(|model| check("fallbacks", model));
     let compactor = section.name("compactor").inspect(|model| check("compactor", model));
+    let cortex = section.name("cortex").inspect(|model| check("cortex", model));
     let routing = RoutingConfig {
         channel: model("channel", &base.channel),
         branch: model("branch", &base.branch),
         worker: model("worker", &base.worker),
         compactor: compactor.or_else(|| base.compactor.clone()),
+        cortex: cortex.or_else(|| base.cortex.clone()),
         fallbacks: fallbacks.unwrap_or_else(|| base.fallbacks.clone()),
         rate_limit_cooldown: seconds(section, "rate_limit_cooldown_secs", 1, 3600)
             .unwrap_or(base.rate_limit_cooldown),

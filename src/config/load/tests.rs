@@ -28,9 +28,10 @@ const EVERY_TABLE: &str = r#"
 "#;
 
 /// Keys that stand in the document as tables of their own, not as rows.
-const TABLES: [&str; 24] = [
+const TABLES: [&str; 25] = [
     "memory_persistence",
     "channel",
+    "cortex",
     "schedule",
     "llm",
     "provider",

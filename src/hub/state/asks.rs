@@ -130,7 +130,8 @@ impl Hub {
             process.waiting = false;
             process.deadline = now + timeout;
             let deadline = process.deadline;
-            self.timers.set(&TimerKey::Process(target), Some(deadline));
+            self.timers.set(&TimerKey::Process(target.clone()), Some(deadline));
+            self.supervise(&target, now);
         }
         Ok(())
     }

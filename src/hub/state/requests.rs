@@ -15,10 +15,29 @@ impl Hub {
                 self.cancel(&key, StopReason::Asked(reason));
                 self.actions.push(Action::Told { to: answer, done: known });
             }
+            Command::CortexChat { agent, thread, message, answer } => {
+                let begun = self.cortex_chat(&agent, thread, message, now);
+                self.actions.push(Action::Answer { to: answer, answer: begun });
+            }
             Command::Tasks { agent, news } => {
                 news.into_iter().for_each(|news| self.on_news(&agent, news, now));
+                self.cortex_changed(&agent, now);
             }
         }
+    }
+
+    /// What runs keeps its deadline; what starts or begins to wait has the new one.
+    pub(super) fn reloaded(&mut self, limits: BTreeMap<AgentId, LimitsConfig>, now: Duration) {
+        for (id, limits) in limits {
+            if let Some(agent) = self.agents.get_mut(&id) {
+                agent.limits = limits;
+                self.start_ready(&id, now);
+                self.start_tasks(&id, now);
+                self.cortex_reloaded(&id, now);
+            }
+        }
+        // The zone and the policy of jobs may be others.
+        self.look_everywhere();
     }
 
     pub(super) fn report(&self, now: Duration) -> StatusReport {
@@ -35,6 +54,7 @@ impl Hub {
             waiting_turns: self.agents.values().map(|agent| agent.ready.len()).sum(),
             processes: self.processes.iter().map(process).collect(),
             stopping: self.stage != Stage::Running,
+            cortex: self.cortex_reports(now),
             // An idle conversation is not in the table; a busy one may be there with both lanes.
             busy: self
                 .conversations

@@ -35,7 +35,8 @@ impl Hub {
         };
         let key = (agent_id.clone(), run.process);
         self.timers.set(&TimerKey::Process(key.clone()), Some(process.deadline));
-        self.processes.insert(key, process);
+        self.processes.insert(key.clone(), process);
+        self.supervise(&key, now);
         let work = Work::GoOn {
             what: run.task,
             interactive: run.interactive,

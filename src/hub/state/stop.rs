@@ -17,7 +17,9 @@ impl Hub {
         let idle: Vec<_> = self
             .processes
             .iter()
-            .filter(|(key, process)| process.waiting || key.1.kind == ProcessKind::Compactor)
+            .filter(|(key, process)| {
+                process.waiting || matches!(key.1.kind, ProcessKind::Compactor | ProcessKind::Cortex)
+            })
             .map(|(key, _)| key.clone())
             .collect();
         for key in idle {

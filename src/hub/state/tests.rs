@@ -2,10 +2,12 @@
 
 mod compaction;
 mod company;
+mod cortex;
 mod post;
 mod runs;
 
 use super::*;
+use crate::config::CortexConfig;
 use crate::event::Ingested;
 use crossbeam_channel::{Receiver, bounded};
 
@@ -17,7 +19,13 @@ struct Bench {
     actions: Vec<Action>,
 }
 
+/// Without a cortex, whose errands would stand between all others; it has tests of its own.
 fn bench(limits: LimitsConfig) -> Bench {
+    let off = CortexConfig { enabled: false, ..CortexConfig::default() };
+    with_cortex(LimitsConfig { cortex: off, ..limits })
+}
+
+fn with_cortex(limits: LimitsConfig) -> Bench {
     let hub = Hub::new([(AgentId::new(MAIN), limits, 1)]);
     Bench { hub, now: Duration::from_secs(1000), actions: Vec::new() }
 }

@@ -174,6 +174,9 @@ impl Hub {
         let hears = matches!(&work, Work::Turn(turn) if turn.execution.is_none());
         let left = conversation.run.as_ref().map(|run| run.deadline.saturating_sub(now));
         let timeout = left.map_or(TURN_TIMEOUT, |left| left.min(TURN_TIMEOUT));
+        if let Some(agent) = self.agents.get_mut(&key.0) {
+            agent.cortex.turn_begins();
+        }
         let (newest, place) = (conversation.newest, conversation.place.clone());
         let begin = Begin { lane: key.2, ..Begin::new(ProcessKind::Channel, String::new(), timeout) };
         let started = self.start(&key.0, place, begin, now, work);

@@ -1,0 +1,59 @@
+//! What the cortex hears of a run: counted beside it, told once at its end, and nothing that it computes by.
+
+use rig_core::completion::CompletionRequest;
+
+use super::{Conduct, Driver, Ended};
+use crate::config::OFFLINE_MODEL;
+use crate::event::{DriveEnd, What};
+use crate::llm::{LlmError, Reply};
+
+/// What the cortex hears of tools that do not exist: a model may make up any name.
+const UNKNOWN_TOOL: &str = "unknown";
+
+impl Driver<'_> {
+    /// What was out of the ordinary is noted here too: the hub writes nothing.
+    pub(super) fn tell_cortex(&mut self, ended: &Ended) {
+        let end = match ended {
+            Ended::Text(_) | Ended::Tools => DriveEnd::Done,
+            Ended::Limit => DriveEnd::Limit,
+            Ended::Repeating => DriveEnd::Repeating,
+            Ended::Cancelled => DriveEnd::Cancelled,
+            Ended::Failed(..) => DriveEnd::Failed,
+        };
+        let observation = self.counts.hook.end(end);
+        self.journal.note(&observation);
+        (self.link.up)(What::Observed(Box::new(observation)));
+    }
+
+    /// A call of the model is a sign of life as long as it lasts, and the cortex hears what it took.
+    pub(super) fn ask(
+        &mut self,
+        request: &CompletionRequest,
+        conduct: &dyn Conduct,
+    ) -> Result<Reply, LlmError> {
+        self.link.pulse.model_call(true);
+        let answer = self.model.answer(request, conduct.is_patient(), self.link.cancel);
+        self.link.pulse.model_call(false);
+        if let Ok(reply) = &answer {
+            if reply.fell_back && reply.model == OFFLINE_MODEL {
+                self.counts.hook.stood_in();
+            }
+            let usage = &reply.response.usage;
+            let sent = usage.input_tokens.unwrap_or_default();
+            self.counts.hook.model_answered(sent.saturating_add(usage.output_tokens.unwrap_or_default()));
+        }
+        answer
+    }
+
+    /// What is stopped says nothing about its tools.
+    pub(super) fn tell_of_call(&mut self, tool: &str, failed: bool) {
+        if self.link.cancel.is_cancelled() {
+            return;
+        }
+        let known = self.toolbox.definitions().iter().any(|definition| definition.name.as_str() == tool);
+        self.counts.hook.tool_called(if known { tool } else { UNKNOWN_TOOL }, failed);
+        if known && !self.counts.called.iter().any(|called| called == tool) {
+            self.counts.called.push(tool.to_owned());
+        }
+    }
+}

@@ -121,18 +121,6 @@ pub struct Config {
 }
 
 impl Config {
-    /// With its bindings, links and people at each agent too.
-    fn bound(mut self) -> Self {
-        let links: Vec<_> = self.agents.iter().map(|agent| links::of(&agent.id, &self)).collect();
-        for (agent, links) in self.agents.iter_mut().zip(links) {
-            let own = self.bindings.iter().filter(|binding| binding.agent == agent.id);
-            agent.bindings = own.cloned().collect();
-            agent.links = links;
-            agent.humans.clone_from(&self.humans);
-        }
-        self
-    }
-
     /// The agent of this id; without one, the default agent.
     pub fn agent(&self, id: Option<&str>) -> Option<&AgentConfig> {
         match id {

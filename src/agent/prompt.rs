@@ -49,13 +49,9 @@ impl AgentPrompts {
     ) -> Result<Self, PromptError> {
         let context = context(config, identity, workspace);
         let texts = [identity.soul.as_str(), &identity.identity, &identity.role];
+        let channel = format!("{}{}", overrides.render(Template::Channel, &context)?, company::text(config)?);
         Ok(Self {
-            channel: around_bulletin(&format!(
-                "{}{}",
-                overrides.render(Template::Channel, &context)?,
-                company::text(config)?
-            ))
-            .map(Arc::from),
+            channel: around_bulletin(&channel).map(Arc::from),
             identity: texts.map(Arc::from),
             identity_print: print_of(&texts).into(),
             branch: overrides.render(Template::Branch, &context)?.into(),

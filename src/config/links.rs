@@ -158,7 +158,21 @@ impl LinkConfig {
     }
 }
 
+impl Config {
+    /// With its bindings, links and people at each agent too.
+    pub(super) fn bound(mut self) -> Self {
+        let links: Vec<_> = self.agents.iter().map(|agent| of(&agent.id, &self)).collect();
+        for (agent, links) in self.agents.iter_mut().zip(links) {
+            let own = self.bindings.iter().filter(|binding| binding.agent == agent.id);
+            agent.bindings = own.cloned().collect();
+            agent.links = links;
+            agent.humans.clone_from(&self.humans);
+        }
+        self
+    }
+}
+
 /// The links of one agent, in the order in which they are written.
-pub(super) fn of(agent: &AgentId, config: &Config) -> Vec<LinkedAgent> {
+fn of(agent: &AgentId, config: &Config) -> Vec<LinkedAgent> {
     config.links.iter().filter_map(|link| link.seen_by(agent, config)).collect()
 }

@@ -1,5 +1,7 @@
 //! The turn commit is all or nothing, inbound is taken once, results are relayed once.
 
+mod delegations;
+
 use std::time::Duration;
 
 use super::*;

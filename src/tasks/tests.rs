@@ -355,3 +355,47 @@ fn wild(board: &Tasks, numbers: &[u64], thread: u64, steps: u64) -> Vec<Task> {
     }
     told
 }
+
+#[test]
+fn what_another_agent_asks_for_is_one_task_and_goes_back_once() {
+    let (_folder, board) = board();
+    let asked = |key: &str| {
+        let by = AgentId::new("den");
+        let asked = Some(Asked { by: by.clone(), key: key.to_owned() });
+        NewTask { status: Status::Ready, asked, ..NewTask::new("count", Actor::Agent(by)) }
+    };
+    let take = |key: &str| {
+        let new = asked(key);
+        board.write(move |connection, now| super::take(connection, new, now)).unwrap()
+    };
+    let first = take("1@1");
+    assert!(matches!(&first.news[..], [TaskNews::Ready(ready)] if ready.place.is_none()));
+    let again = take("1@1");
+    assert_eq!(
+        (again.task.number, again.news),
+        (first.task.number, first.news.clone()),
+        "the news may be lost"
+    );
+    assert_ne!(take("2@1").task.number, first.task.number);
+    assert_eq!(board.get(1).unwrap().created_by, Actor::Agent(AgentId::new("den")));
+    let unreturned = || board.unreturned(0, 10).unwrap().iter().map(|task| task.number).collect::<Vec<_>>();
+    assert!(unreturned().is_empty());
+    let conclude = |end| {
+        let task = board.get(1).unwrap();
+        board.take(1, task.revision, task.revision).unwrap();
+        let conclusion = Conclusion { end, summary: None, result: "12".to_owned(), limit: LIMIT };
+        let write = move |connection: &Connection| {
+            super::conclude(connection, 1, task.revision, &conclusion, Timestamp(1))
+        };
+        board.db.write(write).unwrap().news
+    };
+    assert!(matches!(conclude(AttemptEnd::Failed)[..], [TaskNews::Ready(_)]), "it is tried again");
+    assert!(unreturned().is_empty());
+    assert_eq!(conclude(AttemptEnd::Success), [TaskNews::Answered]);
+    assert_eq!(unreturned(), [1]);
+    board.returned(1).unwrap();
+    assert!(unreturned().is_empty());
+    // Also by a person's word, and not for tasks of one's own.
+    assert_eq!(board.to(2, Status::Backlog).unwrap().news.len(), 1);
+    assert!(unreturned().is_empty(), "put aside is not over");
+}

@@ -51,7 +51,7 @@ impl Home {
 
 #[test]
 fn a_task_is_proposed_approved_done_and_told() {
-    let double = Double::answering(|request| {
+    let double = Double::recording(|request| {
         let last = last_message(request);
         if is_channel(request) {
             return match () {
@@ -129,7 +129,7 @@ fn a_task_is_proposed_approved_done_and_told() {
 /// Hangs in the first `cuts` workers, and lets the next one be done.
 fn stubborn(cuts: usize) -> Double {
     let workers = Arc::new(AtomicUsize::new(0));
-    Double::answering(move |request| {
+    Double::recording(move |request| {
         let last = last_message(request);
         match () {
             () if is_channel(request) => {
@@ -223,7 +223,7 @@ fn an_orderly_stop_costs_a_task_no_attempt() {
 
 #[test]
 fn the_command_line_begins_and_takes_back_with_and_without_a_daemon() {
-    let double = Double::answering(|request| {
+    let double = Double::recording(|request| {
         let last = last_message(request);
         match () {
             () if last.contains("never ends") => Say { hang: Some(At::Start), ..Say::text("") },
@@ -274,7 +274,7 @@ fn the_command_line_begins_and_takes_back_with_and_without_a_daemon() {
 
 #[test]
 fn nothing_is_written_and_nobody_asked_while_a_board_waits() {
-    let double = Double::answering(|request| panic!("asked: {}", last_message(request)));
+    let double = Double::recording(|request| panic!("asked: {}", last_message(request)));
     let home = home(&double);
     drop(home.start());
     put_task(&home, "c");
@@ -295,7 +295,7 @@ fn nothing_is_written_and_nobody_asked_while_a_board_waits() {
 
 #[test]
 fn a_worker_that_says_it_failed_is_tried_again_and_the_last_word_is_told() {
-    let double = Double::answering(|request| {
+    let double = Double::recording(|request| {
         let last = last_message(request);
         match () {
             () if is_channel(request) => {

@@ -151,6 +151,7 @@ impl Double {
     }
 
     pub fn requests(&self) -> Vec<Request> {
+        assert!(self.shared.keep_requests, "this double keeps no requests: Double::recording does");
         lock(&self.shared.seen).requests.clone()
     }
 

@@ -178,6 +178,13 @@ fn a_channel_that_was_killed_behind_a_command_knows_of_it_and_does_not_do_it_aga
     let daemon = home.start();
     daemon.client("c").send("1", "lay an egg");
     killed.wait();
+    // The model may hear the result before it is on disk.
+    let connection = rusqlite::Connection::open(home.database()).unwrap();
+    let ended = "SELECT count(*) FROM run_journal WHERE kind = 'tool'";
+    eventually("the end of the command", PATIENCE, || {
+        connection.query_row(ended, [], |row| row.get::<_, u32>(0)).unwrap() == 1
+    });
+    drop(connection);
     daemon.kill();
     let daemon = home.start();
     assert_eq!(daemon.client("c").answer("1"), "One egg was laid before.");

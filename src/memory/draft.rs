@@ -86,7 +86,8 @@ impl Draft {
         Self { store, voice: Voice::Conversation, content: Arc::default() }
     }
 
-    /// Returns the id that the memory will have.
+    /// Returns the id that the memory will have. The same words again, as of a model that was reminded
+    /// to end, are the memory that is there already.
     ///
     /// # Errors
     /// As [`MemoryStore::save`], or a file cannot say this.
@@ -97,6 +98,11 @@ impl Draft {
         };
         let (memory, mut associations) = checked(new, self.store.0.clock.now())?;
         let mut content = lock(&self.content);
+        let mut known = content.drafted.iter().map(|one| &one.memory);
+        let same = |one: &&Memory| one.content == memory.content && one.memory_type == memory.memory_type;
+        if let Some(one) = known.find(same) {
+            return Ok(one.id.clone());
+        }
         if content.drafted.len() >= MEMORIES_MAX {
             return Err(MemoryError::Invalid(format!("more than {MEMORIES_MAX} memories of one part")));
         }
@@ -262,6 +268,16 @@ mod tests {
         assert_eq!(total(&store), 2);
         let source = store.get(&first).unwrap().unwrap().source.unwrap();
         assert_eq!(source.to_string(), "file:a.txt#0123/1");
+    }
+
+    #[test]
+    fn the_same_words_again_are_one_memory() {
+        let (_folder, store) = bench();
+        let draft = draft(&store);
+        let save = |kind| draft.save(NewMemory::new(kind, "the sky is blue")).unwrap();
+        let (first, again, other) = (save(MemoryType::Fact), save(MemoryType::Fact), save(MemoryType::Event));
+        assert!(first == again && first != other);
+        assert_eq!(draft.complete(&[first, other]).unwrap(), 2);
     }
 
     #[test]

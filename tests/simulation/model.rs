@@ -50,7 +50,9 @@ pub fn decide(request: &CompletionRequest, random: &mut Random, calm: bool) -> R
         return Ok(vec![call("task_create", json!({ "title": "a chore" }))]);
     }
     if has("memory_save") && !after_tools && random.chance(40) {
-        return Ok(vec![call("memory_save", json!({ "content": format!("note {text}") }))]);
+        // What it was given to read, also when it has been reminded since.
+        let given = first_words(request);
+        return Ok(vec![call("memory_save", json!({ "content": format!("note {given}") }))]);
     }
     // A silent run has to name what it saved; some forget that, and are reminded.
     if has("memory_persistence_complete") && (calm || random.chance(80)) {
@@ -78,6 +80,17 @@ pub fn last_words(request: &CompletionRequest) -> (String, bool) {
         }
     }
     (text, after_tools)
+}
+
+fn first_words(request: &CompletionRequest) -> String {
+    let words = request.chat_history.iter().find_map(|message| {
+        let Message::User { content } = message else { return None };
+        content.iter().find_map(|part| match part {
+            UserContent::Text(words) => Some(words.text.clone()),
+            _ => None,
+        })
+    });
+    words.unwrap_or_default()
 }
 
 /// The ids that the run was given for what it saved.

@@ -120,6 +120,11 @@ impl LlmManager {
         self.shared.health.lost()
     }
 
+    /// For how long no model of this kind of process may be asked; none: one may, or there is none.
+    pub fn rests(&self, routing: &RoutingConfig, kind: ProcessKind) -> Option<Duration> {
+        self.model_for(routing, kind).rests()
+    }
+
     /// Whether a process of this kind has a language model at all, or only the offline responder.
     pub fn has_model(&self, routing: &RoutingConfig, kind: ProcessKind) -> bool {
         self.shared.tuning.offline_is_a_model || routing.model(kind) != OFFLINE_MODEL

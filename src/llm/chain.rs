@@ -122,6 +122,13 @@ impl SpacebotModel {
         Self { ends_offline, ..self }
     }
 
+    /// For how long none of the links may be asked.
+    pub(super) fn rests(&self) -> Option<Duration> {
+        let rests: Option<Vec<Duration>> =
+            self.links.iter().map(|link| self.shared.health.rests(&link.full_name)).collect();
+        rests?.into_iter().min()
+    }
+
     /// `provider/model` of the first link.
     pub fn name(&self) -> &str {
         self.links.first().map_or(OFFLINE_MODEL, |link| &link.full_name)

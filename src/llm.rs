@@ -6,6 +6,7 @@
 //! and last the offline responder.
 
 mod attempt;
+mod cache_marks;
 mod chain;
 mod classify;
 mod delta;

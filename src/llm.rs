@@ -110,7 +110,8 @@ impl LlmManager {
             names.clear();
         }
         let links = names.into_iter().map(|name| Link::new(name, &self.shared.providers)).collect();
-        SpacebotModel::new(self.shared.clone(), links, routing.rate_limit_cooldown)
+        let model = SpacebotModel::new(self.shared.clone(), links, routing.rate_limit_cooldown);
+        model.thinking(routing.thinking.of(kind))
     }
 
     /// Knows the keys of the providers.

@@ -208,6 +208,10 @@ impl Hub {
                         .into_iter()
                         .map(|instance| Action::Ring { instance, conversation: conversation_id.clone() }),
                 );
+                if turn.apology.is_some() {
+                    // Something that happened; a plain answer is not.
+                    self.cortex_changed(&key.0, now);
+                }
             }
             // A stop of the daemon leaves the message for the next start.
             How::Cancelled if self.stage != Stage::Running => return,

@@ -22,7 +22,7 @@ use rig_core::DynModel;
 use rig_core::operation::Completion;
 
 use crate::clock::SharedClock;
-use crate::config::{LlmConfig, OFFLINE_MODEL, RoutingConfig};
+use crate::config::{LlmConfig, OFFLINE_MODEL, ProviderConfig, RoutingConfig};
 use crate::http::transport::Network;
 use crate::id::ProcessKind;
 
@@ -75,12 +75,12 @@ impl LlmManager {
         tuning: Tuning,
     ) -> Self {
         let network = Network::new(clock.clone());
-        let keys = config.providers.iter().filter_map(|provider| provider.api_key.as_ref());
+        let secrets = config.providers.iter().flat_map(ProviderConfig::secrets);
         let shared = Shared {
             providers: Providers::new(&config.providers),
             lines: Lines::new(network, config.read_timeout.unwrap_or(READ_WAIT_MAX)),
             cooldowns: Cooldowns::new(clock.clone()),
-            scrubber: Arc::new(Scrubber::new(keys.map(|key| key.reveal()))),
+            scrubber: Arc::new(Scrubber::new(secrets)),
             clock,
             offline,
             tuning,

@@ -1,5 +1,5 @@
-//! A model provider that says what a test wants: OpenAI chat completions and Anthropic Messages over
-//! real HTTP on a loopback port.
+//! A model provider that says what a test wants: OpenAI chat completions and Responses, Anthropic Messages
+//! and Gemini, over real HTTP on a loopback port.
 //!
 //! Scripted, it plays the exchanges of a JSON file (see `tests/fixtures/llm/README.md`): each request
 //! has to match the next `expect` and gets its `say`; [`Double::finish`] fails on a request that did
@@ -11,8 +11,12 @@
 
 #[path = "llm/expect.rs"]
 mod expect;
+#[path = "llm/gemini.rs"]
+mod gemini;
 #[path = "llm/render.rs"]
 mod render;
+#[path = "llm/responses.rs"]
+mod responses;
 #[path = "llm/say.rs"]
 mod say;
 #[path = "llm/script.rs"]
@@ -135,8 +139,8 @@ impl Double {
     /// path, so that a script can tell several apart.
     pub fn base_url(&self, provider: &str, wire: WireFormat) -> String {
         match wire {
-            WireFormat::OpenAi => format!("http://{}/{provider}/v1", self.address),
-            WireFormat::Anthropic => format!("http://{}/{provider}", self.address),
+            WireFormat::OpenAi | WireFormat::Responses => format!("http://{}/{provider}/v1", self.address),
+            WireFormat::Anthropic | WireFormat::Gemini => format!("http://{}/{provider}", self.address),
         }
     }
 
@@ -254,7 +258,10 @@ fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Result<R
         let mut head = httparse::Request::new(&mut headers);
         match head.parse(buffer) {
             Ok(httparse::Status::Complete(length)) => {
-                let path = head.path.unwrap_or_default().to_owned();
+                let method = head.method.unwrap_or_default().to_owned();
+                let asked = head.path.unwrap_or_default();
+                let (path, query) = asked.split_once('?').unwrap_or((asked, ""));
+                let (path, query) = (path.to_owned(), query.to_owned());
                 let headers: Vec<(String, String)> = head
                     .headers
                     .iter()
@@ -273,14 +280,16 @@ fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Result<R
                 let wire = match () {
                     () if path.ends_with("/chat/completions") => WireFormat::OpenAi,
                     () if path.ends_with("/v1/messages") => WireFormat::Anthropic,
+                    () if path.ends_with("/responses") => WireFormat::Responses,
+                    () if path.ends_with("enerateContent") => WireFormat::Gemini,
                     () => return Some(Err(format!("no such path: {path}"))),
                 };
                 let json: Value = match json {
                     Ok(json) => json,
                     Err(error) => return Some(Err(format!("the request's body: {error}"))),
                 };
-                let streamed = json["stream"].as_bool().unwrap_or(false);
-                return Some(Ok(Request { path, wire, streamed, headers, json, body }));
+                let streamed = json["stream"].as_bool().unwrap_or(path.ends_with(":streamGenerateContent"));
+                return Some(Ok(Request { method, path, query, wire, streamed, headers, json, body }));
             }
             Ok(httparse::Status::Partial) => read_more(stream, buffer)?,
             Err(error) => return Some(Err(format!("the request's head: {error}"))),
@@ -346,7 +355,7 @@ fn write_response(
     if let Some(end) = end_at(shared, stream, say, At::Start) {
         return end;
     }
-    let (events, is_stream) = render(&say.body, wire, streamed && !say.whole);
+    let (events, is_stream) = render(say, wire, streamed && !say.whole);
     let mut head = format!("HTTP/1.1 {} Double\r\n", say.status);
     let content_type = if is_stream { "text/event-stream" } else { "application/json" };
     head.push_str(&format!(

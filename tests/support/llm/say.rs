@@ -9,6 +9,8 @@ use serde_json::Value;
 pub enum WireFormat {
     OpenAi,
     Anthropic,
+    Responses,
+    Gemini,
 }
 
 impl WireFormat {
@@ -16,6 +18,8 @@ impl WireFormat {
         match self {
             Self::OpenAi => "openai",
             Self::Anthropic => "anthropic",
+            Self::Responses => "responses",
+            Self::Gemini => "gemini",
         }
     }
 }
@@ -23,7 +27,10 @@ impl WireFormat {
 /// What arrived.
 #[derive(Debug, Clone)]
 pub struct Request {
+    pub method: String,
     pub path: String,
+    /// What stands behind the question mark.
+    pub query: String,
     pub wire: WireFormat,
     /// The client wants an event stream.
     pub streamed: bool,
@@ -40,7 +47,7 @@ impl Request {
     }
 }
 
-/// A model's answer in neither format; the double writes it in the one that was asked for.
+/// A model's answer in no format; the double writes it in the one that was asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Answer {
     pub text: String,

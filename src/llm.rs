@@ -13,6 +13,7 @@ mod error;
 mod lines;
 pub mod offline;
 mod provider;
+pub mod repair;
 pub mod tokens;
 
 use std::sync::{Arc, Mutex};

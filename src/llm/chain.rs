@@ -20,6 +20,7 @@ use super::cooldown::Cooldowns;
 use super::error::LlmError;
 use super::lines::Lines;
 use super::provider::Providers;
+use super::repair::repaired;
 use super::tokens::Calibration;
 use crate::clock::SharedClock;
 use crate::config::{OFFLINE_MODEL, ProviderConfig};
@@ -147,6 +148,7 @@ impl SpacebotModel {
         cancel: &Cancel,
         on_delta: &mut dyn FnMut(&str),
     ) -> Result<Reply, LlmError> {
+        let request = &*repaired(request);
         let mut call = Call { request, cancel, on_delta, attempts: 0 };
         let mut first_failure = None;
         for (index, link) in self.links.iter().enumerate() {

@@ -134,7 +134,7 @@ impl Daemon {
         let (commands, commands_in) = bounded(hub::QUEUE_COMMANDS);
         let stopping = Arc::new(AtomicBool::new(false));
         let bindings = Arc::new(Current::new(Bindings::of(config)));
-        let facts = Arc::new(Current::new(facts(config, ConfigFacts::default())));
+        let facts = Arc::new(Current::new(facts(config, ConfigFacts::default(), &ground.agents)));
         let intake = intake(bindings.clone(), &ground, inbound.clone(), stopping.clone());
         let adapters = start_irc(config, &ground, &intake)?;
         let server = start_server(config, &ground, &intake, (commands, facts.clone()), &adapters)?;
@@ -417,9 +417,12 @@ fn boards(ground: &Ground) -> Boards {
     ground.agents.iter().map(|(id, agent)| (id.clone(), agent.tasks())).collect()
 }
 
-fn facts(config: &Config, about: ConfigFacts) -> Facts {
+fn facts(config: &Config, about: ConfigFacts, agents: &hub::Agents) -> Facts {
     let file = config.file.as_ref().map(|file| file.display().to_string());
+    // All agents have the same.
+    let llm = agents.values().next().map(|agent| agent.llm.clone());
     Facts {
+        lost: Arc::new(move || llm.as_ref().map(|llm| llm.lost()).unwrap_or_default()),
         config: ConfigFacts { file, ..about },
         version: env!("CARGO_PKG_VERSION"),
         agents: config.agents.iter().map(|agent| agent.id.to_string()).collect(),

@@ -16,6 +16,7 @@ mod load;
 mod loop_guard;
 mod memory;
 mod memory_persistence;
+mod offline;
 mod provider;
 mod schedule;
 mod section;
@@ -35,6 +36,7 @@ pub use load::{Environment, Loaded, ProcessEnvironment, load, places};
 pub use loop_guard::{LoopGuardConfig, LoopLimits};
 pub use memory::{EmbeddingConfig, Language, MemoryConfig, VectorIndexKind};
 pub use memory_persistence::MemoryPersistenceConfig;
+pub use offline::OfflineConfig;
 pub use provider::{
     ApiType, KeyPlace, PROVIDERS, ProviderConfig, ProviderHeader, ProviderKind, ProviderWire,
 };
@@ -162,6 +164,7 @@ pub struct AgentConfig {
     pub compaction: CompactionConfig,
     pub ingestion: IngestionConfig,
     pub memory_persistence: MemoryPersistenceConfig,
+    pub offline: OfflineConfig,
     pub schedule: ScheduleConfig,
     pub loop_guard: LoopGuardConfig,
     pub channel: ChannelConfig,
@@ -188,6 +191,7 @@ impl AgentConfig {
             compaction: CompactionConfig::default(),
             ingestion: IngestionConfig::default(),
             memory_persistence: MemoryPersistenceConfig::default(),
+            offline: OfflineConfig::default(),
             schedule: ScheduleConfig::default(),
             loop_guard: LoopGuardConfig::default(),
             channel: ChannelConfig::default(),

@@ -8,14 +8,16 @@
 mod attempt;
 mod chain;
 mod classify;
-mod cooldown;
 mod error;
+mod health;
 mod lines;
 pub mod offline;
 mod provider;
+pub mod reach;
 pub mod repair;
 pub mod tokens;
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,10 +31,11 @@ use crate::id::ProcessKind;
 
 pub use chain::{RETRIES_MAX, RETRY_AFTER_MAX, Reply, SpacebotModel};
 pub use error::{Failure, LlmError};
+pub use health::Lost;
 
 use crate::secrets::Scrubber;
 use chain::{Link, Shared};
-use cooldown::Cooldowns;
+use health::Health;
 use lines::Lines;
 use provider::Providers;
 use tokens::Calibration;
@@ -80,7 +83,7 @@ impl LlmManager {
         let shared = Shared {
             providers: Providers::new(&config.providers),
             lines: Lines::new(network, config.read_timeout.unwrap_or(READ_WAIT_MAX)),
-            cooldowns: Cooldowns::new(clock.clone()),
+            health: Health::new(clock.clone()),
             scrubber: Arc::new(Scrubber::new(secrets)),
             clock,
             offline,
@@ -94,24 +97,24 @@ impl LlmManager {
     /// The chain of one process. Built when a process starts, so that the models stay the same while
     /// it runs.
     pub fn model_for(&self, routing: &RoutingConfig, kind: ProcessKind) -> SpacebotModel {
-        let mut names: Vec<&str> = Vec::new();
-        let configured = routing.fallbacks.iter().map(String::as_str);
-        for name in std::iter::once(routing.model(kind)).chain(configured) {
-            if name != OFFLINE_MODEL && !names.contains(&name) {
-                names.push(name);
-            }
-        }
-        // A process whose own model is the offline responder asks nobody else.
-        if routing.model(kind) == OFFLINE_MODEL {
-            names.clear();
-        }
-        let links = names.into_iter().map(|name| Link::new(name, &self.shared.providers)).collect();
+        let links =
+            chain_of(routing, kind).into_iter().map(|name| Link::new(name, &self.shared.providers)).collect();
         SpacebotModel::new(self.shared.clone(), links, routing.rate_limit_cooldown)
     }
 
     /// Knows the keys of the providers.
     pub fn scrubber(&self) -> &Arc<Scrubber> {
         &self.shared.scrubber
+    }
+
+    /// Models that cannot be asked at the moment.
+    pub fn lost(&self) -> Vec<Lost> {
+        self.shared.health.lost()
+    }
+
+    /// For how long no model of this kind of process may be asked; none: one may, or there is none.
+    pub fn rests(&self, routing: &RoutingConfig, kind: ProcessKind) -> Option<Duration> {
+        self.model_for(routing, kind).rests()
     }
 
     /// Whether a process of this kind has a language model at all, or only the offline responder.
@@ -124,4 +127,26 @@ impl LlmManager {
     pub fn token_factor(&self, routing: &RoutingConfig, kind: ProcessKind) -> f64 {
         self.shared.calibration.factor(routing.model(kind))
     }
+}
+
+/// The models that a process of this kind asks, in their order; behind them stands the offline responder.
+pub fn chain_of(routing: &RoutingConfig, kind: ProcessKind) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    // A process whose own model is the offline responder asks nobody else.
+    if routing.model(kind) == OFFLINE_MODEL {
+        return names;
+    }
+    let configured = routing.fallbacks.iter().map(String::as_str);
+    for name in std::iter::once(routing.model(kind)).chain(configured) {
+        if name != OFFLINE_MODEL && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// From 0 to 1. The standard library's hash keys are random, and nothing more is needed here.
+fn random_share() -> f64 {
+    let number = RandomState::new().hash_one(0_u8);
+    f64::from(u32::try_from(number >> 32).unwrap_or(0)) / f64::from(u32::MAX)
 }

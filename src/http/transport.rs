@@ -218,6 +218,28 @@ impl HttpTransport {
         }
     }
 
+    /// One request without Rig, for the little that is no call of a model: blocks, and keeps at most
+    /// `body_max` bytes of the answer, whose rest is not read.
+    ///
+    /// # Errors
+    /// No response came.
+    pub fn fetch(
+        &self,
+        request: Request<Bytes>,
+        body_max: usize,
+    ) -> Result<Response<Vec<u8>>, TransportError> {
+        let response = self.run(request).map_err(|error| match self.is_stopped() {
+            true => TransportError::Stopped,
+            false => TransportError::from_ureq(error),
+        })?;
+        let (parts, body) = response.into_parts();
+        let mut kept = Vec::new();
+        let limit = u64::try_from(body_max).unwrap_or(u64::MAX);
+        // What had arrived before it broke off still says something.
+        body.into_reader().take(limit).read_to_end(&mut kept).ok();
+        Ok(Response::from_parts(parts, kept))
+    }
+
     fn chunks(&self, body: ureq::Body, bytes_max: usize) -> Chunks {
         Chunks {
             reader: Box::new(body.into_reader()),

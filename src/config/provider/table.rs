@@ -90,8 +90,9 @@ pub struct ProviderKind {
     pub base_url: Option<&'static str>,
     /// Below the base URL; `{model}` stands in it where the body does not name the model.
     pub path: &'static str,
-    /// Its list of models, below the base URL; none where it has none that a key may read.
-    pub models: Option<&'static str>,
+    /// What can be read below the base URL without using a model, if anything: the list of models, or what
+    /// the key is good for where that list is open to all.
+    pub check: Option<&'static str>,
     pub key: KeyPlace,
     /// Without a key it refuses every request.
     pub key_needed: bool,
@@ -112,7 +113,7 @@ const fn chat(
         wire: ProviderWire::Chat,
         base_url: Some(base_url),
         path: "/chat/completions",
-        models: Some("/models"),
+        check: Some("/models"),
         key: KeyPlace::Bearer,
         key_needed: true,
         short: Some(short),
@@ -129,7 +130,7 @@ pub const PROVIDERS: [ProviderKind; 25] = [
         name: "anthropic",
         wire: ProviderWire::Messages,
         path: "/v1/messages",
-        models: Some("/v1/models"),
+        check: Some("/v1/models"),
         key: KeyPlace::Header("x-api-key"),
         ..chat(
             ApiType::Anthropic,
@@ -147,16 +148,19 @@ pub const PROVIDERS: [ProviderKind; 25] = [
         short: None,
         ..OPENAI
     },
-    chat(
-        ApiType::OpenRouter,
-        "openrouter",
-        "https://openrouter.ai/api/v1",
-        ("openrouter_key", "OPENROUTER_API_KEY"),
-    ),
+    ProviderKind {
+        check: Some("/key"),
+        ..chat(
+            ApiType::OpenRouter,
+            "openrouter",
+            "https://openrouter.ai/api/v1",
+            ("openrouter_key", "OPENROUTER_API_KEY"),
+        )
+    },
     ProviderKind {
         wire: ProviderWire::Gemini,
         path: "/v1beta/models/{model}:generateContent",
-        models: Some("/v1beta/models"),
+        check: Some("/v1beta/models"),
         key: KeyPlace::Parameter("key"),
         ..chat(
             ApiType::Gemini,
@@ -170,7 +174,7 @@ pub const PROVIDERS: [ProviderKind; 25] = [
     ProviderKind {
         wire: ProviderWire::Responses,
         path: "/v1/responses",
-        models: Some("/v1/models"),
+        check: Some("/v1/models"),
         ..chat(ApiType::Xai, "xai", "https://api.x.ai", ("xai_key", "XAI_API_KEY"))
     },
     chat(
@@ -181,7 +185,7 @@ pub const PROVIDERS: [ProviderKind; 25] = [
     ),
     ProviderKind {
         path: "/v1/chat/completions",
-        models: Some("/v1/models"),
+        check: Some("/v1/models"),
         ..chat(
             ApiType::Together,
             "together",
@@ -191,7 +195,7 @@ pub const PROVIDERS: [ProviderKind; 25] = [
     },
     ProviderKind {
         path: "/v1/chat/completions",
-        models: Some("/v1/models"),
+        check: Some("/v1/models"),
         ..chat(ApiType::Mistral, "mistral", "https://api.mistral.ai", ("mistral_key", "MISTRAL_API_KEY"))
     },
     chat(ApiType::Nvidia, "nvidia", "https://integrate.api.nvidia.com/v1", ("nvidia_key", "NVIDIA_API_KEY")),
@@ -215,17 +219,20 @@ pub const PROVIDERS: [ProviderKind; 25] = [
         name: "azure",
         base_url: None,
         path: "/openai/deployments/{model}/chat/completions",
-        models: Some("/openai/models"),
+        check: Some("/openai/models"),
         key: KeyPlace::Header("api-key"),
         short: None,
         ..OPENAI
     },
-    chat(
-        ApiType::Copilot,
-        "github-copilot",
-        "https://api.githubcopilot.com",
-        ("github_copilot_key", "GITHUB_COPILOT_API_KEY"),
-    ),
+    ProviderKind {
+        check: None,
+        ..chat(
+            ApiType::Copilot,
+            "github-copilot",
+            "https://api.githubcopilot.com",
+            ("github_copilot_key", "GITHUB_COPILOT_API_KEY"),
+        )
+    },
     chat(ApiType::Kilo, "kilo", "https://api.kilo.ai/api/gateway", ("kilo_key", "KILO_API_KEY")),
     chat(
         ApiType::OpenCodeZen,
@@ -244,7 +251,7 @@ pub const PROVIDERS: [ProviderKind; 25] = [
         name: "ollama",
         base_url: Some("http://localhost:11434"),
         path: "/v1/chat/completions",
-        models: Some("/v1/models"),
+        check: Some("/v1/models"),
         key_needed: false,
         short: None,
         ..OPENAI

@@ -553,14 +553,34 @@ fn what_only_a_language_model_can_do_is_not_asked_of_the_offline_responder() {
 }
 
 #[test]
-fn the_arguments_of_a_call_may_be_long() {
-    let text = "0123456789".repeat(30_000);
+fn a_redirect_to_a_private_address_leads_nowhere() {
+    for status in [301, 302, 303, 307, 308] {
+        for (wire, streamed) in WIRES.into_iter().flat_map(|wire| [(wire, true), (wire, false)]) {
+            let elsewhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let location = format!("http://{}/v1/messages", elsewhere.local_addr().unwrap());
+            let double = Double::answering(move |_| {
+                Say { status, ..Say::new(Body::Raw("moved".to_owned())) }.header("location", &location)
+            });
+            let manager = manager(&config(&double, wire, PATIENT), SystemClock::shared(), streamed);
+            let model = manager.model_for(&routing(&["primary/m"]), ProcessKind::Channel).without_offline();
+            assert!(matches!(ask(&model), Err(LlmError::Rejected(_))), "{status} over {wire:?}");
+            elsewhere.set_nonblocking(true).unwrap();
+            assert!(elsewhere.accept().is_err(), "{status} over {wire:?}, streamed {streamed}, was followed");
+        }
+    }
+}
+
+#[test]
+fn the_arguments_of_a_call_may_be_a_megabyte() {
+    let text = "0123456789".repeat(100_000);
     let sent = json!({"x": 1, "text": text});
     let double = Double::answering(move |_| Say::call("call_1", "add", &sent));
-    for wire in WIRES {
-        let reply = ask(&model(&double, wire, &["primary/m"])).unwrap();
+    for (wire, streamed) in WIRES.into_iter().flat_map(|wire| [(wire, true), (wire, false)]) {
+        let manager = manager(&config(&double, wire, PATIENT), SystemClock::shared(), streamed);
+        let reply = ask(&manager.model_for(&routing(&["primary/m"]), ProcessKind::Channel)).unwrap();
         let call = reply.response.tool_calls().next().unwrap();
-        assert_eq!(call.function.arguments["text"], text.as_str(), "{wire:?}");
+        assert_eq!(call.function.arguments["text"], text.as_str(), "{wire:?} streamed {streamed}");
+        assert_eq!(reply.attempts, 1, "{wire:?} streamed {streamed}");
     }
 }
 

@@ -13,7 +13,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use llm_double::{Double, Request, Say, stand_in};
 use rig_core::completion::{CompletionRequest, ToolDefinition};
-use rig_core::message::{Message, ToolName, ToolResultContent, UserContent};
+use rig_core::message::{
+    AssistantContent, AssistantMessage, Message, ToolCall, ToolFunction, ToolName, ToolResultContent,
+    UserContent,
+};
 use serde_json::{Value, json};
 use spacebot::clock::SystemClock;
 use spacebot::config::{
@@ -79,7 +82,7 @@ fn round_trip(provider: &ProviderConfig, model: &str, streamed: bool) -> Request
     request.tools = vec![ToolDefinition::new(ToolName::new("add").unwrap(), "Adds two numbers.", parameters)];
     let reply = model.call(&request, &Cancel::new(), &mut |_| {}).unwrap();
     request.chat_history.extend(reply.response.message());
-    let result = |call: &rig_core::message::ToolCall| {
+    let result = |call: &ToolCall| {
         assert_eq!(json!(call.function.arguments), json!({"x": 2, "y": 3}));
         UserContent::ToolResult(call.result(vec![ToolResultContent::text("5")]))
     };
@@ -172,4 +175,45 @@ fn check_key(request: &Request, provider: &ProviderConfig) {
     }
     assert_eq!(request.header("x-title"), Some("Spacebot"));
     assert_eq!(request.header("x-tenant"), Some(HEADER));
+}
+
+#[test]
+fn a_broken_history_goes_out_so_that_a_provider_takes_it() {
+    const LOST: &str = "What became of this call is not known";
+    for api in [ApiType::OpenAi, ApiType::OpenAiResponses, ApiType::Anthropic, ApiType::Gemini] {
+        let double = Double::recording(|_| Say::text("well"));
+        let provider = ProviderConfig {
+            base_url: Some(format!("{}/v1", double.origin())),
+            api_key: Some(Secret::new(KEY)),
+            headers: vec![ProviderHeader {
+                name: "X-Tenant".to_owned(),
+                value: Secret::new(HEADER),
+                is_secret: true,
+            }],
+            ..ProviderConfig::new("p", api)
+        };
+        let config = LlmConfig { providers: vec![provider], read_timeout: None };
+        let manager = LlmManager::new(&config, SystemClock::shared(), stand_in(|_| Err("no".to_owned())));
+        let told = manager.scrubber().scrub(&format!("{HEADER} and {KEY}"));
+        assert_eq!(told, "[hidden] and [hidden]");
+        let routing = RoutingConfig { channel: "p/m".to_owned(), ..RoutingConfig::default() };
+        let model = manager.model_for(&routing, ProcessKind::Channel);
+
+        let mut request = CompletionRequest::new("What now?");
+        let function = ToolFunction::parse(ToolName::new("add").unwrap(), r#"{"x":"\ud800"}"#);
+        let call = ToolCall::from_wire("call_1", function);
+        let turn = AssistantMessage::new(vec![AssistantContent::text(" "), AssistantContent::ToolCall(call)]);
+        request.chat_history.insert(0, Message::Assistant(turn));
+        request.chat_history.insert(0, Message::user("Add something."));
+        let parameters = json!({"type": "object", "properties": {"x": {"type": "string"}}});
+        request.tools = vec![ToolDefinition::new(ToolName::new("add").unwrap(), "Adds.", parameters)];
+        let before = serde_json::to_string(&request).unwrap();
+        model.call(&request, &Cancel::new(), &mut |_| {}).unwrap();
+        assert_eq!(serde_json::to_string(&request).unwrap(), before, "what the caller has stays as it was");
+        let sent = double.requests().pop().unwrap().body;
+        assert_eq!(sent.matches(LOST).count(), 1, "{api:?}: {sent}");
+        assert!(sent.contains('\u{fffd}') && !sent.contains("ud800"), "{api:?}: {sent}");
+        assert!(!sent.contains("\"text\":\" \""), "{api:?}: {sent}");
+        double.finish();
+    }
 }

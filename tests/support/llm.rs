@@ -13,6 +13,8 @@
 mod expect;
 #[path = "llm/gemini.rs"]
 mod gemini;
+#[path = "llm/odd.rs"]
+mod odd;
 #[path = "llm/render.rs"]
 mod render;
 #[path = "llm/responses.rs"]
@@ -37,7 +39,7 @@ use serde_json::Value;
 use spacebot::thread::{lock, spawn};
 
 pub use render::{CACHED_TOKENS, INPUT_TOKENS, OUTPUT_TOKENS};
-pub use say::{Answer, At, Body, Request, Say, ToolCall, WireFormat};
+pub use say::{Answer, At, Body, Odd, Request, Say, ToolCall, WireFormat};
 pub use stand_in::stand_in;
 
 use expect::mismatch;
@@ -356,13 +358,18 @@ fn write_response(
         return end;
     }
     let (events, is_stream) = render(say, wire, streamed && !say.whole);
+    let events = odd::changed(events, say, is_stream);
     let mut head = format!("HTTP/1.1 {} Double\r\n", say.status);
-    let content_type = if is_stream { "text/event-stream" } else { "application/json" };
-    head.push_str(&format!(
-        "content-type: {content_type}\r\nrequest-id: req_double\r\nx-request-id: req_double\r\n"
-    ));
+    head.push_str("request-id: req_double\r\nx-request-id: req_double\r\n");
+    if !say.headers.iter().any(|(name, _)| name == "content-type") {
+        let content_type = if is_stream { "text/event-stream" } else { "application/json" };
+        head.push_str(&format!("content-type: {content_type}\r\n"));
+    }
     for (name, value) in &say.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if say.odd.gzip || say.odd.head_pause.is_some() {
+        return odd::write(stream, &head, &events, &say.odd);
     }
     if is_stream {
         head.push_str("transfer-encoding: chunked\r\n\r\n");

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::say::{Answer, Body, Say, WireFormat, event_text};
+use super::say::{Answer, Body, Say, WireFormat, array, event_text};
 use super::{gemini, responses};
 
 /// The body in pieces, and whether they are an event stream.
@@ -13,6 +13,10 @@ pub(super) fn render(say: &Say, wire: WireFormat, streamed: bool) -> (Vec<String
         Body::Error(kind, message) => (vec![error(say.status, kind, message, wire).to_string()], false),
         Body::Raw(raw) => (vec![raw.clone()], false),
         Body::Events(events) => (events.clone(), true),
+        Body::PerWire(all) if streamed => {
+            (array(&all[wire.name()]["events"]).iter().map(event_text).collect(), true)
+        }
+        Body::PerWire(all) => (vec![all[wire.name()]["body"].to_string()], false),
     }
 }
 
@@ -86,9 +90,13 @@ pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split_inclusive(' ')
 }
 
+/// Most pieces of one text of arguments; each is an event.
+const PIECES_MAX: usize = 20_000;
+
 /// Argument text in pieces that end in the middle of things.
 pub(super) fn pieces(text: &str) -> Vec<String> {
-    text.chars().collect::<Vec<_>>().chunks(6).map(|piece| piece.iter().collect()).collect()
+    let size = text.len().div_ceil(PIECES_MAX).max(6);
+    text.chars().collect::<Vec<_>>().chunks(size).map(|piece| piece.iter().collect()).collect()
 }
 
 fn openai_events(answer: &Answer) -> Vec<String> {

@@ -73,6 +73,8 @@ pub enum Body {
     Raw(String),
     /// These events, whatever was asked for.
     Events(Vec<String>),
+    /// By the name of the wire: events where they are asked for, and else a body.
+    PerWire(Value),
 }
 
 /// A moment in a response.
@@ -103,6 +105,23 @@ pub struct Say {
     pub dribble: Option<usize>,
     /// Wait so long before the body and between its pieces.
     pub pause: Option<Duration>,
+    /// What else is odd about it.
+    pub odd: Odd,
+}
+
+/// What a good answer may have about it that nobody ordered.
+#[derive(Debug, Clone, Default)]
+pub struct Odd {
+    /// The body is packed.
+    pub gzip: bool,
+    /// Wait so long between pieces of the header.
+    pub head_pause: Option<Duration>,
+    /// The first and the last event come twice.
+    pub twice: bool,
+    /// Between all events stand some that nobody knows.
+    pub strange: bool,
+    /// `negative`, `huge`, `missing` or `text`: the counts of tokens.
+    pub usage: Option<String>,
 }
 
 impl Say {
@@ -116,6 +135,7 @@ impl Say {
             hang: None,
             dribble: None,
             pause: None,
+            odd: Odd::default(),
         }
     }
 
@@ -158,6 +178,8 @@ impl Say {
         } else if let Some(error) = value.get("error") {
             let part = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
             Body::Error(part("type"), part("message"))
+        } else if let Some(per_wire) = value.get("per_wire") {
+            Body::PerWire(per_wire.clone())
         } else if let Some(raw) = text("raw") {
             Body::Raw(raw)
         } else if let Some(raw) = value.get("body") {
@@ -180,6 +202,13 @@ impl Say {
             hang: value.get("hang").map(moment),
             dribble: value["dribble"].as_u64().map(|bytes| usize::try_from(bytes).unwrap()),
             pause: value["pause_ms"].as_u64().map(Duration::from_millis),
+            odd: Odd {
+                gzip: value["gzip"].as_bool().unwrap_or(false),
+                head_pause: value["head_pause_ms"].as_u64().map(Duration::from_millis),
+                twice: value["twice"].as_bool().unwrap_or(false),
+                strange: value["strange"].as_bool().unwrap_or(false),
+                usage: text("usage"),
+            },
         }
     }
 }

@@ -8,6 +8,7 @@
 mod attempt;
 mod chain;
 mod classify;
+mod delta;
 mod error;
 mod health;
 mod lines;
@@ -30,6 +31,7 @@ use crate::http::transport::Network;
 use crate::id::ProcessKind;
 
 pub use chain::{RETRIES_MAX, RETRY_AFTER_MAX, Reply, SpacebotModel};
+pub use delta::Delta;
 pub use error::{Failure, LlmError};
 pub use health::Lost;
 

@@ -19,7 +19,7 @@ use spacebot::clock::{SharedClock, SimulatedClock, SystemClock, Timestamp};
 use spacebot::config::{ApiType, LlmConfig, ProviderConfig, RoutingConfig, Secret};
 use spacebot::error::{Fault, Kind};
 use spacebot::id::ProcessKind;
-use spacebot::llm::{LlmError, LlmManager, RETRIES_MAX, Reply, SpacebotModel, Tuning};
+use spacebot::llm::{Delta, LlmError, LlmManager, RETRIES_MAX, Reply, SpacebotModel, Tuning};
 use spacebot::thread::{Cancel, lock, spawn};
 
 const WIRES: [WireFormat; 4] =
@@ -145,7 +145,11 @@ fn play(case: &str, path: &Path, file: &Value, wire: WireFormat, delivery: &str)
     for (index, outcome) in file["outcomes"].as_array().unwrap().iter().enumerate() {
         let case = format!("{case}, call {}", index + 1);
         let mut deltas = String::new();
-        let result = model.call(&request, &Cancel::new(), &mut |delta| deltas.push_str(delta));
+        let result = model.call(&request, &Cancel::new(), &mut |delta| {
+            if let Delta::Text(text) = delta {
+                deltas.push_str(text);
+            }
+        });
         let Some(reply) = check_result(&case, outcome, result) else { continue };
         check_reply(&case, outcome, &reply);
         check_deltas(&case, &reply, &deltas);

@@ -13,6 +13,7 @@ use rig_agent::run::RunSpec;
 use rig_core::completion::Message;
 use serde_json::json;
 
+use super::aloud::Aloud;
 use super::driver::{Counts, Driver, Ended};
 use super::job::{Job, Turn};
 use super::journal::RunJournal;
@@ -166,10 +167,16 @@ fn answer(
         "bulletin": briefing,
         "prompt": words,
     });
+    let speech = toolset::speech(parts);
     let model = parts.llm.model_for(&parts.config.routing, ProcessKind::Channel);
     let mut driver = Driver {
         link,
-        model: Box::new(if defers { model.without_offline() } else { model }),
+        model: Box::new(Aloud {
+            model: if defers { model.without_offline() } else { model },
+            link,
+            speech: speech.clone(),
+            clock: parts.conversations.clock().clone(),
+        }),
         toolbox: Box::new(match turn.execution {
             Some(_) => toolset::of_job(parts),
             None => toolset::of_channel(parts, job, settings, input.depth(parts).map_err(boxed)?),
@@ -193,7 +200,6 @@ fn answer(
     let summaries = history.summaries.iter().map(prompt::summary);
     let history = summaries.chain(history.lines.iter().map(prompt::line)).collect::<Vec<_>>();
     driver.begin(start, &past, &history);
-    let speech = toolset::speech(parts);
     let closing = Closing::new(&speech, turn.execution.is_none());
     let mut talking = Talking::new(parts, job, link, input, closing);
     let (ended, run) = driver.drive(Message::user(words), history, &mut talking);

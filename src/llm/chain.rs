@@ -14,6 +14,7 @@ use rig_core::operation::Completion;
 
 use super::attempt;
 use super::classify::{Classified, Reporter};
+use super::delta::Delta;
 use super::error::LlmError;
 use super::health::{Admission, Health, Rest};
 use super::lines::Lines;
@@ -102,7 +103,7 @@ pub struct SpacebotModel {
 struct Call<'a> {
     request: &'a CompletionRequest,
     cancel: &'a Cancel,
-    on_delta: &'a mut dyn FnMut(&str),
+    on_delta: &'a mut dyn FnMut(Delta<'_>),
     attempts: u32,
 }
 
@@ -142,7 +143,7 @@ impl SpacebotModel {
     }
 
     /// Blocks until a model of the chain has answered completely, every one has failed, or `cancel`
-    /// comes. `on_delta` gets text as it arrives, for display: after a retry it starts over.
+    /// comes. `on_delta` gets the answer as it arrives, for display: [`Delta::Begins`] voids what came before.
     ///
     /// # Errors
     /// The failure of the first model that was asked. [`LlmError::TooLong`] and
@@ -152,7 +153,7 @@ impl SpacebotModel {
         &self,
         request: &CompletionRequest,
         cancel: &Cancel,
-        on_delta: &mut dyn FnMut(&str),
+        on_delta: &mut dyn FnMut(Delta<'_>),
     ) -> Result<Reply, LlmError> {
         let request = &*repaired(request);
         let mut call = Call { request, cancel, on_delta, attempts: 0 };
@@ -313,6 +314,7 @@ impl SpacebotModel {
         let closer = call.cancel.on_cancel(move || transport.stop());
         call.attempts += 1;
         let request = portable(call.request);
+        (call.on_delta)(Delta::Begins);
         let answer = if self.streams(link) {
             attempt::streamed(&model, request, call.cancel, &mut call.on_delta)
         } else {

@@ -20,6 +20,7 @@ mod offline;
 mod provider;
 mod schedule;
 mod section;
+mod thinking;
 mod worker;
 mod working_memory;
 
@@ -41,6 +42,7 @@ pub use provider::{
     ApiType, KeyPlace, PROVIDERS, ProviderConfig, ProviderHeader, ProviderKind, ProviderWire,
 };
 pub use schedule::{MissedSlots, ScheduleConfig};
+pub use thinking::{ThinkingConfig, ThinkingEffort};
 pub use worker::{WorkerContext, WorkerLogMode};
 pub use working_memory::WorkingMemoryConfig;
 
@@ -224,6 +226,7 @@ pub struct RoutingConfig {
     pub fallbacks: Vec<String>,
     /// How long a model is left alone after a 429 that names no time (`rate_limit_cooldown_secs`).
     pub rate_limit_cooldown: Duration,
+    pub thinking: ThinkingConfig,
 }
 
 /// The name of the built-in model.
@@ -254,6 +257,7 @@ impl Default for RoutingConfig {
             cortex: None,
             fallbacks: Vec::new(),
             rate_limit_cooldown: Duration::from_secs(60),
+            thinking: ThinkingConfig::default(),
         }
     }
 }

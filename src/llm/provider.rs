@@ -14,6 +14,7 @@ use rig_core::providers::openai::wire::{
 use rig_core::providers::openai::{OpenAIConfig, Route};
 use rig_core::providers::{copilot, xai};
 
+use super::cache_marks::MarksHistory;
 use crate::config::{ApiType, ProviderConfig, ProviderHeader, ProviderWire};
 use crate::http::transport::HttpTransport;
 
@@ -86,7 +87,7 @@ fn messages(
         quirks.max_tokens = MaxTokens::ByModel;
         config.dialect.quirks = quirks;
     }
-    let mut model = config.connect(transport).completion(model);
+    let mut model = config.connect(MarksHistory(transport)).completion(model);
     let max_tokens = model.wire.default_max_tokens.unwrap_or(UNKNOWN_MAX_TOKENS);
     model.wire = model.wire.with_prompt_caching().with_default_max_tokens(max_tokens);
     model.erase()

@@ -8,5 +8,6 @@ pub mod cron;
 pub mod ingest;
 pub mod logger;
 pub mod memory;
+pub mod models;
 pub mod task;
 pub mod why;

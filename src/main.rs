@@ -43,6 +43,13 @@ fn main() -> ExitCode {
             print!("{}", config::describe(config));
             ExitCode::SUCCESS
         }),
+        Command::Models { config, agent, json, check } => with_config(config.file.as_deref(), |config| {
+            match cli::models::run(config, agent.as_deref(), json, check) {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::FAILURE,
+                Err(error) => failed(&error),
+            }
+        }),
         Command::Memory { config, agent, action } => with_config(config.file.as_deref(), |config| {
             match memory::run(config, agent.as_deref(), action) {
                 Ok(true) => ExitCode::SUCCESS,

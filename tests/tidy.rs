@@ -57,6 +57,7 @@ const LOCKS: Exceptions = &[
 /// Waiting by the clock; everybody else waits for an event with a deadline.
 const SLEEPS: Exceptions = &[
     ("tests/support/llm.rs", "plays the pauses of a provider"),
+    ("tests/support/llm/odd.rs", "plays a provider whose header comes slowly"),
     ("src/http/transport/tests.rs", "plays a server that is slow to end its answer"),
 ];
 /// Futures, which Rig's interfaces are made of; they are driven to their end on the thread that made them.

@@ -27,6 +27,20 @@ pub enum Command {
         #[command(flatten)]
         config: ConfigPath,
     },
+    /// List the models of each kind of process and the providers behind them; asks nobody without --check.
+    Models {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Whose models; the default agent's without it.
+        #[arg(long)]
+        agent: Option<String>,
+        /// As one line of JSON.
+        #[arg(long)]
+        json: bool,
+        /// Ask each provider, with one request that uses no model, whether it answers and takes the key.
+        #[arg(long)]
+        check: bool,
+    },
     /// Look into, search, import and export memories; needs no daemon and may run beside one.
     Memory {
         #[command(flatten)]

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::{
-    AgentConfig, ApiType, CompactionConfig, Config, DAY, IrcConfig, Language, MemoryConfig, MissedSlots,
-    SandboxMode, Secret, VectorIndexKind, WorkerContext, WorkerLogMode, WorkingMemoryConfig,
+    AgentConfig, CompactionConfig, Config, DAY, IrcConfig, Language, MemoryConfig, MissedSlots, SandboxMode,
+    Secret, VectorIndexKind, WorkerContext, WorkerLogMode, WorkingMemoryConfig,
 };
 use crate::clock::Zone;
 
@@ -60,16 +60,7 @@ fn write_all(out: &mut String, config: &Config, shown: Shown) -> std::fmt::Resul
     }
     for provider in &config.llm.providers {
         writeln!(out, "\n[llm.provider.{}]", name(&provider.id))?;
-        let api = match provider.api {
-            ApiType::Anthropic => "anthropic",
-            ApiType::OpenAi => "openai",
-            ApiType::OpenRouter => "openrouter",
-            ApiType::Ollama => "ollama",
-            ApiType::OpenAiCompatible => "openai_chat_completions",
-        };
-        writeln!(out, "api_type = {}", text(api))?;
-        optional(out, "base_url", provider.base_url.as_deref())?;
-        secret(out, "api_key", provider.api_key.as_ref(), shown)?;
+        provider.write(out, text, shown)?;
     }
     config.agents.iter().try_for_each(|agent| write_agent(out, agent))?;
     for binding in &config.bindings {

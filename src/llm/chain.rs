@@ -21,6 +21,7 @@ use super::error::LlmError;
 use super::health::{Admission, Health, Rest};
 use super::lines::Lines;
 use super::provider::Providers;
+use super::repair::repaired;
 use super::tokens::Calibration;
 use super::{Tuning, random_share};
 use crate::clock::SharedClock;
@@ -180,6 +181,7 @@ impl SpacebotModel {
         cancel: &Cancel,
         on_delta: &mut dyn FnMut(Delta<'_>),
     ) -> Result<Reply, LlmError> {
+        let request = &*repaired(request);
         let mut call = Call { request, cancel, on_delta, attempts: 0 };
         let mut first_failure = None;
         for (index, link) in self.links.iter().enumerate() {

@@ -11,6 +11,7 @@ mod chain;
 mod classify;
 mod delta;
 mod error;
+mod gates;
 mod health;
 mod lines;
 pub mod offline;
@@ -38,6 +39,7 @@ pub use health::Lost;
 
 use crate::secrets::Scrubber;
 use chain::{Link, Shared};
+use gates::Gates;
 use health::Health;
 use lines::Lines;
 use provider::Providers;
@@ -86,6 +88,7 @@ impl LlmManager {
         let shared = Shared {
             providers: Providers::new(&config.providers),
             lines: Lines::new(network, config.read_timeout.unwrap_or(READ_WAIT_MAX)),
+            gates: Gates::new(&config.providers, clock.clone()),
             health: Health::new(clock.clone()),
             scrubber: Arc::new(Scrubber::new(secrets)),
             clock,

@@ -40,6 +40,7 @@ const LONG_FILES: Exceptions = &[];
 const LOCKS: Exceptions = &[
     ("src/llm.rs", "providers that were found not to stream are remembered across calls"),
     ("src/llm/chain.rs", "the same"),
+    ("src/llm/gates.rs", "when the last requests to a provider began"),
     ("src/llm/health.rs", "one table of lost models for all processes"),
     ("src/messaging/drafts.rs", "one table of drafts between the turns that write them and the polls"),
     ("src/llm/lines.rs", "the pool of idle connections"),

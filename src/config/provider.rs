@@ -64,12 +64,30 @@ pub struct ProviderConfig {
     pub api_version: Option<String>,
     /// What Azure's address names instead of the model.
     pub deployment: Option<String>,
+    /// Requests at once (`max_concurrent`, 1 to 64).
+    pub max_concurrent: usize,
+    /// Requests that begin within any minute (`requests_per_minute`, 1 to 100,000); None: no limit of ours.
+    pub requests_per_minute: Option<usize>,
 }
+
+/// What a provider gets at once where the config does not say: fewer than there are lines, so that one
+/// that hangs leaves some to the others.
+const MAX_CONCURRENT: usize = 16;
 
 impl ProviderConfig {
     pub fn new(id: impl Into<String>, api: ApiType) -> Self {
         let (base_url, api_key, headers) = (None, None, Vec::new());
-        Self { id: id.into(), api, base_url, api_key, headers, api_version: None, deployment: None }
+        Self {
+            id: id.into(),
+            api,
+            base_url,
+            api_key,
+            headers,
+            api_version: None,
+            deployment: None,
+            max_concurrent: MAX_CONCURRENT,
+            requests_per_minute: None,
+        }
     }
 
     /// What must not be read in a log.
@@ -132,8 +150,21 @@ impl ProviderConfig {
             }
         }
         let headers = headers(&section.table("headers"));
+        let count = |key, most| section.number(key, 1, most).and_then(|number| usize::try_from(number).ok());
+        let max_concurrent = count("max_concurrent", 64).unwrap_or(MAX_CONCURRENT);
+        let requests_per_minute = count("requests_per_minute", 100_000);
         section.finish();
-        api.map(|api| Self { id: id.to_owned(), api, base_url, api_key, headers, api_version, deployment })
+        let new = Self::new(id, api?);
+        Some(Self {
+            base_url,
+            api_key,
+            headers,
+            api_version,
+            deployment,
+            max_concurrent,
+            requests_per_minute,
+            ..new
+        })
     }
 
     pub(super) fn write(
@@ -155,6 +186,10 @@ impl ProviderConfig {
         }
         if let Some(key) = &self.api_key {
             writeln!(out, "api_key = {}", text(&shown(key)))?;
+        }
+        writeln!(out, "max_concurrent = {}", self.max_concurrent)?;
+        if let Some(most) = self.requests_per_minute {
+            writeln!(out, "requests_per_minute = {most}")?;
         }
         if self.headers.is_empty() {
             return Ok(());

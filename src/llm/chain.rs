@@ -18,6 +18,7 @@ use super::attempt;
 use super::classify::{Classified, Reporter};
 use super::delta::Delta;
 use super::error::LlmError;
+use super::gates::Gates;
 use super::health::{Admission, Health, Rest};
 use super::lines::Lines;
 use super::provider::Providers;
@@ -46,6 +47,7 @@ const JITTER: f64 = 0.1;
 pub(super) struct Shared {
     pub(super) providers: Providers,
     pub(super) lines: Lines,
+    pub(super) gates: Gates,
     pub(super) health: Health,
     pub(super) scrubber: Arc<Scrubber>,
     pub(super) clock: SharedClock,
@@ -331,6 +333,8 @@ impl SpacebotModel {
         let Some(provider) = &link.provider else {
             return Err(LlmError::NotConfigured(reporter.failure(None, "")).into());
         };
+        // In this order: whoever waits for a provider holds no line that another could use.
+        let _pass = self.shared.gates.enter(&provider.id, call.cancel).ok_or(LlmError::Cancelled)?;
         let mut lease = self.shared.lines.take(call.cancel).ok_or(LlmError::Cancelled)?;
         if call.cancel.is_cancelled() {
             return Err(LlmError::Cancelled.into());

@@ -17,6 +17,7 @@ mod outbox;
 mod processes;
 mod remember;
 mod retention;
+mod routed;
 mod runs;
 mod settings;
 mod visit;
@@ -43,6 +44,7 @@ pub use explain::{Answer, Explanation, Run};
 pub use history::{Active, History, Line, NewLine, Participant, Role, place};
 pub use journal::{JOURNAL_VERSION, Record, Step, append as append_records, has_ended, of as records_of};
 pub use remember::{REMEMBER_TRIES, Remembered, Unremembered, remember};
+pub use routed::{ROUTED_MAX, Routed};
 pub use runs::{BranchEnd, CutOff, Outcome, RunSummary, Verdict, WaitingResult, WorkerEnd};
 pub use settings::{Known, change_settings};
 pub use visit::{SCHEDULED, begin_visit, end_visit, last_written, say};
@@ -69,6 +71,7 @@ pub struct TurnCommit {
     pub journal: Vec<Record>,
     /// What it asks of other agents.
     pub delegations: Vec<NewDelegation>,
+    pub routed: Vec<Routed>,
 }
 
 /// A conversation that has something to do after a start.
@@ -439,6 +442,9 @@ fn apply_turn(
     }
     for delegation in &commit.delegations {
         delegations::insert(connection, place, delegation, now)?;
+    }
+    for routed in &commit.routed {
+        routed::insert(connection, routed, now)?;
     }
     journal::append(connection, &commit.journal, now)
 }

@@ -130,6 +130,23 @@ pub enum Command {
         #[command(subcommand)]
         action: ChannelAction,
     },
+    /// What an agent and others have asked of each other and what came back; needs no daemon and may run beside one.
+    Links {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Whose; the default agent's without it.
+        #[arg(long)]
+        agent: Option<String>,
+        /// Only what was said with this agent.
+        #[arg(long, value_name = "AGENT")]
+        with: Option<String>,
+        /// The newest so many questions of either direction.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// One line of JSON for each.
+        #[arg(long)]
+        json: bool,
+    },
     /// Talk to the running daemon.
     Chat {
         #[command(flatten)]

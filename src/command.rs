@@ -3,7 +3,7 @@
 use crossbeam_channel::Sender;
 
 use crate::effect::{Answer, TaskNews};
-use crate::id::{AgentId, ProcessId};
+use crate::id::{AgentId, ConversationId, ProcessId};
 
 #[derive(Debug, Clone)]
 pub enum Command {
@@ -20,6 +20,8 @@ pub enum Command {
     CortexChat {
         agent: AgentId,
         thread: String,
+        /// The conversation that it is about.
+        channel: Option<ConversationId>,
         message: String,
         answer: Sender<Answer>,
     },

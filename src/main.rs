@@ -79,10 +79,12 @@ fn main() -> ExitCode {
             let done = task::run(config, agent.as_deref(), json, action);
             done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
         }),
-        Command::Cortex { config, agent, thread, message } => with_config(config.file.as_deref(), |config| {
-            let done = cli::cortex::run(config, agent.as_deref(), &thread, &message);
-            done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
-        }),
+        Command::Cortex { config, agent, thread, channel, message } => {
+            with_config(config.file.as_deref(), |config| {
+                let done = cli::cortex::run(config, agent.as_deref(), &thread, channel.as_deref(), &message);
+                done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+            })
+        }
         Command::Chat { config, once, agent, session } => with_config(config.file.as_deref(), |config| {
             let outcome = Chat::new(&config.api, agent, &session).and_then(|chat| match once {
                 Some(text) => chat.once(&text, &mut std::io::stdout()),

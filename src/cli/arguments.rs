@@ -60,6 +60,9 @@ pub enum Command {
         /// A conversation of its own.
         #[arg(long, default_value = "terminal")]
         thread: String,
+        /// What it is about: the cortex sees the last lines of this conversation (`spacebot channel list`).
+        #[arg(long, value_name = "ID")]
+        channel: Option<String>,
         message: String,
     },
     /// Do a recorded run once more from its journal, without asking, doing or writing anything, and say whether it comes

@@ -313,7 +313,7 @@ fn the_operator_is_answered_one_message_at_a_time_beside_the_errands() {
         let (answer, answered) = bounded(1);
         let (thread, message) = ("t".to_owned(), "hello".to_owned());
         let agent = AgentId::new(MAIN);
-        bench.event(Event::Command(Command::CortexChat { agent, thread, message, answer }));
+        bench.event(Event::Command(Command::CortexChat { agent, thread, channel: None, message, answer }));
         for action in std::mem::take(&mut bench.actions) {
             match action {
                 Action::Answer { to, answer } => to.try_send(answer).expect("room"),

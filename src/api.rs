@@ -20,6 +20,7 @@ use crate::http::server::{
     Handler, Outcome, Request, Response, authorized, is_from_foreign_page, percent_decode,
 };
 use crate::id::{AgentId, ProcessId, ProcessKind};
+use crate::llm::Lost;
 use crate::messaging::mailbox::Mailbox;
 use crate::thread::Current;
 
@@ -27,13 +28,15 @@ use crate::thread::Current;
 const HUB_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What `status` tells besides the hub's view.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Facts {
     pub version: &'static str,
     pub agents: Vec<String>,
     /// Whose board is meant where none is named.
     pub default_agent: AgentId,
     pub models: Vec<String>,
+    /// Models that cannot be asked at the moment.
+    pub lost: Arc<dyn Fn() -> Vec<Lost> + Send + Sync>,
     pub config: ConfigFacts,
 }
 
@@ -157,7 +160,7 @@ impl Api {
         Response::json(
             200,
             &json!({
-                "version": facts.version, "agents": facts.agents, "models": facts.models,
+                "version": facts.version, "agents": facts.agents, "models": facts.models, "lost_models": (facts.lost)(),
                 "config": facts.config, "adapters": adapters, "conversations": conversations, "waiting_turns": waiting_turns,
                 "processes": processes, "stopping": stopping, "busy": busy, "cortex": self.about_cortexes(cortex),
             }),

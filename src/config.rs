@@ -16,6 +16,7 @@ mod load;
 mod loop_guard;
 mod memory;
 mod memory_persistence;
+mod offline;
 mod schedule;
 mod section;
 mod worker;
@@ -34,6 +35,7 @@ pub use load::{Environment, Loaded, ProcessEnvironment, load, places};
 pub use loop_guard::{LoopGuardConfig, LoopLimits};
 pub use memory::{EmbeddingConfig, Language, MemoryConfig, VectorIndexKind};
 pub use memory_persistence::MemoryPersistenceConfig;
+pub use offline::OfflineConfig;
 pub use schedule::{MissedSlots, ScheduleConfig};
 pub use worker::{WorkerContext, WorkerLogMode};
 pub use working_memory::WorkingMemoryConfig;
@@ -179,6 +181,7 @@ pub struct AgentConfig {
     pub compaction: CompactionConfig,
     pub ingestion: IngestionConfig,
     pub memory_persistence: MemoryPersistenceConfig,
+    pub offline: OfflineConfig,
     pub schedule: ScheduleConfig,
     pub loop_guard: LoopGuardConfig,
     pub channel: ChannelConfig,
@@ -205,6 +208,7 @@ impl AgentConfig {
             compaction: CompactionConfig::default(),
             ingestion: IngestionConfig::default(),
             memory_persistence: MemoryPersistenceConfig::default(),
+            offline: OfflineConfig::default(),
             schedule: ScheduleConfig::default(),
             loop_guard: LoopGuardConfig::default(),
             channel: ChannelConfig::default(),

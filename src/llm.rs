@@ -8,13 +8,15 @@
 mod attempt;
 mod chain;
 mod classify;
-mod cooldown;
+mod delta;
 mod error;
+mod health;
 mod lines;
 pub mod offline;
 mod provider;
 pub mod tokens;
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,11 +29,13 @@ use crate::http::transport::Network;
 use crate::id::ProcessKind;
 
 pub use chain::{RETRIES_MAX, RETRY_AFTER_MAX, Reply, SpacebotModel};
+pub use delta::Delta;
 pub use error::{Failure, LlmError};
+pub use health::Lost;
 
 use crate::secrets::Scrubber;
 use chain::{Link, Shared};
-use cooldown::Cooldowns;
+use health::Health;
 use lines::Lines;
 use provider::Providers;
 use tokens::Calibration;
@@ -79,7 +83,7 @@ impl LlmManager {
         let shared = Shared {
             providers: Providers::new(&config.providers),
             lines: Lines::new(network, config.read_timeout.unwrap_or(READ_WAIT_MAX)),
-            cooldowns: Cooldowns::new(clock.clone()),
+            health: Health::new(clock.clone()),
             scrubber: Arc::new(Scrubber::new(keys.map(|key| key.reveal()))),
             clock,
             offline,
@@ -113,6 +117,16 @@ impl LlmManager {
         &self.shared.scrubber
     }
 
+    /// Models that cannot be asked at the moment.
+    pub fn lost(&self) -> Vec<Lost> {
+        self.shared.health.lost()
+    }
+
+    /// For how long no model of this kind of process may be asked; none: one may, or there is none.
+    pub fn rests(&self, routing: &RoutingConfig, kind: ProcessKind) -> Option<Duration> {
+        self.model_for(routing, kind).rests()
+    }
+
     /// Whether a process of this kind has a language model at all, or only the offline responder.
     pub fn has_model(&self, routing: &RoutingConfig, kind: ProcessKind) -> bool {
         self.shared.tuning.offline_is_a_model || routing.model(kind) != OFFLINE_MODEL
@@ -123,4 +137,10 @@ impl LlmManager {
     pub fn token_factor(&self, routing: &RoutingConfig, kind: ProcessKind) -> f64 {
         self.shared.calibration.factor(routing.model(kind))
     }
+}
+
+/// From 0 to 1. The standard library's hash keys are random, and nothing more is needed here.
+fn random_share() -> f64 {
+    let number = RandomState::new().hash_one(0_u8);
+    f64::from(u32::try_from(number >> 32).unwrap_or(0)) / f64::from(u32::MAX)
 }

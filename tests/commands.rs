@@ -153,6 +153,7 @@ impl<'a> Stage<'a> {
         let (cancel, reason) = (Cancel::new(), OnceLock::new());
         let pulse = Pulse::new(SystemClock::shared());
         let link = Link {
+            show: &|_| {},
             pulse: &pulse,
             up: &|_| {},
             cancel: &cancel,

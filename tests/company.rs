@@ -139,7 +139,7 @@ impl Room {
         let (cancel, reason) = (Cancel::new(), OnceLock::new());
         let (up, rings) = (|_| {}, &self.rings.1);
         let pulse = Pulse::new(SystemClock::shared());
-        let link = Link { pulse: &pulse, up: &up, cancel: &cancel, reason: &reason, rings };
+        let link = Link { show: &|_| {}, pulse: &pulse, up: &up, cancel: &cancel, reason: &reason, rings };
         let job = Job {
             process: ProcessId::new(ProcessKind::Channel, self.turns),
             place: self.place.clone(),

@@ -340,6 +340,7 @@ impl World {
         let up = |what: What| self.handle(Event::Process(ProcessEvent { agent: agent_id(), process, what }));
         let pulse = Pulse::new(SystemClock::shared());
         let link = Link {
+            show: &|_| {},
             pulse: &pulse,
             up: &up,
             cancel: &cancel,

@@ -6,7 +6,7 @@
 mod llm_double;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use spacebot::clock::{SharedClock, SimulatedClock, SystemClock, Timestamp};
 use spacebot::config::{ApiType, LlmConfig, ProviderConfig, RoutingConfig, Secret};
 use spacebot::error::{Fault, Kind};
 use spacebot::id::ProcessKind;
-use spacebot::llm::{LlmError, LlmManager, Reply, SpacebotModel, Tuning};
+use spacebot::llm::{Delta, LlmError, LlmManager, RETRIES_MAX, Reply, SpacebotModel, Tuning};
 use spacebot::thread::{Cancel, lock, spawn};
 
 const WIRES: [WireFormat; 2] = [WireFormat::OpenAi, WireFormat::Anthropic];
@@ -133,7 +133,11 @@ fn play(case: &str, path: &Path, file: &Value, wire: WireFormat, delivery: &str)
     for (index, outcome) in file["outcomes"].as_array().unwrap().iter().enumerate() {
         let case = format!("{case}, call {}", index + 1);
         let mut deltas = String::new();
-        let result = model.call(&request, &Cancel::new(), &mut |delta| deltas.push_str(delta));
+        let result = model.call(&request, &Cancel::new(), &mut |delta| {
+            if let Delta::Text(text) = delta {
+                deltas.push_str(text);
+            }
+        });
         let Some(reply) = check_result(&case, outcome, result) else { continue };
         check_reply(&case, outcome, &reply);
         check_deltas(&case, &reply, &deltas);
@@ -347,6 +351,40 @@ fn a_limited_model_rests_for_its_time_and_is_asked_again_afterwards() {
     assert_eq!(ask(&worker).unwrap().model, "offline/responder");
     clock.advance(Duration::from_secs(1));
     assert_eq!(who(), ("primary/m".to_owned(), 2));
+}
+
+#[test]
+fn a_lost_model_is_not_asked_in_every_turn_and_comes_back_by_one_probe() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let is_well = Arc::new(AtomicBool::new(false));
+    let (counted, well) = (asked.clone(), is_well.clone());
+    let double = Double::answering(move |request| {
+        if !request.path.starts_with("/primary/") {
+            return Say::text("fine");
+        }
+        counted.fetch_add(1, Ordering::SeqCst);
+        match well.load(Ordering::SeqCst) {
+            true => Say::text("fine"),
+            false => Say::error(503, "overloaded_error", "busy"),
+        }
+    });
+    let clock = SimulatedClock::starting_at(Timestamp(1_790_000_000_000));
+    let manager = manager(&config(&double, WireFormat::OpenAi, PATIENT), clock.clone(), true);
+    let model = manager.model_for(&routing(&["primary/m", "spare/m"]), ProcessKind::Channel);
+    let who = || (ask(&model).unwrap().model, asked.load(Ordering::SeqCst));
+    let tries = 1 + RETRIES_MAX as usize;
+    assert_eq!(who(), ("spare/m".to_owned(), tries));
+    assert_eq!(who(), ("spare/m".to_owned(), tries), "it rests");
+    assert_eq!(manager.lost()[0].model, "primary/m");
+    // The longest first rest is 11 s, the longest second one 22 s.
+    clock.advance(Duration::from_secs(11));
+    assert_eq!(who(), ("spare/m".to_owned(), tries + 1), "a probe is one request");
+    clock.advance(Duration::from_secs(11));
+    assert_eq!(who(), ("spare/m".to_owned(), tries + 1), "it rests longer");
+    is_well.store(true, Ordering::SeqCst);
+    clock.advance(Duration::from_secs(11));
+    assert_eq!(who(), ("primary/m".to_owned(), tries + 2));
+    assert_eq!(manager.lost(), []);
 }
 
 fn routing_of_worker(model: &str) -> RoutingConfig {

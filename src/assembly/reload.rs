@@ -358,7 +358,7 @@ impl Reloader {
             waits_for_restart,
             ..old
         };
-        self.readers.facts.set(facts(&self.now.config, config));
+        self.readers.facts.set(facts(&self.now.config, config, &self.now.agents));
     }
 }
 

@@ -165,6 +165,7 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
     writeln!(out, "poll_interval_secs = {}", ingestion.poll_interval.as_secs())?;
     writeln!(out, "chunk_size = {}", ingestion.chunk_size)?;
     agent.memory_persistence.write(out)?;
+    agent.offline.write(out)?;
     let missed = if agent.schedule.missed == MissedSlots::RunOnce { "run_once" } else { "skip" };
     writeln!(out, "[agents.schedule]\nmissed_slots = {}", text(missed))?;
     writeln!(out, "job_timeout_secs = {}", agent.schedule.timeout.as_secs())?;

@@ -18,8 +18,9 @@ use super::section::{Section, Source};
 use super::{
     AgentConfig, ApiConfig, ApiType, BindingConfig, ChannelConfig, CoalescingConfig, Config, ConfigError,
     CortexConfig, DAY, EmbeddingConfig, HumanConfig, IngestionConfig, IrcConfig, Language, LimitsConfig,
-    LinkConfig, LlmConfig, LoopGuardConfig, MemoryConfig, MemoryPersistenceConfig, ProviderConfig,
-    SandboxConfig, SandboxMode, Secret, VectorIndexKind, WebhookConfig, WorkerContext, WorkerLogMode,
+    LinkConfig, LlmConfig, LoopGuardConfig, MemoryConfig, MemoryPersistenceConfig, OfflineConfig,
+    ProviderConfig, SandboxConfig, SandboxMode, Secret, VectorIndexKind, WebhookConfig, WorkerContext,
+    WorkerLogMode,
 };
 use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
@@ -298,6 +299,7 @@ fn over(section: &Section<'_, '_>, base: &AgentConfig, llm: &LlmConfig) -> Agent
             &section.table("memory_persistence"),
             &base.memory_persistence,
         ),
+        offline: OfflineConfig::read(&section.table("offline"), &base.offline),
         schedule: schedule(&section.table("schedule"), &base.schedule),
         loop_guard: LoopGuardConfig::read(&section.table("loop_guard"), &base.loop_guard),
         channel: channel(&section.table("channel"), base.channel),

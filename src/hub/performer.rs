@@ -20,7 +20,8 @@ use crate::db::DbError;
 use crate::effect::TaskNews;
 use crate::error::Kind;
 use crate::event::{How, ProcessEvent, StopReason, What};
-use crate::id::{AgentId, ConversationId, InstanceId, ProcessId, ProcessKind};
+use crate::id::{AgentId, InstanceId, ProcessId, ProcessKind};
+use crate::message::{Bell, Saying};
 use crate::thread::{self, Cancel, contained};
 
 /// Stop and nothing else; a second one must not block the signal thread.
@@ -42,9 +43,6 @@ const SLOW_TURN: Duration = Duration::from_millis(100);
 /// Nothing ran for this long: memory that the last turns needed goes back to the system, once.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// Tells an adapter that the outbox has something for it. Must not block.
-pub type Bell = Arc<dyn Fn(&ConversationId) + Send + Sync>;
-
 /// What the processes of each agent are made of. Replaced whole; who has the old ones keeps them.
 pub type Agents = BTreeMap<AgentId, Arc<AgentParts>>;
 
@@ -58,7 +56,7 @@ pub struct Inputs {
 
 pub struct HubParts {
     pub agents: Agents,
-    pub bells: BTreeMap<InstanceId, Bell>,
+    pub bells: BTreeMap<InstanceId, Arc<dyn Bell>>,
     pub clock: SharedClock,
     pub inputs: Inputs,
     /// The sending ends that process and rescan threads get.
@@ -227,7 +225,7 @@ impl Performer {
             Action::Told { to, done } => drop(to.try_send(done)),
             Action::Ring { instance, conversation } => {
                 if let Some(bell) = self.parts.bells.get(&instance) {
-                    bell(&conversation);
+                    bell.ring(&conversation);
                 }
             }
             Action::Rescan { agent } => self.rescan(agent),
@@ -247,6 +245,7 @@ impl Performer {
         let (rings, rung) = bounded(QUEUE_RINGS);
         let (cancel, reason) = (Cancel::new(), Arc::new(OnceLock::new()));
         let pulse = Arc::new(Pulse::new(self.parts.clock.clone()));
+        let bell = self.parts.bells.get(&job.place.instance).filter(|_| process.kind == ProcessKind::Channel);
         let thread = ProcessThread {
             agent: agent.clone(),
             parts,
@@ -256,6 +255,7 @@ impl Performer {
             rings: rung,
             pulse: pulse.clone(),
             up: self.parts.up.clone(),
+            bell: bell.cloned(),
         };
         let name = match process.kind {
             ProcessKind::Channel => format!("chan:{}", process.number),
@@ -400,6 +400,8 @@ struct ProcessThread {
     rings: Receiver<()>,
     pulse: Arc<Pulse>,
     up: Sender<ProcessEvent>,
+    /// Of the adapter that shows what a turn is about to say.
+    bell: Option<Arc<dyn Bell>>,
 }
 
 impl ProcessThread {
@@ -412,7 +414,12 @@ impl ProcessThread {
         };
         let (cancel, reason) = (&self.cancel, &self.reason);
         let (rings, pulse) = (&self.rings, &self.pulse);
-        let link = Link { up: &tell, cancel, reason, rings, pulse };
+        let show = |saying: Saying<'_>| {
+            if let Some(bell) = &self.bell {
+                bell.saying(&self.job.place.conversation, saying);
+            }
+        };
+        let link = Link { up: &tell, cancel, reason, rings, pulse, show: &show };
         let how = contained(|| agent::run(&self.parts, &self.job, &link)).unwrap_or_else(|panic| {
             log::error!("{process} panicked: {panic}");
             contained(|| agent::close_after_panic(&self.parts, &self.job, &link))
@@ -421,6 +428,7 @@ impl ProcessThread {
         if let How::Failed(kind, reason) = &how {
             log::warn!("{process} in {} failed ({kind:?}): {reason}", self.job.place.conversation);
         }
+        show(Saying::Over);
         tell(What::Exited(how));
     }
 }

@@ -5,7 +5,6 @@
 //! anything being done twice; the deltas of the broken one were for display and start over.
 
 use std::collections::HashSet;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,14 +12,15 @@ use rig_core::DynModel;
 use rig_core::completion::{CompletionRequest, CompletionResponse, OnUnsupported, ProviderCapabilities};
 use rig_core::operation::Completion;
 
-use super::Tuning;
 use super::attempt;
 use super::classify::{Classified, Reporter};
-use super::cooldown::Cooldowns;
+use super::delta::Delta;
 use super::error::LlmError;
+use super::health::{Admission, Health, Rest};
 use super::lines::Lines;
 use super::provider::Providers;
 use super::tokens::Calibration;
+use super::{Tuning, random_share};
 use crate::clock::SharedClock;
 use crate::config::{OFFLINE_MODEL, ProviderConfig};
 use crate::error::{Fault, Kind, log_line};
@@ -43,7 +43,7 @@ const JITTER: f64 = 0.1;
 pub(super) struct Shared {
     pub(super) providers: Providers,
     pub(super) lines: Lines,
-    pub(super) cooldowns: Cooldowns,
+    pub(super) health: Health,
     pub(super) scrubber: Arc<Scrubber>,
     pub(super) clock: SharedClock,
     pub(super) offline: DynModel<Completion>,
@@ -102,7 +102,7 @@ pub struct SpacebotModel {
 struct Call<'a> {
     request: &'a CompletionRequest,
     cancel: &'a Cancel,
-    on_delta: &'a mut dyn FnMut(&str),
+    on_delta: &'a mut dyn FnMut(Delta<'_>),
     attempts: u32,
 }
 
@@ -123,6 +123,13 @@ impl SpacebotModel {
         Self { ends_offline, ..self }
     }
 
+    /// For how long none of the links may be asked.
+    pub(super) fn rests(&self) -> Option<Duration> {
+        let rests: Option<Vec<Duration>> =
+            self.links.iter().map(|link| self.shared.health.rests(&link.full_name)).collect();
+        rests?.into_iter().min()
+    }
+
     /// `provider/model` of the first link.
     pub fn name(&self) -> &str {
         self.links.first().map_or(OFFLINE_MODEL, |link| &link.full_name)
@@ -135,7 +142,7 @@ impl SpacebotModel {
     }
 
     /// Blocks until a model of the chain has answered completely, every one has failed, or `cancel`
-    /// comes. `on_delta` gets text as it arrives, for display: after a retry it starts over.
+    /// comes. `on_delta` gets the answer as it arrives, for display: [`Delta::Begins`] voids what came before.
     ///
     /// # Errors
     /// The failure of the first model that was asked. [`LlmError::TooLong`] and
@@ -145,19 +152,24 @@ impl SpacebotModel {
         &self,
         request: &CompletionRequest,
         cancel: &Cancel,
-        on_delta: &mut dyn FnMut(&str),
+        on_delta: &mut dyn FnMut(Delta<'_>),
     ) -> Result<Reply, LlmError> {
         let mut call = Call { request, cancel, on_delta, attempts: 0 };
         let mut first_failure = None;
         for (index, link) in self.links.iter().enumerate() {
-            if let Some(left) = self.shared.cooldowns.left(&link.full_name) {
-                log::debug!("{} rests for another {} s", link.full_name, left.as_secs());
-                let reporter = self.reporter(&link.full_name);
-                first_failure.get_or_insert(LlmError::RateLimited(reporter.failure(None, "resting")));
-                continue;
-            }
-            match self.ask(link, &mut call) {
+            let probe = match self.shared.health.admit(&link.full_name) {
+                Admission::Open => None,
+                Admission::Probe(probe) => Some(probe),
+                Admission::Rests(left) => {
+                    log::debug!("{} rests for another {} s", link.full_name, left.as_secs());
+                    let reporter = self.reporter(&link.full_name);
+                    first_failure.get_or_insert(LlmError::Resting(reporter.failure(None, "")));
+                    continue;
+                }
+            };
+            match self.ask(link, &mut call, probe.is_some()) {
                 Ok(response) => {
+                    self.shared.health.answered(&link.full_name);
                     self.shared.calibration.learn(&link.full_name, request, response.usage.input_tokens);
                     let model = link.full_name.clone();
                     return Ok(Reply { response, model, attempts: call.attempts, fell_back: index > 0 });
@@ -231,9 +243,9 @@ impl SpacebotModel {
         }
     }
 
-    /// One link with its retries.
-    fn ask(&self, link: &Link, call: &mut Call<'_>) -> Result<CompletionResponse, LlmError> {
-        let mut retries = 0;
+    /// One link with its retries; a probe has none.
+    fn ask(&self, link: &Link, call: &mut Call<'_>, is_probe: bool) -> Result<CompletionResponse, LlmError> {
+        let mut retries = if is_probe { RETRIES_MAX } else { 0 };
         loop {
             let failed = match self.ask_once(link, call) {
                 Ok(response) => return Ok(response),
@@ -241,7 +253,7 @@ impl SpacebotModel {
             };
             let wait = self.wait_before(retries, &failed);
             let Some(wait) = wait.filter(|_| failed.error.is_worth_a_retry()) else {
-                self.rest_if_limited(link, &failed);
+                self.rest_if_lost(link, &failed);
                 return Err(failed.error);
             };
             log::debug!("again in {} ms: {}", wait.as_millis(), failed.error);
@@ -269,11 +281,21 @@ impl SpacebotModel {
         }
     }
 
-    fn rest_if_limited(&self, link: &Link, failed: &Classified) {
-        if matches!(failed.error, LlmError::RateLimited(_)) {
-            let wait = failed.retry_after.unwrap_or(self.rate_limit_cooldown);
-            self.shared.cooldowns.rest(&link.full_name, wait);
-        }
+    /// What is wrong with the request or the answer says nothing about the next one.
+    fn rest_if_lost(&self, link: &Link, failed: &Classified) {
+        let why = match &failed.error {
+            LlmError::RateLimited(_) => Rest::Wished(failed.retry_after.unwrap_or(self.rate_limit_cooldown)),
+            LlmError::Overloaded(_)
+            | LlmError::Unreachable(_)
+            | LlmError::BrokenOff(_)
+            | LlmError::Malformed(_) => failed.retry_after.map_or(Rest::Lost, Rest::Wished),
+            LlmError::Unauthorized(_) | LlmError::UnknownModel(_) => Rest::Refused,
+            LlmError::TooLong(_) | LlmError::Filtered(_) | LlmError::CutShort(_) | LlmError::Empty(_) => {
+                return self.shared.health.answered(&link.full_name);
+            }
+            _ => return,
+        };
+        self.shared.health.rest(&link.full_name, why);
     }
 
     fn ask_once(&self, link: &Link, call: &mut Call<'_>) -> Result<CompletionResponse, Classified> {
@@ -290,6 +312,7 @@ impl SpacebotModel {
         let closer = call.cancel.on_cancel(move || transport.stop());
         call.attempts += 1;
         let request = portable(call.request);
+        (call.on_delta)(Delta::Begins);
         let answer = if self.streams(link) {
             attempt::streamed(&model, request, call.cancel, &mut call.on_delta)
         } else {
@@ -336,10 +359,4 @@ fn portable(request: &CompletionRequest) -> CompletionRequest {
         request.options.on_unsupported = Some(OnUnsupported::Ignore);
     }
     request
-}
-
-/// From 0 to 1. The standard library's hash keys are random, and nothing more is needed here.
-fn random_share() -> f64 {
-    let number = RandomState::new().hash_one(0_u8);
-    f64::from(u32::try_from(number >> 32).unwrap_or(0)) / f64::from(u32::MAX)
 }

@@ -38,6 +38,9 @@ pub enum LlmError {
     Unauthorized(Failure),
     #[error("rate limited: {0}")]
     RateLimited(Failure),
+    /// It was not asked: it has failed a moment ago, or another call tries whether it is back.
+    #[error("not asked, it rests after a failure: {0}")]
+    Resting(Failure),
     #[error("the provider is overloaded or broken: {0}")]
     Overloaded(Failure),
     #[error("the provider cannot be reached: {0}")]
@@ -71,6 +74,7 @@ impl LlmError {
             Self::NotConfigured(failure)
             | Self::Unauthorized(failure)
             | Self::RateLimited(failure)
+            | Self::Resting(failure)
             | Self::Overloaded(failure)
             | Self::Unreachable(failure)
             | Self::UnknownModel(failure)
@@ -112,7 +116,8 @@ impl Fault for LlmError {
             Self::RateLimited(_) => Kind::RateLimited,
             Self::NotConfigured(_) | Self::UnknownModel(_) => Kind::NotFound,
             Self::Rejected(_) | Self::TooLong(_) | Self::Filtered(_) | Self::CutShort(_) => Kind::Invalid,
-            Self::Overloaded(_)
+            Self::Resting(_)
+            | Self::Overloaded(_)
             | Self::Unreachable(_)
             | Self::BrokenOff(_)
             | Self::Empty(_)
@@ -124,7 +129,7 @@ impl Fault for LlmError {
         Some(match self {
             Self::NotConfigured(_) => "add a section [llm.provider.<id>], or correct [defaults.routing]",
             Self::Unauthorized(_) => "check the provider's api_key and the state of the account",
-            Self::RateLimited(_) => {
+            Self::RateLimited(_) | Self::Resting(_) => {
                 "the model rests for a while; a fallback in [defaults.routing] bridges that"
             }
             Self::Unreachable(_) => "check the network and the provider's base_url",

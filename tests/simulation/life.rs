@@ -213,7 +213,8 @@ impl Life {
             self.while_waiting(&job, &rings, clock);
         }
         let pulse = Pulse::new(SystemClock::shared());
-        let link = Link { pulse: &pulse, up: &up, cancel: &cancel, reason: &reason, rings: &rings };
+        let link =
+            Link { show: &|_| {}, pulse: &pulse, up: &up, cancel: &cancel, reason: &reason, rings: &rings };
         let how = contained(|| agent::run(&self.parts, &job, &link))
             .unwrap_or_else(|_| agent::close_after_panic(&self.parts, &job, &link));
         self.running.borrow_mut().remove(&process);

@@ -69,8 +69,14 @@ fn a_panic_in_a_tool_is_a_result_that_the_model_reads_and_the_run_goes_on() {
     let (cancel, reason) = (Cancel::new(), OnceLock::new());
     let up = |_: What| {};
     let pulse = Pulse::new(SystemClock::shared());
-    let link =
-        Link { pulse: &pulse, up: &up, cancel: &cancel, reason: &reason, rings: &crossbeam_channel::never() };
+    let link = Link {
+        show: &|_| {},
+        pulse: &pulse,
+        up: &up,
+        cancel: &cancel,
+        reason: &reason,
+        rings: &crossbeam_channel::never(),
+    };
     let mut driver = Driver {
         link: &link,
         model: Box::new(llm.model_for(&RoutingConfig::default(), ProcessKind::Channel)),

@@ -120,7 +120,8 @@ impl Bench {
         let rings = crossbeam_channel::never();
         let up = |_: What| {};
         let pulse = Pulse::new(SystemClock::shared());
-        let link = Link { pulse: &pulse, up: &up, cancel: &cancel, reason: &reason, rings: &rings };
+        let link =
+            Link { show: &|_| {}, pulse: &pulse, up: &up, cancel: &cancel, reason: &reason, rings: &rings };
         let counts = cut.as_ref().map_or([0, 0], |run| [run.counts.model_calls, run.counts.tool_calls]);
         let mut driver = Driver {
             link: &link,

@@ -28,7 +28,8 @@ const EVERY_TABLE: &str = r#"
 "#;
 
 /// Keys that stand in the document as tables of their own, not as rows.
-const TABLES: [&str; 25] = [
+const TABLES: [&str; 26] = [
+    "offline",
     "memory_persistence",
     "channel",
     "cortex",

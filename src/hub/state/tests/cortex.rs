@@ -259,10 +259,12 @@ fn a_tool_that_fails_three_times_in_a_row_is_noted_once_also_across_runs() {
     assert_eq!(bench.hub.agents[&AgentId::new(MAIN)].cortex.noted().collect::<Vec<_>>(), ["tool_failing"]);
     let report = bench.hub.cortex_reports(bench.now).remove(0).observed;
     assert!(report.tools[0].failing && report.tools[0].calls == 7 && report.tools[0].failures == 6);
+    assert_eq!(report.tripped, ["shell"]);
     assert_eq!((report.model_calls, report.tokens), (4, 40));
     assert_eq!(report.signals, ["worker done x4, 0 s ago"], "neighbours of one kind are one");
     tell(&mut bench, &[false]);
-    assert!(!bench.hub.cortex_reports(bench.now).remove(0).observed.tools[0].failing);
+    let report = bench.hub.cortex_reports(bench.now).remove(0).observed;
+    assert!(!report.tools[0].failing && report.tripped.is_empty());
     // It is written by the next pass.
     bench.wait(30_000);
     let noted: Vec<_> = bench
@@ -303,7 +305,11 @@ fn models_that_do_not_answer_are_noted_at_the_third_run_in_a_row() {
     for expected in [0, 0, 1, 1] {
         bench.process(worker, What::Observed(Box::new(failing.clone())));
         assert_eq!(bench.hub.agents[&AgentId::new(MAIN)].cortex.noted().count(), expected);
+        let tripped = bench.hub.cortex_reports(bench.now).remove(0).observed.tripped;
+        assert_eq!(tripped, vec!["models"; expected]);
     }
+    bench.process(worker, What::Observed(Box::new(observation("x", &[], DriveEnd::Done))));
+    assert!(bench.hub.cortex_reports(bench.now).remove(0).observed.tripped.is_empty());
 }
 
 #[test]

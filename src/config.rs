@@ -19,6 +19,7 @@ mod memory_persistence;
 mod offline;
 mod schedule;
 mod section;
+mod thinking;
 mod worker;
 mod working_memory;
 
@@ -37,6 +38,7 @@ pub use memory::{EmbeddingConfig, Language, MemoryConfig, VectorIndexKind};
 pub use memory_persistence::MemoryPersistenceConfig;
 pub use offline::OfflineConfig;
 pub use schedule::{MissedSlots, ScheduleConfig};
+pub use thinking::{ThinkingConfig, ThinkingEffort};
 pub use worker::{WorkerContext, WorkerLogMode};
 pub use working_memory::WorkingMemoryConfig;
 
@@ -241,6 +243,7 @@ pub struct RoutingConfig {
     pub fallbacks: Vec<String>,
     /// How long a model is left alone after a 429 that names no time (`rate_limit_cooldown_secs`).
     pub rate_limit_cooldown: Duration,
+    pub thinking: ThinkingConfig,
 }
 
 /// The name of the built-in model.
@@ -271,6 +274,7 @@ impl Default for RoutingConfig {
             cortex: None,
             fallbacks: Vec::new(),
             rate_limit_cooldown: Duration::from_secs(60),
+            thinking: ThinkingConfig::default(),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! and last the offline responder.
 
 mod attempt;
+mod cache_marks;
 mod chain;
 mod classify;
 mod delta;
@@ -109,7 +110,8 @@ impl LlmManager {
             names.clear();
         }
         let links = names.into_iter().map(|name| Link::new(name, &self.shared.providers)).collect();
-        SpacebotModel::new(self.shared.clone(), links, routing.rate_limit_cooldown)
+        let model = SpacebotModel::new(self.shared.clone(), links, routing.rate_limit_cooldown);
+        model.thinking(routing.thinking.of(kind))
     }
 
     /// Knows the keys of the providers.

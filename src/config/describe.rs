@@ -152,6 +152,7 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
     optional(out, "cortex", routing.cortex.as_deref())?;
     writeln!(out, "fallbacks = {}", list(&routing.fallbacks))?;
     writeln!(out, "rate_limit_cooldown_secs = {}", routing.rate_limit_cooldown.as_secs())?;
+    routing.thinking.write(out)?;
     let sandbox = &agent.sandbox;
     let mode = if sandbox.mode == SandboxMode::Enabled { "enabled" } else { "disabled" };
     writeln!(out, "[agents.sandbox]\nmode = {}\nnetwork = {}", text(mode), sandbox.network)?;

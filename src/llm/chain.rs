@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rig_core::DynModel;
-use rig_core::completion::{CompletionRequest, CompletionResponse, OnUnsupported, ProviderCapabilities};
+use rig_core::completion::{
+    CompletionRequest, CompletionResponse, Effort, OnUnsupported, ProviderCapabilities, Reasoning,
+};
 use rig_core::operation::Completion;
 
 use super::attempt;
@@ -22,7 +24,7 @@ use super::provider::Providers;
 use super::tokens::Calibration;
 use super::{Tuning, random_share};
 use crate::clock::SharedClock;
-use crate::config::{OFFLINE_MODEL, ProviderConfig};
+use crate::config::{OFFLINE_MODEL, ProviderConfig, ThinkingEffort};
 use crate::error::{Fault, Kind, log_line};
 use crate::secrets::Scrubber;
 use crate::thread::{Cancel, lock};
@@ -96,6 +98,8 @@ pub struct SpacebotModel {
     rate_limit_cooldown: Duration,
     /// The offline responder is the last link.
     ends_offline: bool,
+    /// None: what the provider does by itself.
+    reasoning: Option<Reasoning>,
 }
 
 /// What one call carries from link to link.
@@ -113,7 +117,29 @@ impl SpacebotModel {
             Some((link, provider)) => shared.lines.describe(provider, &link.full_name, &link.name),
             None => shared.offline.capabilities().completion,
         };
-        Self { shared, links: links.into(), capabilities, rate_limit_cooldown, ends_offline: true }
+        Self {
+            shared,
+            links: links.into(),
+            capabilities,
+            rate_limit_cooldown,
+            ends_offline: true,
+            reasoning: None,
+        }
+    }
+
+    /// The same chain with so much thinking.
+    pub(super) fn thinking(self, effort: ThinkingEffort) -> Self {
+        let reasoning = match effort {
+            ThinkingEffort::Auto => None,
+            ThinkingEffort::None => Some(Reasoning::Off),
+            ThinkingEffort::Minimal => Some(Effort::Minimal.into()),
+            ThinkingEffort::Low => Some(Effort::Low.into()),
+            ThinkingEffort::Medium => Some(Effort::Medium.into()),
+            ThinkingEffort::High => Some(Effort::High.into()),
+            ThinkingEffort::XHigh => Some(Effort::XHigh.into()),
+            ThinkingEffort::Max => Some(Effort::Max.into()),
+        };
+        Self { reasoning, ..self }
     }
 
     /// The same chain without the offline responder at its end: for what only a language model can do.
@@ -311,7 +337,7 @@ impl SpacebotModel {
         let transport = lease.transport().clone();
         let closer = call.cancel.on_cancel(move || transport.stop());
         call.attempts += 1;
-        let request = portable(call.request);
+        let request = portable(call.request, self.reasoning);
         (call.on_delta)(Delta::Begins);
         let answer = if self.streams(link) {
             attempt::streamed(&model, request, call.cancel, &mut call.on_delta)
@@ -353,8 +379,9 @@ fn report(error: &LlmError) {
 }
 
 /// The request for whichever model gets it: an option that this one lacks is left out, not an error.
-fn portable(request: &CompletionRequest) -> CompletionRequest {
+fn portable(request: &CompletionRequest, reasoning: Option<Reasoning>) -> CompletionRequest {
     let mut request = request.clone();
+    request.options.reasoning = request.options.reasoning.or(reasoning);
     if !request.options.is_default() && request.options.on_unsupported.is_none() {
         request.options.on_unsupported = Some(OnUnsupported::Ignore);
     }

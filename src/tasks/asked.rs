@@ -34,13 +34,12 @@ pub fn take(
     new: NewTask,
     now: Timestamp,
 ) -> Result<Result<Changed, TaskError>, DbError> {
-    if let Some(asked) = &new.asked {
-        if let Some(number) = number_of(connection, &asked.by, &asked.key)?
-            && let Some(task) = get(connection, number)?
-        {
-            // The news may not have reached the hub.
-            return Ok(Ok(Changed::between(Status::PendingApproval, task)));
-        }
+    if let Some(asked) = &new.asked
+        && let Some(number) = number_of(connection, &asked.by, &asked.key)?
+        && let Some(task) = get(connection, number)?
+    {
+        // The news may not have reached the hub.
+        return Ok(Ok(Changed::between(Status::PendingApproval, task)));
     }
     create(connection, new, now)
 }

@@ -161,17 +161,28 @@ pub enum Errand {
     Smooth,
     /// Has a model write the profile.
     Profile,
+    /// Has a model put what happened today into a paragraph.
+    Intraday,
+    /// Has a model put a day that is over into a summary.
+    Daily,
 }
 
 impl Errand {
-    pub const ALL: [Self; 3] = [Self::Tend, Self::Smooth, Self::Profile];
+    pub const ALL: [Self; 5] = [Self::Tend, Self::Smooth, Self::Profile, Self::Intraday, Self::Daily];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Errand::Tend => "upkeep",
             Errand::Smooth => "bulletin",
             Errand::Profile => "profile",
+            Errand::Intraday => "paragraph of the day",
+            Errand::Daily => "summary of a day",
         }
+    }
+
+    /// One of the two that put together what happened.
+    pub fn is_synthesis(self) -> bool {
+        matches!(self, Errand::Intraday | Errand::Daily)
     }
 }
 

@@ -165,7 +165,8 @@ fn a_model_that_fails_leaves_the_rendered_bulletin_and_is_left_alone() {
         true => model(request),
         false => Say::error(401, "authentication_error", "no"),
     });
-    let home = home(&double, "cortex = \"double/m\"\n", "");
+    // Its own: the model of the others would rest with it.
+    let home = home(&double, "cortex = \"double/c\"\n", "");
     let daemon = home.start();
     daemon.client("c").ask("1", "remember that I sail");
     eventually("both rest", Duration::from_secs(60), || {

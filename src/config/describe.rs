@@ -199,6 +199,9 @@ fn write_working_memory(out: &mut String, config: &WorkingMemoryConfig) -> std::
         ("channel_map_token_budget", config.map_token_budget as u64),
         ("channel_map_max_channels", config.map_max_channels as u64),
         ("channel_map_inactive_hours", config.map_inactive.as_secs() / 3600),
+        ("intraday_batch_threshold", config.intraday_batch as u64),
+        ("intraday_time_fallback_secs", config.intraday_fallback.as_secs()),
+        ("daily_summary_max_words", config.daily_max_words as u64),
         ("event_retention_days", config.retention.as_secs() / DAY.as_secs()),
     ];
     numbers.iter().try_for_each(|(key, number)| writeln!(out, "{key} = {number}"))?;

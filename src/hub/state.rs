@@ -380,6 +380,7 @@ impl Hub {
             Event::ClockChanged => {
                 self.look_everywhere();
                 self.warm_up(now);
+                self.cortex_clock_changed(now);
             }
             Event::Looked { agent, look } => self.looked(&agent, look, now),
             Event::Felt { agent, process, quiet } => self.felt(&(agent, process), quiet, now),

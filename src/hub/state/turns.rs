@@ -203,6 +203,10 @@ impl Hub {
                     conversation.results_due = conversation.results_due.or(more.then_some(now));
                 }
                 self.ring(key, outbox);
+                if turn.apology.is_some() {
+                    // Something that happened; a plain answer is not.
+                    self.cortex_changed(&key.0, now);
+                }
             }
             How::Deferred { wait, outbox } => {
                 conversation.defer(&turn, wait, now);

@@ -6,6 +6,7 @@ pub mod chat;
 pub mod cortex;
 pub mod cron;
 pub mod ingest;
+pub mod links;
 pub mod logger;
 pub mod memory;
 pub mod models;

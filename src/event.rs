@@ -56,6 +56,8 @@ pub enum What {
     Scheduled,
     /// The turn has asked another agent; it is on disk.
     Delegated,
+    /// The turn has messages for these workers; they are on disk.
+    Routed(Vec<ProcessId>),
     /// The task board has changed.
     Task(TaskNews),
     /// There is something to do about the `window` of the conversation, or memories are to be taken from
@@ -63,6 +65,8 @@ pub enum What {
     Pressed { window: bool, unread: bool, remember: Option<Duration> },
     /// An interactive worker has a first result in the database and waits for `route`.
     Waiting,
+    /// It has heard something and works again; that is in the database.
+    Works,
     /// What the cortex is to know of a run, at its end. A worker has a run for each segment.
     Observed(Box<Observation>),
     /// The last word of a process; exactly one comes, whatever happened. By then the terminal state

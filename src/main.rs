@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use spacebot::allocator;
 use spacebot::cli::arguments::{Arguments, Command};
 use spacebot::cli::chat::Chat;
-use spacebot::cli::{self, channel, cron, logger, memory, task, why};
+use spacebot::cli::{self, channel, cron, links, logger, memory, task, why};
 use spacebot::config::{self, Config};
 use spacebot::error::{Fault, log_line};
 use spacebot::ingest::{self, Format};
@@ -61,6 +61,12 @@ fn main() -> ExitCode {
             let done = channel::run(config, agent.as_deref(), &action);
             done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
         }),
+        Command::Links { config, agent, with, limit, json } => {
+            with_config(config.file.as_deref(), |config| {
+                let done = links::run(config, agent.as_deref(), with.as_deref(), limit, json);
+                done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+            })
+        }
         Command::Cron { config, agent, action } => with_config(config.file.as_deref(), |config| {
             let done = cron::run(config, agent.as_deref(), &action);
             done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
@@ -80,10 +86,12 @@ fn main() -> ExitCode {
             let done = task::run(config, agent.as_deref(), json, action);
             done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
         }),
-        Command::Cortex { config, agent, thread, message } => with_config(config.file.as_deref(), |config| {
-            let done = cli::cortex::run(config, agent.as_deref(), &thread, &message);
-            done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
-        }),
+        Command::Cortex { config, agent, thread, channel, message } => {
+            with_config(config.file.as_deref(), |config| {
+                let done = cli::cortex::run(config, agent.as_deref(), &thread, channel.as_deref(), &message);
+                done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+            })
+        }
         Command::Chat { config, once, agent, session } => with_config(config.file.as_deref(), |config| {
             let outcome = Chat::new(&config.api, agent, &session).and_then(|chat| match once {
                 Some(text) => chat.once(&text, &mut std::io::stdout()),

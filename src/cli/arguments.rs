@@ -74,6 +74,9 @@ pub enum Command {
         /// A conversation of its own.
         #[arg(long, default_value = "terminal")]
         thread: String,
+        /// What it is about: the cortex sees the last lines of this conversation (`spacebot channel list`).
+        #[arg(long, value_name = "ID")]
+        channel: Option<String>,
         message: String,
     },
     /// Do a recorded run once more from its journal, without asking, doing or writing anything, and say whether it comes
@@ -143,6 +146,23 @@ pub enum Command {
         agent: Option<String>,
         #[command(subcommand)]
         action: ChannelAction,
+    },
+    /// What an agent and others have asked of each other and what came back; needs no daemon and may run beside one.
+    Links {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Whose; the default agent's without it.
+        #[arg(long)]
+        agent: Option<String>,
+        /// Only what was said with this agent.
+        #[arg(long, value_name = "AGENT")]
+        with: Option<String>,
+        /// The newest so many questions of either direction.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// One line of JSON for each.
+        #[arg(long)]
+        json: bool,
     },
     /// Talk to the running daemon.
     Chat {

@@ -218,6 +218,7 @@ impl Hub {
         &mut self,
         id: &AgentId,
         thread: String,
+        channel: Option<ConversationId>,
         message: String,
         now: Duration,
     ) -> Answer {
@@ -229,7 +230,7 @@ impl Hub {
         }
         let timeout = agent.limits.worker_timeout.max(CHAT_TIMEOUT_LEAST);
         let begin = Begin::new(ProcessKind::Cortex, format!("chat {thread}"), timeout);
-        let started = self.start(id, nowhere(), begin, now, Work::CortexChat { thread, message });
+        let started = self.start(id, nowhere(), begin, now, Work::CortexChat { thread, channel, message });
         if let Some(agent) = self.agents.get_mut(id) {
             agent.cortex.chat = started;
         }

@@ -20,7 +20,7 @@ impl Hub {
                 conversation.gather(addressed, now, &coalescing);
             }
             if let Some(turn) = conversation.turn.as_ref().filter(|turn| turn.hears) {
-                self.actions.push(Action::RingTurn { agent: key.0.clone(), process: turn.process });
+                self.actions.push(Action::RingProcess { agent: key.0.clone(), process: turn.process });
             }
         }
         self.consider(&key, now);

@@ -324,8 +324,7 @@ fn who_does_nothing_is_ended_once_and_who_asks_a_model_or_waits_is_not() {
     bench.wait(6_000_000);
     assert_eq!(felt(&mut bench, Some(6000)), 0, "it waits for a person");
     let turn = bench.message("c", 2).one();
-    let routed = bench.ask(turn.process, Ask::Route { worker, message: "go on".to_owned() });
-    assert!(routed.try_recv().is_err(), "it is on its way to the worker");
+    bench.process(worker, What::Works);
     bench.turned(turn.process, 2);
     bench.wait(600_000);
     assert_eq!(felt(&mut bench, Some(600)), 1);
@@ -361,10 +360,12 @@ fn a_tool_that_fails_three_times_in_a_row_is_noted_once_also_across_runs() {
     assert_eq!(bench.hub.agents[&AgentId::new(MAIN)].cortex.noted().collect::<Vec<_>>(), ["tool_failing"]);
     let report = bench.hub.cortex_reports(bench.now).remove(0).observed;
     assert!(report.tools[0].failing && report.tools[0].calls == 7 && report.tools[0].failures == 6);
+    assert_eq!(report.tripped, ["shell"]);
     assert_eq!((report.model_calls, report.tokens), (4, 40));
     assert_eq!(report.signals, ["worker done x4, 0 s ago"], "neighbours of one kind are one");
     tell(&mut bench, &[false]);
-    assert!(!bench.hub.cortex_reports(bench.now).remove(0).observed.tools[0].failing);
+    let report = bench.hub.cortex_reports(bench.now).remove(0).observed;
+    assert!(!report.tools[0].failing && report.tripped.is_empty());
     // It is written by the next pass.
     bench.wait(30_000);
     let noted: Vec<_> = bench
@@ -405,7 +406,11 @@ fn models_that_do_not_answer_are_noted_at_the_third_run_in_a_row() {
     for expected in [0, 0, 1, 1] {
         bench.process(worker, What::Observed(Box::new(failing.clone())));
         assert_eq!(bench.hub.agents[&AgentId::new(MAIN)].cortex.noted().count(), expected);
+        let tripped = bench.hub.cortex_reports(bench.now).remove(0).observed.tripped;
+        assert_eq!(tripped, vec!["models"; expected]);
     }
+    bench.process(worker, What::Observed(Box::new(observation("x", &[], DriveEnd::Done))));
+    assert!(bench.hub.cortex_reports(bench.now).remove(0).observed.tripped.is_empty());
 }
 
 #[test]
@@ -415,7 +420,7 @@ fn the_operator_is_answered_one_message_at_a_time_beside_the_errands() {
         let (answer, answered) = bounded(1);
         let (thread, message) = ("t".to_owned(), "hello".to_owned());
         let agent = AgentId::new(MAIN);
-        bench.event(Event::Command(Command::CortexChat { agent, thread, message, answer }));
+        bench.event(Event::Command(Command::CortexChat { agent, thread, channel: None, message, answer }));
         for action in std::mem::take(&mut bench.actions) {
             match action {
                 Action::Answer { to, answer } => to.try_send(answer).expect("room"),

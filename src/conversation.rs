@@ -22,6 +22,7 @@ mod retention;
 mod routed;
 mod runs;
 mod settings;
+mod started;
 mod visit;
 mod window;
 
@@ -49,6 +50,7 @@ pub use requests::Request;
 pub use routed::{ROUTED_MAX, Routed};
 pub use runs::{BranchEnd, CutOff, Outcome, RunSummary, Verdict, WaitingResult, WorkerEnd};
 pub use settings::{Known, change_settings};
+pub use started::Started;
 pub use visit::{SCHEDULED, begin_visit, end_visit, last_written, say};
 pub use window::{Summary, Weight, Window};
 
@@ -73,6 +75,8 @@ pub struct TurnCommit {
     pub journal: Vec<Record>,
     /// What it asks of other agents.
     pub delegations: Vec<NewDelegation>,
+    /// Branches and workers that it has started.
+    pub started: Vec<Started>,
     pub routed: Vec<Routed>,
 }
 
@@ -425,6 +429,9 @@ fn apply_turn(
     history::append(connection, place, &commit.lines, now)?;
     for content in &commit.say {
         outbox::insert(connection, place, content, &commit.answers, now)?;
+    }
+    for run in &commit.started {
+        started::insert(connection, &place.conversation, run, now)?;
     }
     for delegation in &commit.delegations {
         delegations::insert(connection, place, delegation, now)?;

@@ -218,7 +218,8 @@ fn answer(
     let mut workers: Vec<_> =
         routed.iter().map(|routed| ProcessId::new(ProcessKind::Worker, routed.worker)).collect();
     workers.dedup();
-    let base = TurnCommit { journal: driver.journal.take(), delegations, routed, ..TurnCommit::default() };
+    let (journal, started) = (driver.journal.take(), std::mem::take(&mut driver.desk.runs));
+    let base = TurnCommit { journal, delegations, routed, started, ..TurnCommit::default() };
     let how = commit(parts, job, input, say, base, outcome);
     if delegates && matches!(how, How::Turned { .. }) {
         (link.up)(What::Delegated);
@@ -391,9 +392,11 @@ fn commit(
         answers: input.answers(),
         ..base
     };
-    match parts.conversations.commit_turn_and(&job.place, commit, move |connection, now| match aside {
-        Some(aside) => aside.write(connection, now),
-        None => Ok(()),
+    let spawned: Vec<_> =
+        commit.started.iter().filter_map(|run| happening::spawned(parts, job, run)).collect();
+    match parts.conversations.commit_turn_and(&job.place, commit, move |connection, now| {
+        spawned.iter().try_for_each(|event| event.insert_once(connection, now))?;
+        aside.map_or(Ok(()), |aside| aside.write(connection, now))
     }) {
         Ok(()) => How::Turned {
             covered: input.messages.last().map(|received| received.id).or(input.covered),

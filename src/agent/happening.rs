@@ -4,10 +4,11 @@
 use super::AgentParts;
 use super::job::{Job, Work};
 use crate::clock::Timestamp;
-use crate::conversation::{BranchEnd, CutOff, Outcome, WorkerEnd};
+use crate::conversation::{BranchEnd, CutOff, Outcome, Started, WorkerEnd};
 use crate::db::DbError;
 use crate::db::rusqlite::Connection;
 use crate::error::Kind;
+use crate::id::ProcessKind;
 use crate::prompts;
 use crate::working_memory::{EventKind, NewEvent};
 
@@ -20,6 +21,15 @@ pub(super) fn note(
 
 pub(super) fn worker_spawned(parts: &AgentParts, job: &Job) -> Option<NewEvent> {
     placed(parts, job, NewEvent::new(EventKind::WorkerSpawned, job.work.task()))
+}
+
+/// The same, from the turn that has started it.
+pub(super) fn spawned(parts: &AgentParts, job: &Job, started: &Started) -> Option<NewEvent> {
+    if started.process.kind != ProcessKind::Worker {
+        return None;
+    }
+    let event = placed(parts, job, NewEvent::new(EventKind::WorkerSpawned, &started.task))?;
+    Some(NewEvent { run: Some(started.process), message: started.answers.last().cloned(), ..event })
 }
 
 pub(super) fn branch_ended(parts: &AgentParts, job: &Job, end: &BranchEnd) -> Option<NewEvent> {

@@ -3,7 +3,6 @@
 
 use serde_json::{Value, json};
 
-use super::happening;
 use crate::clock::Timestamp;
 use crate::conversation::{Also, Conversations, Record, Step, append_records};
 use crate::cortex::NewCortexEvent;
@@ -125,9 +124,8 @@ impl<'a> RunJournal<'a> {
 
 /// For the transaction that begins a run: its first records, and what is told of it.
 pub(super) fn beginning(records: Vec<Record>, event: Option<NewEvent>) -> impl Also {
-    let note = happening::note(event);
     move |connection: &Connection, now: Timestamp| {
         append_records(connection, &records, now)?;
-        note(connection, now)
+        event.map_or(Ok(()), |event| event.insert_once(connection, now))
     }
 }

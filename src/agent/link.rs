@@ -6,6 +6,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select};
 
 use super::pulse::Pulse;
+use crate::conversation::Started;
 use crate::effect::{Answer, Ask, Effect};
 use crate::event::{Origin, StopReason, What};
 use crate::message::Saying;
@@ -44,11 +45,13 @@ pub(super) struct ProcessDesk<'a> {
     pub(super) effects: Vec<Effect>,
     /// Branches and workers that were started in this run.
     pub(super) started: usize,
+    /// The same in full, for the commit of a turn.
+    pub(super) runs: Vec<Started>,
 }
 
 impl<'a> ProcessDesk<'a> {
     pub(super) fn new(link: &'a Link<'a>, origin: Origin) -> Self {
-        Self { link, origin, effects: Vec::new(), started: 0 }
+        Self { link, origin, effects: Vec::new(), started: 0, runs: Vec::new() }
     }
 }
 
@@ -71,6 +74,11 @@ impl Desk for ProcessDesk<'_> {
 
     fn ask(&mut self, ask: Ask) -> Result<Answer, ToolError> {
         let (answer, answered) = bounded(1);
+        let (task, interactive) = match &ask {
+            Ask::Branch { description } => (description.clone(), false),
+            Ask::SpawnWorker { task, interactive } => (task.clone(), *interactive),
+            Ask::Route { .. } | Ask::Cancel { .. } => Default::default(),
+        };
         (self.link.up)(What::Asked { ask, origin: self.origin.clone(), answer });
         let result = select! {
             recv(answered) -> answer => answer.map_err(|_| RecvTimeoutError::Disconnected),
@@ -79,7 +87,11 @@ impl Desk for ProcessDesk<'_> {
         };
         match result {
             Ok(answer) => {
-                self.started += usize::from(matches!(answer, Answer::Started(_)));
+                if let Answer::Started(process) = answer {
+                    let answers = self.origin.answers.clone();
+                    self.runs.push(Started { process, task, interactive, answers });
+                    self.started += 1;
+                }
                 Ok(answer)
             }
             Err(_) => Err(ToolError::TimedOut(ASK_TIMEOUT.as_secs())),

@@ -1,10 +1,12 @@
 //! What branches and workers write: that they began, how far they are, how they ended.
 
-use super::{Also, BranchEnd, Conversations, Record, RunSummary, WorkerEnd, journal, nothing_else, runs};
+use super::{
+    Also, BranchEnd, Conversations, Record, RunSummary, WorkerEnd, journal, nothing_else, runs, started,
+};
 use crate::clock::Timestamp;
 use crate::db::DbError;
 use crate::db::rusqlite::Connection;
-use crate::id::ConversationId;
+use crate::id::{ConversationId, ProcessId, ProcessKind};
 
 impl Conversations {
     /// # Errors
@@ -35,7 +37,9 @@ impl Conversations {
         let (conversation, description, answers) =
             (conversation.clone(), description.to_owned(), answers.to_vec());
         self.db.write(move |connection| {
-            runs::begin_branch(connection, number, &conversation, &description, &answers, now)?;
+            if !started::is_announced(connection, ProcessId::new(ProcessKind::Branch, number))? {
+                runs::begin_branch(connection, number, &conversation, &description, &answers, now)?;
+            }
             also(connection, now)
         })
     }
@@ -76,7 +80,9 @@ impl Conversations {
         let now = self.now();
         let (conversation, task, answers) = (conversation.clone(), task.to_owned(), answers.to_vec());
         self.db.write(move |connection| {
-            runs::begin_worker(connection, number, &conversation, &task, interactive, &answers, now)?;
+            if !started::is_announced(connection, ProcessId::new(ProcessKind::Worker, number))? {
+                runs::begin_worker(connection, number, &conversation, &task, interactive, &answers, now)?;
+            }
             also(connection, now)
         })
     }

@@ -138,6 +138,14 @@ impl NewEvent {
     pub fn insert(&self, connection: &Connection, now: Timestamp) -> Result<(), DbError> {
         super::store::insert(connection, self, now)
     }
+
+    /// As [`NewEvent::insert`], if there is none of this kind of the same run.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn insert_once(&self, connection: &Connection, now: Timestamp) -> Result<(), DbError> {
+        if super::store::is_told(connection, self)? { Ok(()) } else { self.insert(connection, now) }
+    }
 }
 
 /// On one line and without control characters: it may come from anywhere, and is shown in prompts and

@@ -34,6 +34,19 @@ pub(super) fn insert(connection: &Connection, event: &NewEvent, now: Timestamp) 
     Ok(())
 }
 
+/// The newest events, among which one is looked for that was written a moment ago.
+const TOLD_WITHIN: usize = 256;
+
+/// Whether the run of this event has one of its kind.
+pub(super) fn is_told(connection: &Connection, event: &NewEvent) -> Result<bool, DbError> {
+    let Some(run) = event.run else { return Ok(false) };
+    let sql =
+        "SELECT EXISTS (SELECT 1 FROM (SELECT run, kind FROM working_memory_events ORDER BY id DESC LIMIT ?3)
+               WHERE run = ?1 AND kind = ?2)";
+    let values = params![run.to_string(), event.kind.as_str(), TOLD_WITHIN];
+    Ok(connection.prepare_cached(sql)?.query_row(values, |row| row.get(0))?)
+}
+
 /// Events that are counted at most: far above every threshold.
 const COUNTED_MAX: usize = 1_000;
 

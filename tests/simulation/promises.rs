@@ -223,6 +223,17 @@ impl World {
         if !runs.is_empty() {
             return Err(format!("P1: results that nobody heard of: {runs:?}"));
         }
+        let vanished = read(
+            "SELECT started FROM (
+                 SELECT json_extract(json_extract(t.payload, '$.result'), '$.started') AS started
+                 FROM run_journal t WHERE t.kind = 'tool' AND t.payload LIKE '%\"started\":1%'
+                     AND EXISTS (SELECT 1 FROM run_journal e WHERE e.kind = 'end' AND e.id >> 16 = t.id >> 16))
+             WHERE started NOT IN (SELECT 'branch:' || id FROM branch_runs
+                                   UNION ALL SELECT 'worker:' || id FROM worker_runs)",
+        );
+        if !vanished.is_empty() {
+            return Err(format!("P1: a turn has started these, and nobody knows of them: {vanished:?}"));
+        }
         replay::of_agent(&self.life.parts.conversations, &Speech::default())?;
         self.check_events(&read)?;
         let begun =

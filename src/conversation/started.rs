@@ -4,7 +4,7 @@
 use super::runs;
 use crate::clock::Timestamp;
 use crate::db::DbError;
-use crate::db::rusqlite::{Connection, params};
+use crate::db::rusqlite::{Connection, OptionalExtension};
 use crate::id::{ConversationId, ProcessId, ProcessKind};
 
 use super::journal::number;
@@ -27,7 +27,7 @@ pub(super) fn insert(
     now: Timestamp,
 ) -> Result<(), DbError> {
     let Started { process, task, interactive, answers } = started;
-    if is_there(connection, *process)? {
+    if status(connection, *process)?.is_some() {
         return Ok(());
     }
     match process.kind {
@@ -43,13 +43,14 @@ pub(super) fn is_announced(connection: &Connection, process: ProcessId) -> Resul
     let sql = "SELECT NOT EXISTS (SELECT 1 FROM run_journal WHERE id >= ?1 << 16 AND id < (?1 + 1) << 16)";
     let is_new =
         |number: i64| connection.prepare_cached(sql)?.query_row([number], |row| row.get::<_, bool>(0));
-    Ok(is_there(connection, process)? && is_new(number(process.number)?)?)
+    Ok(status(connection, process)?.as_deref() == Some("running") && is_new(number(process.number)?)?)
 }
 
-fn is_there(connection: &Connection, process: ProcessId) -> Result<bool, DbError> {
+fn status(connection: &Connection, process: ProcessId) -> Result<Option<String>, DbError> {
     let sql = match process.kind {
-        ProcessKind::Branch => "SELECT EXISTS (SELECT 1 FROM branch_runs WHERE id = ?1)",
-        _ => "SELECT EXISTS (SELECT 1 FROM worker_runs WHERE id = ?1)",
+        ProcessKind::Branch => "SELECT status FROM branch_runs WHERE id = ?1",
+        _ => "SELECT status FROM worker_runs WHERE id = ?1",
     };
-    Ok(connection.prepare_cached(sql)?.query_row(params![number(process.number)?], |row| row.get(0))?)
+    let found = connection.prepare_cached(sql)?.query_row([number(process.number)?], |row| row.get(0));
+    Ok(found.optional()?)
 }

@@ -9,4 +9,5 @@ pub mod ingest;
 pub mod logger;
 pub mod memory;
 pub mod task;
+pub mod usage;
 pub mod why;

@@ -3,6 +3,7 @@
 //! The file as written is read by `config::load`, which turns it into these values or into errors
 //! that name file, line and key path. docs/CONFIG.md lists every key.
 
+mod budget;
 mod changes;
 mod channel;
 mod coalescing;
@@ -21,6 +22,7 @@ mod section;
 mod worker;
 mod working_memory;
 
+pub use budget::{BudgetConfig, NANO_PLACES, PRICE_PLACES, Price, PriceConfig, decimal, decimal_text};
 pub use changes::{changes, in_force};
 pub use channel::{BindingConfig, ChannelConfig, ChannelSettings, Delegation, MemoryMode, ResponseMode};
 pub use coalescing::CoalescingConfig;
@@ -118,6 +120,9 @@ pub struct Config {
     pub irc: Vec<IrcConfig>,
     pub api: ApiConfig,
     pub memory: MemoryConfig,
+    /// Of the whole daemon.
+    pub budget: BudgetConfig,
+    pub prices: Vec<PriceConfig>,
 }
 
 impl Config {
@@ -181,6 +186,7 @@ pub struct AgentConfig {
     pub memory_persistence: MemoryPersistenceConfig,
     pub schedule: ScheduleConfig,
     pub loop_guard: LoopGuardConfig,
+    pub budget: BudgetConfig,
     pub channel: ChannelConfig,
     /// Those of `[[bindings]]` that name this agent, in their order.
     pub bindings: Vec<BindingConfig>,
@@ -207,6 +213,7 @@ impl AgentConfig {
             memory_persistence: MemoryPersistenceConfig::default(),
             schedule: ScheduleConfig::default(),
             loop_guard: LoopGuardConfig::default(),
+            budget: BudgetConfig::default(),
             channel: ChannelConfig::default(),
             bindings: Vec::new(),
             links: Vec::new(),

@@ -11,6 +11,7 @@ mod classify;
 mod error;
 mod health;
 mod lines;
+mod metered;
 pub mod offline;
 mod provider;
 pub mod tokens;
@@ -22,10 +23,11 @@ use std::time::Duration;
 use rig_core::DynModel;
 use rig_core::operation::Completion;
 
+use crate::billing::{Meter, Payer};
 use crate::clock::SharedClock;
 use crate::config::{LlmConfig, OFFLINE_MODEL, RoutingConfig};
 use crate::http::transport::Network;
-use crate::id::ProcessKind;
+use crate::id::{AgentId, ProcessKind};
 
 pub use chain::{RETRIES_MAX, RETRY_AFTER_MAX, Reply, SpacebotModel};
 pub use error::{Failure, LlmError};
@@ -35,6 +37,7 @@ use crate::secrets::Scrubber;
 use chain::{Link, Shared};
 use health::Health;
 use lines::Lines;
+use metered::Account;
 use provider::Providers;
 use tokens::Calibration;
 
@@ -62,6 +65,7 @@ impl Default for Tuning {
 /// Providers, connections and cool-downs of the whole program.
 pub struct LlmManager {
     shared: Arc<Shared>,
+    meter: Option<Arc<dyn Meter>>,
 }
 
 impl LlmManager {
@@ -89,7 +93,13 @@ impl LlmManager {
             never_streams: Mutex::default(),
             calibration: Calibration::default(),
         };
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(shared), meter: None }
+    }
+
+    /// Asks `meter` before every request.
+    #[must_use]
+    pub fn metered(self, meter: Arc<dyn Meter>) -> Self {
+        Self { meter: Some(meter), ..self }
     }
 
     /// The chain of one process. Built when a process starts, so that the models stay the same while
@@ -107,7 +117,10 @@ impl LlmManager {
             names.clear();
         }
         let links = names.into_iter().map(|name| Link::new(name, &self.shared.providers)).collect();
-        SpacebotModel::new(self.shared.clone(), links, routing.rate_limit_cooldown)
+        // Who says nothing about itself is no agent, and below the daemon's ceilings all the same.
+        let payer = Payer::new(AgentId::new(""), kind);
+        let account = Account { meter: self.meter.clone(), payer };
+        SpacebotModel::new(self.shared.clone(), links, routing.rate_limit_cooldown, account)
     }
 
     /// Knows the keys of the providers.

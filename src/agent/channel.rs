@@ -155,7 +155,12 @@ fn answer(
     });
     let mut driver = Driver {
         link,
-        model: Box::new(parts.llm.model_for(&parts.config.routing, ProcessKind::Channel)),
+        model: Box::new(
+            parts
+                .llm
+                .model_for(&parts.config.routing, ProcessKind::Channel)
+                .paid_by(job.payer(&parts.config.id)),
+        ),
         toolbox: Box::new(match turn.execution {
             Some(_) => toolset::of_job(parts),
             None => toolset::of_channel(parts, job, settings, input.depth(parts).map_err(boxed)?),

@@ -16,10 +16,11 @@ use toml::de::DeTable;
 
 use super::section::{Section, Source};
 use super::{
-    AgentConfig, ApiConfig, ApiType, BindingConfig, ChannelConfig, CoalescingConfig, Config, ConfigError,
-    CortexConfig, DAY, EmbeddingConfig, HumanConfig, IngestionConfig, IrcConfig, Language, LimitsConfig,
-    LinkConfig, LlmConfig, LoopGuardConfig, MemoryConfig, MemoryPersistenceConfig, ProviderConfig,
-    SandboxConfig, SandboxMode, Secret, VectorIndexKind, WebhookConfig, WorkerContext, WorkerLogMode,
+    AgentConfig, ApiConfig, ApiType, BindingConfig, BudgetConfig, ChannelConfig, CoalescingConfig, Config,
+    ConfigError, CortexConfig, DAY, EmbeddingConfig, HumanConfig, IngestionConfig, IrcConfig, Language,
+    LimitsConfig, LinkConfig, LlmConfig, LoopGuardConfig, MemoryConfig, MemoryPersistenceConfig, PriceConfig,
+    ProviderConfig, SandboxConfig, SandboxMode, Secret, VectorIndexKind, WebhookConfig, WorkerContext,
+    WorkerLogMode,
 };
 use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
@@ -143,7 +144,12 @@ fn resolve(
         ("trace", log::LevelFilter::Trace),
     ];
     let log_level = root.choice("log_level", &levels).unwrap_or(log::LevelFilter::Info);
-    let llm = llm(&root.table("llm"), environment);
+    let section = root.table("llm");
+    // Asked for first: what nobody has asked for is an unknown key at the end of `llm`.
+    let prices = section.table("prices");
+    let llm = llm(&section, environment);
+    let prices = PriceConfig::read_all(&prices, &llm);
+    let budget = BudgetConfig::read(&root.table("budget"), &BudgetConfig::default(), &llm);
     let zone = Zone::of_system(environment.variable("TZ").as_deref());
     let agents = agents(root, &llm, zone);
     let messaging = root.table("messaging");
@@ -153,8 +159,23 @@ fn resolve(
     let (links, humans) = (LinkConfig::read_all(root, &agents), HumanConfig::read_all(root));
     let api = api(&root.table("api"));
     let memory = memory(&root.table("memory"));
-    Config { data_folder, file, log_level, llm, agents, bindings, links, humans, webhook, irc, api, memory }
-        .bound()
+    Config {
+        data_folder,
+        file,
+        log_level,
+        llm,
+        agents,
+        bindings,
+        links,
+        humans,
+        webhook,
+        irc,
+        api,
+        memory,
+        budget,
+        prices,
+    }
+    .bound()
 }
 
 fn memory(section: &Section<'_, '_>) -> MemoryConfig {
@@ -299,6 +320,7 @@ fn over(section: &Section<'_, '_>, base: &AgentConfig, llm: &LlmConfig) -> Agent
             &base.memory_persistence,
         ),
         schedule: schedule(&section.table("schedule"), &base.schedule),
+        budget: BudgetConfig::read(&section.table("budget"), &base.budget, llm),
         loop_guard: LoopGuardConfig::read(&section.table("loop_guard"), &base.loop_guard),
         channel: channel(&section.table("channel"), base.channel),
         ..base.clone()

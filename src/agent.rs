@@ -1,5 +1,6 @@
 //! The LLM processes: one file per kind, one [`run`] for the thread that the hub starts.
 
+mod aloud;
 mod bound_task;
 mod branch;
 mod channel;

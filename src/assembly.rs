@@ -5,6 +5,7 @@ mod accounts;
 mod cortexes;
 mod humans;
 mod ingestion;
+mod polls;
 mod reload;
 pub(crate) mod replay;
 mod stop;
@@ -35,11 +36,12 @@ use spacebot::exec::{self, Sandbox};
 use spacebot::http::server::{Handler, Limits, Server, ServerHandle, ServerOptions};
 use spacebot::hub::bindings::Bindings;
 use spacebot::hub::state::{Event, Hub};
-use spacebot::hub::{self, AgentIntake, AgentOutbox, Bell, HubParts, Inputs};
+use spacebot::hub::{self, AgentIntake, AgentOutbox, HubParts, Inputs};
 use spacebot::id::{AgentId, ConversationId, InstanceId};
 use spacebot::llm::LlmManager;
 use spacebot::memory::{MemoryStore, SearchOptions};
-use spacebot::message::{Intake, Outbox};
+use spacebot::message::{Bell, Intake, Outbox};
+use spacebot::messaging::drafts::Drafts;
 use spacebot::messaging::irc;
 use spacebot::messaging::mailbox::Mailbox;
 use spacebot::messaging::webhook::Webhook;
@@ -94,7 +96,7 @@ pub(crate) struct Daemon {
     agents: BTreeMap<AgentId, Arc<AgentParts>>,
     databases: Vec<JoinHandle<()>>,
     ledger: Ledger,
-    server: Option<(ServerHandle, Vec<JoinHandle<()>>)>,
+    server: Option<RunningServer>,
     adapters: Vec<Adapter>,
     ingest: Ingest,
     reload: Reload,
@@ -210,7 +212,7 @@ impl Daemon {
             adapter.cancel.cancel();
             threads.extend(adapter.irc.threads);
         }
-        if let Some((server, workers)) = self.server {
+        if let Some((server, _, workers)) = self.server {
             server.stop();
             threads.extend(workers);
         }
@@ -378,7 +380,7 @@ fn listen(what: &str, bind: std::net::IpAddr, port: u16) -> Result<TcpListener, 
         .map_err(|error| StartError::io(format!("{what} on {bind}:{port}"), &error))
 }
 
-type RunningServer = Option<(ServerHandle, Vec<JoinHandle<()>>)>;
+type RunningServer = (ServerHandle, Arc<Drafts>, Vec<JoinHandle<()>>);
 
 fn start_server(
     config: &Config,
@@ -386,9 +388,11 @@ fn start_server(
     intake: &Arc<dyn Intake>,
     (commands, facts): (Sender<spacebot::command::Command>, Arc<Current<Facts>>),
     adapters: &[Adapter],
-) -> Result<RunningServer, StartError> {
+) -> Result<Option<RunningServer>, StartError> {
+    let drafts = Arc::new(Drafts::new(&*ground.clock));
     let mailbox = |name: &str| {
-        Mailbox::new(intake.clone(), ground.outbox(), ground.clock.clone(), InstanceId::new(name))
+        let (clock, instance) = (ground.clock.clone(), InstanceId::new(name));
+        Mailbox::new(intake.clone(), ground.outbox(), drafts.clone(), clock, instance)
     };
     let mut listeners: Vec<(TcpListener, Arc<dyn Handler>)> = Vec::new();
     if config.webhook.enabled {
@@ -419,7 +423,9 @@ fn start_server(
     }
     let options =
         ServerOptions { clock: ground.clock.clone(), cancel: Cancel::new(), limits: Limits::default() };
-    Server::start(listeners, options).map(Some).map_err(|error| StartError::of("http server", &error))
+    let started = Server::start(listeners, options);
+    let (server, threads) = started.map_err(|error| StartError::of("http server", &error))?;
+    Ok(Some((server, drafts, threads)))
 }
 
 fn boards(ground: &Ground) -> Boards {
@@ -441,22 +447,16 @@ fn facts(config: &Config, about: ConfigFacts, agents: &hub::Agents) -> Facts {
 }
 
 /// How the hub tells each instance that something waits in the outbox.
-fn bells(
-    adapters: &[Adapter],
-    server: Option<&(ServerHandle, Vec<JoinHandle<()>>)>,
-) -> BTreeMap<InstanceId, Bell> {
-    let mut bells: BTreeMap<InstanceId, Bell> = BTreeMap::new();
+fn bells(adapters: &[Adapter], server: Option<&RunningServer>) -> BTreeMap<InstanceId, Arc<dyn Bell>> {
+    let mut bells: BTreeMap<InstanceId, Arc<dyn Bell>> = BTreeMap::new();
     for adapter in adapters {
         let bell = adapter.irc.bell.clone();
         bells.insert(adapter.instance.clone(), Arc::new(move |_: &ConversationId| bell.ring()));
     }
-    if let Some((server, _)) = server {
+    if let Some((server, drafts, _)) = server {
         for name in ["webhook", "portal"] {
-            let server = server.clone();
-            bells.insert(
-                InstanceId::new(name),
-                Arc::new(move |conversation: &ConversationId| server.wake(conversation.as_str())),
-            );
+            let polls = polls::Polls { server: server.clone(), drafts: drafts.clone() };
+            bells.insert(InstanceId::new(name), Arc::new(polls));
         }
     }
     bells

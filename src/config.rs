@@ -17,8 +17,10 @@ mod load;
 mod loop_guard;
 mod memory;
 mod memory_persistence;
+mod offline;
 mod schedule;
 mod section;
+mod thinking;
 mod worker;
 mod working_memory;
 
@@ -36,7 +38,9 @@ pub use load::{Environment, Loaded, ProcessEnvironment, load, places};
 pub use loop_guard::{LoopGuardConfig, LoopLimits};
 pub use memory::{EmbeddingConfig, Language, MemoryConfig, VectorIndexKind};
 pub use memory_persistence::MemoryPersistenceConfig;
+pub use offline::OfflineConfig;
 pub use schedule::{MissedSlots, ScheduleConfig};
+pub use thinking::{ThinkingConfig, ThinkingEffort};
 pub use worker::{WorkerContext, WorkerLogMode};
 pub use working_memory::WorkingMemoryConfig;
 
@@ -184,6 +188,7 @@ pub struct AgentConfig {
     pub compaction: CompactionConfig,
     pub ingestion: IngestionConfig,
     pub memory_persistence: MemoryPersistenceConfig,
+    pub offline: OfflineConfig,
     pub schedule: ScheduleConfig,
     pub loop_guard: LoopGuardConfig,
     pub budget: BudgetConfig,
@@ -211,6 +216,7 @@ impl AgentConfig {
             compaction: CompactionConfig::default(),
             ingestion: IngestionConfig::default(),
             memory_persistence: MemoryPersistenceConfig::default(),
+            offline: OfflineConfig::default(),
             schedule: ScheduleConfig::default(),
             loop_guard: LoopGuardConfig::default(),
             budget: BudgetConfig::default(),
@@ -244,6 +250,7 @@ pub struct RoutingConfig {
     pub fallbacks: Vec<String>,
     /// How long a model is left alone after a 429 that names no time (`rate_limit_cooldown_secs`).
     pub rate_limit_cooldown: Duration,
+    pub thinking: ThinkingConfig,
 }
 
 /// The name of the built-in model.
@@ -274,6 +281,7 @@ impl Default for RoutingConfig {
             cortex: None,
             fallbacks: Vec::new(),
             rate_limit_cooldown: Duration::from_secs(60),
+            thinking: ThinkingConfig::default(),
         }
     }
 }

@@ -8,6 +8,7 @@ mod also;
 mod archive;
 mod compaction;
 mod day;
+mod deferral;
 mod delegations;
 mod explain;
 mod history;

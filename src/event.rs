@@ -78,6 +78,12 @@ pub enum How {
         more: bool,
         outbox: Vec<InstanceId>,
     },
+    /// No model can be asked, and the messages wait for one; after this time it is worth another try. These
+    /// instances have new outbox rows.
+    Deferred {
+        wait: Duration,
+        outbox: Vec<InstanceId>,
+    },
     /// A branch or worker is in its terminal state in the database, its result waits to be relayed.
     Finished,
     /// The compactor has done one thing. `again`: there is more to do about the window; `unread`: memories

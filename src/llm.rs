@@ -6,8 +6,10 @@
 //! and last the offline responder.
 
 mod attempt;
+mod cache_marks;
 mod chain;
 mod classify;
+mod delta;
 mod error;
 mod health;
 mod lines;
@@ -30,6 +32,7 @@ use crate::http::transport::Network;
 use crate::id::{AgentId, ProcessKind};
 
 pub use chain::{RETRIES_MAX, RETRY_AFTER_MAX, Reply, SpacebotModel};
+pub use delta::Delta;
 pub use error::{Failure, LlmError};
 pub use health::Lost;
 
@@ -120,7 +123,8 @@ impl LlmManager {
         // Who says nothing about itself is no agent, and below the daemon's ceilings all the same.
         let payer = Payer::new(AgentId::new(""), kind);
         let account = Account { meter: self.meter.clone(), payer };
-        SpacebotModel::new(self.shared.clone(), links, routing.rate_limit_cooldown, account)
+        let model = SpacebotModel::new(self.shared.clone(), links, routing.rate_limit_cooldown, account);
+        model.thinking(routing.thinking.of(kind))
     }
 
     /// Knows the keys of the providers.
@@ -131,6 +135,11 @@ impl LlmManager {
     /// Models that cannot be asked at the moment.
     pub fn lost(&self) -> Vec<Lost> {
         self.shared.health.lost()
+    }
+
+    /// For how long no model of this kind of process may be asked; none: one may, or there is none.
+    pub fn rests(&self, routing: &RoutingConfig, kind: ProcessKind) -> Option<Duration> {
+        self.model_for(routing, kind).rests()
     }
 
     /// Whether a process of this kind has a language model at all, or only the offline responder.

@@ -150,6 +150,32 @@ pub enum Delivery {
 /// Told whether the progress of answers is on disk.
 pub type Recorded = Box<dyn FnOnce(Result<(), OutboxError>) + Send>;
 
+/// What a process is about to say, for who looks on: a draft, not an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Saying<'a> {
+    /// A new text begins.
+    Begins,
+    /// It goes on with this.
+    More(&'a str),
+    /// What was shown is void, or stands in the outbox now.
+    Over,
+}
+
+/// How an adapter hears that it has something to do. Neither may block.
+pub trait Bell: Send + Sync {
+    /// The outbox has something for it.
+    fn ring(&self, conversation: &ConversationId);
+
+    /// Something is being written in this conversation.
+    fn saying(&self, _conversation: &ConversationId, _saying: Saying<'_>) {}
+}
+
+impl<F: Fn(&ConversationId) + Send + Sync> Bell for F {
+    fn ring(&self, conversation: &ConversationId) {
+        self(conversation);
+    }
+}
+
 /// The adapter's view of the outbox.
 pub trait Outbox: Send + Sync {
     /// Answers of this instance that were never begun, oldest first, with an id above `after`, at

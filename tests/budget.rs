@@ -241,6 +241,7 @@ fn what_is_billed_stays_below_the_ceilings_whatever_happens() {
         let (tokens, nano) = bill.total();
         let days = bill.0.lock().unwrap().clone();
         assert!(tokens <= MONTH_TOKENS, "seed {seed}: {tokens} of {MONTH_TOKENS} tokens: {days:?}");
+        let count = u64::try_from(days.len()).unwrap();
         assert!(nano <= DAY_MONEY * count, "seed {seed}: {days:?}");
         if midnight.is_some() {
             let over = |day: &(u64, u64)| day.0 > DAY_TOKENS || day.1 > DAY_MONEY;

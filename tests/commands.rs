@@ -154,6 +154,7 @@ impl<'a> Stage<'a> {
         let (cancel, reason, messages) = (Cancel::new(), OnceLock::new(), never());
         let pulse = Pulse::new(SystemClock::shared());
         let link = Link {
+            show: &|_| {},
             pulse: &pulse,
             up: &|_| {},
             cancel: &cancel,

@@ -139,8 +139,15 @@ impl Room {
         let (cancel, reason, messages) = (Cancel::new(), OnceLock::new(), never());
         let (up, rings) = (|_| {}, &self.rings.1);
         let pulse = Pulse::new(SystemClock::shared());
-        let link =
-            Link { pulse: &pulse, up: &up, cancel: &cancel, reason: &reason, messages: &messages, rings };
+        let link = Link {
+            show: &|_| {},
+            pulse: &pulse,
+            up: &up,
+            cancel: &cancel,
+            reason: &reason,
+            messages: &messages,
+            rings,
+        };
         let job = Job {
             process: ProcessId::new(ProcessKind::Channel, self.turns),
             place: self.place.clone(),

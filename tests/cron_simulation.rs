@@ -342,6 +342,7 @@ impl World {
         let messages = bounded(8);
         let pulse = Pulse::new(SystemClock::shared());
         let link = Link {
+            show: &|_| {},
             pulse: &pulse,
             up: &up,
             cancel: &cancel,

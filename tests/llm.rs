@@ -16,10 +16,10 @@ use rig_core::completion::{CompletionRequest, FinishReason, ToolDefinition};
 use rig_core::message::{Message, ToolCall, ToolName, ToolResultContent, UserContent};
 use serde_json::{Value, json};
 use spacebot::clock::{SharedClock, SimulatedClock, SystemClock, Timestamp};
-use spacebot::config::{ApiType, LlmConfig, ProviderConfig, RoutingConfig, Secret};
+use spacebot::config::{ApiType, LlmConfig, ProviderConfig, RoutingConfig, Secret, ThinkingEffort};
 use spacebot::error::{Fault, Kind};
 use spacebot::id::ProcessKind;
-use spacebot::llm::{LlmError, LlmManager, RETRIES_MAX, Reply, SpacebotModel, Tuning};
+use spacebot::llm::{Delta, LlmError, LlmManager, RETRIES_MAX, Reply, SpacebotModel, Tuning};
 use spacebot::thread::{Cancel, lock, spawn};
 
 const WIRES: [WireFormat; 2] = [WireFormat::OpenAi, WireFormat::Anthropic];
@@ -133,7 +133,11 @@ fn play(case: &str, path: &Path, file: &Value, wire: WireFormat, delivery: &str)
     for (index, outcome) in file["outcomes"].as_array().unwrap().iter().enumerate() {
         let case = format!("{case}, call {}", index + 1);
         let mut deltas = String::new();
-        let result = model.call(&request, &Cancel::new(), &mut |delta| deltas.push_str(delta));
+        let result = model.call(&request, &Cancel::new(), &mut |delta| {
+            if let Delta::Text(text) = delta {
+                deltas.push_str(text);
+            }
+        });
         let Some(reply) = check_result(&case, outcome, result) else { continue };
         check_reply(&case, outcome, &reply);
         check_deltas(&case, &reply, &deltas);
@@ -622,4 +626,23 @@ mod log_lines {
     pub(super) fn all() -> Vec<String> {
         lock(&LINES).clone()
     }
+}
+
+#[test]
+fn each_process_thinks_as_much_as_its_key_says() {
+    let double = Double::recording(|_| Say::text("fine"));
+    let mut config = config(&double, WireFormat::OpenAi, PATIENT);
+    config.providers[0].api = ApiType::OpenAi;
+    let manager = manager(&config, SystemClock::shared(), true);
+    let mut routing = RoutingConfig { worker: "primary/gpt-5".to_owned(), ..routing(&["primary/gpt-5"]) };
+    routing.thinking.worker = ThinkingEffort::High;
+    for kind in [ProcessKind::Channel, ProcessKind::Worker] {
+        ask(&manager.model_for(&routing, kind)).unwrap();
+    }
+    // What a model lacks is left out.
+    routing.worker = "spare/plain".to_owned();
+    ask(&manager.model_for(&routing, ProcessKind::Worker)).unwrap();
+    let efforts: Vec<_> =
+        double.requests().iter().map(|request| request.json["reasoning_effort"].clone()).collect();
+    assert_eq!(efforts, [Value::Null, json!("high"), Value::Null]);
 }

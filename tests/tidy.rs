@@ -40,7 +40,8 @@ const LONG_FILES: Exceptions = &[];
 const LOCKS: Exceptions = &[
     ("src/llm.rs", "providers that were found not to stream are remembered across calls"),
     ("src/llm/chain.rs", "the same"),
-    ("src/llm/cooldown.rs", "one table of cool-downs for all processes"),
+    ("src/llm/health.rs", "one table of lost models for all processes"),
+    ("src/messaging/drafts.rs", "one table of drafts between the turns that write them and the polls"),
     ("src/llm/lines.rs", "the pool of idle connections"),
     ("src/llm/tokens.rs", "one correction for each model, from all processes"),
     ("src/messaging/irc.rs", "one line of status, read by the API"),

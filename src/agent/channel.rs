@@ -1,6 +1,7 @@
 //! The channel: one turn of a conversation, from unanswered messages and waiting results to one
 //! commit that answers them.
 
+mod deferral;
 mod earlier;
 mod input;
 mod people;
@@ -12,6 +13,7 @@ use rig_agent::run::RunSpec;
 use rig_core::completion::Message;
 use serde_json::json;
 
+use super::aloud::Aloud;
 use super::driver::{Counts, Driver, Ended};
 use super::job::{Job, Turn};
 use super::journal::RunJournal;
@@ -62,7 +64,15 @@ pub(super) fn turn(parts: &AgentParts, job: &Job, turn: &Turn, link: &Link<'_>) 
     if turn.absorb && input.messages.is_empty() {
         return commit(parts, job, &input, Vec::new(), TurnCommit::default(), None);
     }
+    let defers = deferral::is_on(parts, turn);
+    if defers && let Some(how) = deferral::before(parts, job, &input) {
+        return how;
+    }
     match answer(parts, job, turn, &mut input, link) {
+        Ok(How::Failed(kind, reason)) if defers && deferral::is_for(kind) => {
+            log::info!("messages of {} wait for a model: {reason}", job.place.conversation);
+            deferral::keep(parts, job, &input, None)
+        }
         Ok(answered) => answered,
         Err(error) => failed(error.as_ref()),
     }
@@ -133,6 +143,10 @@ fn answer(
         lines: first.zip(history.lines.last().map(|line| line.id)),
         words: turn::write(&words).into(),
     };
+    let defers = deferral::is_on(parts, turn);
+    if defers {
+        words.extend(deferral::note(parts, job, input).map_err(boxed)?);
+    }
     words.extend(earlier::text(parts, job, input, settings.delegation == Delegation::Direct).map(Part::Note));
     words.extend(people::text(parts, job, &input.messages).map(Part::People));
     words.extend(recent::text(parts, job, history.lines.first().map(|line| line.at)).map(Part::Recent));
@@ -153,14 +167,17 @@ fn answer(
         "bulletin": briefing,
         "prompt": words,
     });
+    let speech = toolset::speech(parts);
+    let model = parts.llm.model_for(&parts.config.routing, ProcessKind::Channel);
+    let model = model.paid_by(job.payer(&parts.config.id));
     let mut driver = Driver {
         link,
-        model: Box::new(
-            parts
-                .llm
-                .model_for(&parts.config.routing, ProcessKind::Channel)
-                .paid_by(job.payer(&parts.config.id)),
-        ),
+        model: Box::new(Aloud {
+            model: if defers { model.without_offline() } else { model },
+            link,
+            speech: speech.clone(),
+            clock: parts.conversations.clock().clone(),
+        }),
         toolbox: Box::new(match turn.execution {
             Some(_) => toolset::of_job(parts),
             None => toolset::of_channel(parts, job, settings, input.depth(parts).map_err(boxed)?),
@@ -184,7 +201,6 @@ fn answer(
     let summaries = history.summaries.iter().map(prompt::summary);
     let history = summaries.chain(history.lines.iter().map(prompt::line)).collect::<Vec<_>>();
     driver.begin(start, &past, &history);
-    let speech = toolset::speech(parts);
     let closing = Closing::new(&speech, turn.execution.is_none());
     let mut talking = Talking::new(parts, job, link, input, closing);
     let (ended, run) = driver.drive(Message::user(words), history, &mut talking);

@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select};
 use super::pulse::Pulse;
 use crate::effect::{Answer, Ask, Effect};
 use crate::event::{Origin, StopReason, What};
+use crate::message::Saying;
 use crate::thread::Cancel;
 use crate::tools::{Desk, ToolError};
 
@@ -26,6 +27,8 @@ pub struct Link<'a> {
     /// written stands in the inbox.
     pub rings: &'a Receiver<()>,
     pub pulse: &'a Pulse,
+    /// What is being written, for who looks on. Never blocks.
+    pub show: &'a (dyn Fn(Saying<'_>) + 'a),
 }
 
 impl Link<'_> {

@@ -230,7 +230,7 @@ fn linked<T>(player: &Player<'_>, with: impl FnOnce(&Link<'_>) -> T) -> T {
     let up = |_: What| {};
     let (cancel, reason) = (&player.cancel, &player.reason);
     let pulse = Pulse::new(SystemClock::shared());
-    with(&Link { up: &up, cancel, reason, messages: &messages, rings: &rings, pulse: &pulse })
+    with(&Link { up: &up, cancel, reason, messages: &messages, rings: &rings, pulse: &pulse, show: &|_| {} })
 }
 
 /// Drives the run from its start; what comes of it stands in the player.

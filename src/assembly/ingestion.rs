@@ -9,10 +9,11 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use spacebot::clock::SharedClock;
 use spacebot::config::IngestionConfig;
 use spacebot::conversation::Place;
+use spacebot::hub::Agents;
 use spacebot::hub::state::{Event, INGEST};
-use spacebot::hub::{Agents, Bell};
 use spacebot::id::{AgentId, ConversationId, InstanceId};
 use spacebot::ingest::{self, Ingestion, Waiting, Watch};
+use spacebot::message::Bell;
 use spacebot::thread::{self, Cancel, Current};
 
 use super::{Ground, StartError};
@@ -69,7 +70,7 @@ impl Ingest {
     }
 
     /// How the hub says that a file is over.
-    pub(super) fn bell(&self) -> (InstanceId, Bell) {
+    pub(super) fn bell(&self) -> (InstanceId, Arc<dyn Bell>) {
         let ring = self.switches.ring.clone();
         let bell = move |_: &ConversationId| {
             ring.try_send(()).ok(); // full: it rings already

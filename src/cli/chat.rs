@@ -3,9 +3,10 @@
 mod client;
 mod error;
 mod lines;
+mod typing;
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, Write};
+use std::io::{BufRead, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -16,8 +17,9 @@ use crate::config::ApiConfig;
 use crate::error::log_line;
 use crate::thread;
 pub(super) use client::ApiClient;
-use client::{Client, Incoming};
+use client::{Client, Incoming, News};
 use lines::Line;
+use typing::Typing;
 
 /// Seconds that one poll waits at the daemon.
 const POLL_WAIT_SECONDS: u64 = 20;
@@ -146,20 +148,29 @@ impl Chat {
     fn listen(&self, shared: &Shared, is_terminal: bool) -> Result<(), ChatError> {
         let wait = if is_terminal { POLL_WAIT_SECONDS } else { PIPE_POLL_WAIT_SECONDS };
         let (mut after, mut answered, mut is_lost) = (0, BTreeSet::new(), false);
-        let mut deadline = None;
+        let grows = is_terminal && std::io::stdout().is_terminal();
+        let (mut deadline, mut typing, mut out) = (None, Typing::default(), std::io::stdout());
         loop {
             let is_over = shared.input_is_over.load(Ordering::SeqCst);
             let is_done =
                 |answered: &BTreeSet<String>| is_over && answered.len() >= shared.sent.load(Ordering::SeqCst);
-            match self.client.poll(after, if is_lost || is_done(&answered) { 0 } else { wait }) {
-                Ok(messages) => {
+            let wait = if is_lost || is_done(&answered) { 0 } else { wait };
+            let news = match grows {
+                true => self.client.watch(after, wait, typing.seen()),
+                false => self.client.poll(after, wait).map(|messages| News { messages, draft: None }),
+            };
+            match news {
+                Ok(News { messages, draft }) => {
                     if std::mem::take(&mut is_lost) {
                         eprintln!("the daemon is back");
                     }
                     let nothing_came = messages.is_empty();
+                    if let Some(piece) = draft {
+                        typing.grow(&mut out, &piece)?;
+                    }
                     for message in messages {
                         after = after.max(message.id);
-                        print(&mut std::io::stdout(), &message.content)?;
+                        typing.end(&mut out, &message.content)?;
                         let own = message.in_reply_to.into_iter().filter(|id| id.starts_with(&self.run));
                         answered.extend(own);
                     }

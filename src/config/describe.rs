@@ -155,6 +155,7 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
     optional(out, "cortex", routing.cortex.as_deref())?;
     writeln!(out, "fallbacks = {}", list(&routing.fallbacks))?;
     writeln!(out, "rate_limit_cooldown_secs = {}", routing.rate_limit_cooldown.as_secs())?;
+    routing.thinking.write(out)?;
     let sandbox = &agent.sandbox;
     let mode = if sandbox.mode == SandboxMode::Enabled { "enabled" } else { "disabled" };
     writeln!(out, "[agents.sandbox]\nmode = {}\nnetwork = {}", text(mode), sandbox.network)?;
@@ -168,6 +169,7 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
     writeln!(out, "poll_interval_secs = {}", ingestion.poll_interval.as_secs())?;
     writeln!(out, "chunk_size = {}", ingestion.chunk_size)?;
     agent.memory_persistence.write(out)?;
+    agent.offline.write(out)?;
     let missed = if agent.schedule.missed == MissedSlots::RunOnce { "run_once" } else { "skip" };
     writeln!(out, "[agents.schedule]\nmissed_slots = {}", text(missed))?;
     writeln!(out, "job_timeout_secs = {}", agent.schedule.timeout.as_secs())?;

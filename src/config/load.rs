@@ -18,9 +18,9 @@ use super::section::{Section, Source};
 use super::{
     AgentConfig, ApiConfig, ApiType, BindingConfig, BudgetConfig, ChannelConfig, CoalescingConfig, Config,
     ConfigError, CortexConfig, DAY, EmbeddingConfig, HumanConfig, IngestionConfig, IrcConfig, Language,
-    LimitsConfig, LinkConfig, LlmConfig, LoopGuardConfig, MemoryConfig, MemoryPersistenceConfig, PriceConfig,
-    ProviderConfig, SandboxConfig, SandboxMode, Secret, VectorIndexKind, WebhookConfig, WorkerContext,
-    WorkerLogMode,
+    LimitsConfig, LinkConfig, LlmConfig, LoopGuardConfig, MemoryConfig, MemoryPersistenceConfig,
+    OfflineConfig, PriceConfig, ProviderConfig, SandboxConfig, SandboxMode, Secret, VectorIndexKind,
+    WebhookConfig, WorkerContext, WorkerLogMode,
 };
 use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
@@ -319,6 +319,7 @@ fn over(section: &Section<'_, '_>, base: &AgentConfig, llm: &LlmConfig) -> Agent
             &section.table("memory_persistence"),
             &base.memory_persistence,
         ),
+        offline: OfflineConfig::read(&section.table("offline"), &base.offline),
         schedule: schedule(&section.table("schedule"), &base.schedule),
         budget: BudgetConfig::read(&section.table("budget"), &base.budget, llm),
         loop_guard: LoopGuardConfig::read(&section.table("loop_guard"), &base.loop_guard),

@@ -62,6 +62,7 @@ const AGENT: &[Migration] = &[
         include_str!("../../migrations/20261121010000_channel_settings.sql"),
     ),
     (20261121011000, "links", include_str!("../../migrations/20261121011000_links.sql")),
+    (20261121020000, "deferral", include_str!("../../migrations/20261121020000_deferral.sql")),
 ];
 
 /// Applies what is missing, each file in its own transaction.

@@ -20,7 +20,8 @@ use crate::db::DbError;
 use crate::effect::{Answer, Refusal, TaskNews};
 use crate::error::Kind;
 use crate::event::{How, ProcessEvent, StopReason, What};
-use crate::id::{AgentId, ConversationId, InstanceId, ProcessId, ProcessKind};
+use crate::id::{AgentId, InstanceId, ProcessId, ProcessKind};
+use crate::message::{Bell, Saying};
 use crate::thread::{self, Cancel, contained};
 
 /// Stop and nothing else; a second one must not block the signal thread.
@@ -44,9 +45,6 @@ const SLOW_TURN: Duration = Duration::from_millis(100);
 /// Nothing ran for this long: memory that the last turns needed goes back to the system, once.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// Tells an adapter that the outbox has something for it. Must not block.
-pub type Bell = Arc<dyn Fn(&ConversationId) + Send + Sync>;
-
 /// What the processes of each agent are made of. Replaced whole; who has the old ones keeps them.
 pub type Agents = BTreeMap<AgentId, Arc<AgentParts>>;
 
@@ -60,7 +58,7 @@ pub struct Inputs {
 
 pub struct HubParts {
     pub agents: Agents,
-    pub bells: BTreeMap<InstanceId, Bell>,
+    pub bells: BTreeMap<InstanceId, Arc<dyn Bell>>,
     pub clock: SharedClock,
     pub inputs: Inputs,
     /// The sending ends that process and rescan threads get.
@@ -234,7 +232,7 @@ impl Performer {
             Action::Told { to, done } => drop(to.try_send(done)),
             Action::Ring { instance, conversation } => {
                 if let Some(bell) = self.parts.bells.get(&instance) {
-                    bell(&conversation);
+                    bell.ring(&conversation);
                 }
             }
             Action::Rescan { agent } => self.rescan(agent),
@@ -255,6 +253,7 @@ impl Performer {
         let (rings, rung) = bounded(QUEUE_RINGS);
         let (cancel, reason) = (Cancel::new(), Arc::new(OnceLock::new()));
         let pulse = Arc::new(Pulse::new(self.parts.clock.clone()));
+        let bell = self.parts.bells.get(&job.place.instance).filter(|_| process.kind == ProcessKind::Channel);
         let thread = ProcessThread {
             agent: agent.clone(),
             parts,
@@ -265,6 +264,7 @@ impl Performer {
             rings: rung,
             pulse: pulse.clone(),
             up: self.parts.up.clone(),
+            bell: bell.cloned(),
         };
         let name = match process.kind {
             ProcessKind::Channel => format!("chan:{}", process.number),
@@ -418,6 +418,8 @@ struct ProcessThread {
     rings: Receiver<()>,
     pulse: Arc<Pulse>,
     up: Sender<ProcessEvent>,
+    /// Of the adapter that shows what a turn is about to say.
+    bell: Option<Arc<dyn Bell>>,
 }
 
 impl ProcessThread {
@@ -430,7 +432,12 @@ impl ProcessThread {
         };
         let (cancel, reason) = (&self.cancel, &self.reason);
         let (messages, rings, pulse) = (&self.messages, &self.rings, &self.pulse);
-        let link = Link { up: &tell, cancel, reason, messages, rings, pulse };
+        let show = |saying: Saying<'_>| {
+            if let Some(bell) = &self.bell {
+                bell.saying(&self.job.place.conversation, saying);
+            }
+        };
+        let link = Link { up: &tell, cancel, reason, messages, rings, pulse, show: &show };
         let how = contained(|| agent::run(&self.parts, &self.job, &link)).unwrap_or_else(|panic| {
             log::error!("{process} panicked: {panic}");
             contained(|| agent::close_after_panic(&self.parts, &self.job, &link))
@@ -439,6 +446,7 @@ impl ProcessThread {
         if let How::Failed(kind, reason) = &how {
             log::warn!("{process} in {} failed ({kind:?}): {reason}", self.job.place.conversation);
         }
+        show(Saying::Over);
         tell(What::Exited(how));
     }
 }

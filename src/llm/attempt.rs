@@ -10,6 +10,7 @@ use rig_core::http_client::Error as HttpError;
 use rig_core::operation::Completion;
 use rig_core::streaming::{Item, StreamEvent};
 
+use super::delta::Delta;
 use crate::http::transport::{BODY_BYTES_MAX, TransportError};
 use crate::thread::Cancel;
 
@@ -47,13 +48,13 @@ fn too_long() -> ProviderError {
     HttpError::instance(TransportError::BodyTooLong(BODY_BYTES_MAX)).into()
 }
 
-/// The answer as it is written; `on_delta` gets its text piece by piece. An answer that breaks off is
+/// The answer as it is written; `on_delta` gets it piece by piece. An answer that breaks off is
 /// an error, never a shorter answer.
 pub(super) fn streamed(
     model: &DynModel<Completion>,
     request: CompletionRequest,
     cancel: &Cancel,
-    on_delta: &mut dyn FnMut(&str),
+    on_delta: &mut dyn FnMut(Delta<'_>),
 ) -> Result<CompletionResponse, Broken> {
     let mut stream = model.stream(request)?;
     block_on(async {
@@ -72,8 +73,8 @@ pub(super) fn streamed(
                 Some(left) => left,
                 None => return Err(failed(too_long(), begun)),
             };
-            if let StreamEvent::Text { text, .. } = event {
-                on_delta(&text);
+            if let Some(delta) = Delta::of(&event) {
+                on_delta(delta);
             }
             begun = true;
         }
@@ -81,16 +82,21 @@ pub(super) fn streamed(
     })
 }
 
-/// The answer in one piece, which is then its only delta.
+/// The answer in one piece, each part of which is then one delta.
 pub(super) fn whole(
     model: &DynModel<Completion>,
     request: CompletionRequest,
-    on_delta: &mut dyn FnMut(&str),
+    on_delta: &mut dyn FnMut(Delta<'_>),
 ) -> Result<CompletionResponse, Broken> {
     let response = block_on(model.call(request))?;
     let text = response.text();
     if !text.is_empty() {
-        on_delta(&text);
+        on_delta(Delta::Text(&text));
+    }
+    for (call, tool) in response.tool_calls().enumerate() {
+        on_delta(Delta::Call { call, tool: tool.function.name.as_str() });
+        on_delta(Delta::Arguments { call, json: &tool.function.arguments_value().to_string() });
+        on_delta(Delta::Called { call });
     }
     Ok(response)
 }

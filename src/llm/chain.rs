@@ -9,11 +9,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rig_core::DynModel;
-use rig_core::completion::{CompletionRequest, CompletionResponse, OnUnsupported, ProviderCapabilities};
+use rig_core::completion::{
+    CompletionRequest, CompletionResponse, Effort, OnUnsupported, ProviderCapabilities, Reasoning,
+};
 use rig_core::operation::Completion;
 
 use super::attempt;
 use super::classify::{Classified, Reporter};
+use super::delta::Delta;
 use super::error::LlmError;
 use super::health::{Admission, Health, Rest};
 use super::lines::Lines;
@@ -23,7 +26,7 @@ use super::tokens::Calibration;
 use super::{Tuning, random_share};
 use crate::billing::{Exhausted, Payer};
 use crate::clock::SharedClock;
-use crate::config::{OFFLINE_MODEL, ProviderConfig};
+use crate::config::{OFFLINE_MODEL, ProviderConfig, ThinkingEffort};
 use crate::error::{Fault, Kind, log_line};
 use crate::secrets::Scrubber;
 use crate::thread::{Cancel, lock};
@@ -98,13 +101,15 @@ pub struct SpacebotModel {
     /// The offline responder is the last link.
     ends_offline: bool,
     account: Account,
+    /// None: what the provider does by itself.
+    reasoning: Option<Reasoning>,
 }
 
 /// What one call carries from link to link.
 struct Call<'a> {
     request: &'a CompletionRequest,
     cancel: &'a Cancel,
-    on_delta: &'a mut dyn FnMut(&str),
+    on_delta: &'a mut dyn FnMut(Delta<'_>),
     attempts: u32,
     /// A ceiling left no room for a model; what the config says then.
     exhausted: Option<Exhausted>,
@@ -122,7 +127,30 @@ impl SpacebotModel {
             Some((link, provider)) => shared.lines.describe(provider, &link.full_name, &link.name),
             None => shared.offline.capabilities().completion,
         };
-        Self { shared, links: links.into(), capabilities, rate_limit_cooldown, ends_offline: true, account }
+        Self {
+            shared,
+            links: links.into(),
+            capabilities,
+            rate_limit_cooldown,
+            ends_offline: true,
+            reasoning: None,
+            account,
+        }
+    }
+
+    /// The same chain with so much thinking.
+    pub(super) fn thinking(self, effort: ThinkingEffort) -> Self {
+        let reasoning = match effort {
+            ThinkingEffort::Auto => None,
+            ThinkingEffort::None => Some(Reasoning::Off),
+            ThinkingEffort::Minimal => Some(Effort::Minimal.into()),
+            ThinkingEffort::Low => Some(Effort::Low.into()),
+            ThinkingEffort::Medium => Some(Effort::Medium.into()),
+            ThinkingEffort::High => Some(Effort::High.into()),
+            ThinkingEffort::XHigh => Some(Effort::XHigh.into()),
+            ThinkingEffort::Max => Some(Effort::Max.into()),
+        };
+        Self { reasoning, ..self }
     }
 
     /// On whose account the calls go.
@@ -138,6 +166,13 @@ impl SpacebotModel {
         Self { ends_offline, ..self }
     }
 
+    /// For how long none of the links may be asked.
+    pub(super) fn rests(&self) -> Option<Duration> {
+        let rests: Option<Vec<Duration>> =
+            self.links.iter().map(|link| self.shared.health.rests(&link.full_name)).collect();
+        rests?.into_iter().min()
+    }
+
     /// `provider/model` of the first link.
     pub fn name(&self) -> &str {
         self.links.first().map_or(OFFLINE_MODEL, |link| &link.full_name)
@@ -150,7 +185,7 @@ impl SpacebotModel {
     }
 
     /// Blocks until a model of the chain has answered completely, every one has failed, or `cancel`
-    /// comes. `on_delta` gets text as it arrives, for display: after a retry it starts over.
+    /// comes. `on_delta` gets the answer as it arrives, for display: [`Delta::Begins`] voids what came before.
     ///
     /// # Errors
     /// The failure of the first model that was asked. [`LlmError::TooLong`] and
@@ -160,7 +195,7 @@ impl SpacebotModel {
         &self,
         request: &CompletionRequest,
         cancel: &Cancel,
-        on_delta: &mut dyn FnMut(&str),
+        on_delta: &mut dyn FnMut(Delta<'_>),
     ) -> Result<Reply, LlmError> {
         let mut call = Call { request, cancel, on_delta, attempts: 0, exhausted: None };
         let mut first_failure = None;
@@ -342,13 +377,14 @@ impl SpacebotModel {
         }
         let model = lease.model(&link.full_name, provider, &link.name);
         let transport = lease.transport().clone();
-        let mut request = portable(call.request);
+        let mut request = portable(call.request, self.reasoning);
         let paid = self.account.authorise(&link.full_name, &mut request).map_err(|refused| {
             call.exhausted.get_or_insert(refused.then);
             LlmError::OverBudget(reporter.failure(None, &refused.reason))
         })?;
         let closer = call.cancel.on_cancel(move || transport.stop());
         call.attempts += 1;
+        (call.on_delta)(Delta::Begins);
         let answer = if self.streams(link) {
             attempt::streamed(&model, request, call.cancel, &mut call.on_delta)
         } else {
@@ -390,8 +426,9 @@ fn report(error: &LlmError) {
 }
 
 /// The request for whichever model gets it: an option that this one lacks is left out, not an error.
-fn portable(request: &CompletionRequest) -> CompletionRequest {
+fn portable(request: &CompletionRequest, reasoning: Option<Reasoning>) -> CompletionRequest {
     let mut request = request.clone();
+    request.options.reasoning = request.options.reasoning.or(reasoning);
     if !request.options.is_default() && request.options.on_unsupported.is_none() {
         request.options.on_unsupported = Some(OnUnsupported::Ignore);
     }

@@ -93,6 +93,14 @@ impl Health {
         }
     }
 
+    /// For how long it is not to be asked.
+    pub(super) fn rests(&self, model: &str) -> Option<Duration> {
+        let now = self.clock.monotonic();
+        let ailing = lock(&self.ailing);
+        let one = ailing.get(model)?;
+        (one.until > now || one.is_probed).then(|| one.until.saturating_sub(now))
+    }
+
     /// It has answered.
     pub(super) fn answered(&self, model: &str) {
         if let Some(one) = lock(&self.ailing).remove(model) {

@@ -9,6 +9,7 @@ use rig_core::providers::ollama::OllamaConfig;
 use rig_core::providers::openai::wire::{Auth, Dialect, OPENAI, OPENROUTER};
 use rig_core::providers::openai::{OpenAIConfig, Route};
 
+use super::cache_marks::MarksHistory;
 use crate::config::{ApiType, ProviderConfig};
 use crate::http::transport::HttpTransport;
 
@@ -50,7 +51,7 @@ pub(super) fn build(
                 quirks.max_tokens = MaxTokens::ByModel;
                 config.dialect.quirks = quirks;
             }
-            let mut model = config.connect(transport).completion(model);
+            let mut model = config.connect(MarksHistory(transport)).completion(model);
             let max_tokens = model.wire.default_max_tokens.unwrap_or(UNKNOWN_MAX_TOKENS);
             model.wire = model.wire.with_prompt_caching().with_default_max_tokens(max_tokens);
             model.erase()

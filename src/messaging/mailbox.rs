@@ -11,6 +11,9 @@
 //! - With `after=ID`, answers up to ID are acknowledged and those above it are returned, again and
 //!   again until a later `after` acknowledges them. Begin with `after=0` and go on with the highest
 //!   id that was processed: then every answer is processed exactly once.
+//!
+//! With `draft=NUMBER` and `from=BYTES` a poll also returns what is being written at the moment and was
+//! not seen yet, as `draft: {number, from, content}` beside an empty list. Begin with zeros.
 
 mod poll;
 mod send;
@@ -23,6 +26,7 @@ use crate::error::{Fault, Kind, log_line};
 use crate::http::server::{Leases, Response};
 use crate::id::{ConversationId, InstanceId, OutboxId};
 use crate::message::{Intake, Outbox};
+use crate::messaging::drafts::Drafts;
 
 /// Longest id or name of a client; long enough for any hash or address.
 const MAX_ID_BYTES: usize = 200;
@@ -40,16 +44,19 @@ pub struct Mailbox {
     /// Conversations with a plain poll under way: its rows are still pending, and must not go into
     /// a second response. What is left are rows that were sent but could not be recorded.
     polls: Leases<ConversationId, OutboxId>,
+    /// What is being written in these conversations.
+    drafts: Arc<Drafts>,
 }
 
 impl Mailbox {
     pub fn new(
         intake: Arc<dyn Intake>,
         outbox: Arc<dyn Outbox>,
+        drafts: Arc<Drafts>,
         clock: SharedClock,
         instance: InstanceId,
     ) -> Self {
-        Self { intake, outbox, clock, instance, polls: Leases::default() }
+        Self { intake, outbox, clock, instance, polls: Leases::default(), drafts }
     }
 
     pub fn health(&self) -> Response {

@@ -209,6 +209,7 @@ impl Life {
         };
         let pulse = Pulse::new(SystemClock::shared());
         let link = Link {
+            show: &|_| {},
             pulse: &pulse,
             up: &up,
             cancel: &cancel,

@@ -135,8 +135,9 @@ impl World {
             }
         }
         let kinds = [Kind::Transient, Kind::RateLimited, Kind::Full, Kind::Bug, Kind::Invalid];
-        let sorry = |said: &&String| kinds.iter().any(|kind| said.contains(prompts::notice(kind.notice())));
-        let apologies = read("SELECT content FROM outbox").iter().filter(sorry).count();
+        let sorry = |said: &&String| kinds.iter().any(|kind| *said == prompts::notice(kind.notice()));
+        let texts = read("SELECT coalesce(json_extract(content, '$.text'), '') FROM outbox");
+        let apologies = texts.iter().filter(sorry).count();
         let told =
             read("SELECT run FROM working_memory_events WHERE kind = 'error' AND run LIKE 'channel:%'");
         if apologies != told.len() {

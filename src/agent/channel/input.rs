@@ -46,6 +46,11 @@ impl Input {
         Ok(Self { messages, results, more, ..Self::default() })
     }
 
+    /// These messages alone.
+    pub(super) fn of(messages: Vec<Received>, more: bool) -> Self {
+        Self { messages, more, ..Self::default() }
+    }
+
     /// What has come behind the messages that this turn has, as the model reads it; they are the turn's
     /// from now on. Nothing, if none of it needs an answer in this conversation: then it waits for a turn
     /// of its own, and disturbs nobody. `effects` were told so far.

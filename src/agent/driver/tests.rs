@@ -70,6 +70,7 @@ fn a_panic_in_a_tool_is_a_result_that_the_model_reads_and_the_run_goes_on() {
     let up = |_: What| {};
     let pulse = Pulse::new(SystemClock::shared());
     let link = Link {
+        show: &|_| {},
         pulse: &pulse,
         up: &up,
         cancel: &cancel,

@@ -121,6 +121,7 @@ impl Bench {
         let up = |_: What| {};
         let pulse = Pulse::new(SystemClock::shared());
         let link = Link {
+            show: &|_| {},
             pulse: &pulse,
             up: &up,
             cancel: &cancel,

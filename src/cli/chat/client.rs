@@ -32,9 +32,20 @@ pub(super) struct Client {
     conversation: String,
 }
 
+/// What a poll has brought.
 #[derive(Deserialize)]
-struct Messages {
-    messages: Vec<Incoming>,
+pub(super) struct News {
+    pub(super) messages: Vec<Incoming>,
+    #[serde(default)]
+    pub(super) draft: Option<Piece>,
+}
+
+/// A piece of what is being written.
+#[derive(Deserialize)]
+pub(super) struct Piece {
+    pub(super) number: u64,
+    pub(super) from: usize,
+    pub(super) content: String,
 }
 
 #[derive(Deserialize)]
@@ -144,9 +155,22 @@ impl Client {
 
     /// Messages above `after`; asking with `after` takes those up to it off the list.
     pub(super) fn poll(&self, after: i64, wait_seconds: u64) -> Result<Vec<Incoming>, ChatError> {
+        Ok(self.poll_for(after, wait_seconds, "")?.messages)
+    }
+
+    /// The same, or what is being written and was not seen: bytes behind `seen` of the draft `number`.
+    pub(super) fn watch(
+        &self,
+        after: i64,
+        wait_seconds: u64,
+        (number, seen): (u64, usize),
+    ) -> Result<News, ChatError> {
+        self.poll_for(after, wait_seconds, &format!("&draft={number}&from={seen}"))
+    }
+
+    fn poll_for(&self, after: i64, wait_seconds: u64, more: &str) -> Result<News, ChatError> {
         let conversation = percent_encoded(&self.conversation);
-        let path = format!("portal/poll/{conversation}?after={after}&wait={wait_seconds}");
-        Ok(self.api.get::<Messages>(&path)?.messages)
+        self.api.get(&format!("portal/poll/{conversation}?after={after}&wait={wait_seconds}{more}"))
     }
 
     /// True while processes of this conversation run.

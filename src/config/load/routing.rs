@@ -1,7 +1,7 @@
 //! `[…routing]` of an agent or the defaults.
 
 use super::super::section::Section;
-use super::super::{LlmConfig, OFFLINE_MODEL, RoutingConfig};
+use super::super::{LlmConfig, OFFLINE_MODEL, RoutingConfig, ThinkingConfig};
 use super::seconds;
 
 pub(super) fn routing(section: &Section<'_, '_>, base: &RoutingConfig, llm: &LlmConfig) -> RoutingConfig {
@@ -37,6 +37,7 @@ pub(super) fn routing(section: &Section<'_, '_>, base: &RoutingConfig, llm: &Llm
         fallbacks: fallbacks.unwrap_or_else(|| base.fallbacks.clone()),
         rate_limit_cooldown: seconds(section, "rate_limit_cooldown_secs", 1, 3600)
             .unwrap_or(base.rate_limit_cooldown),
+        thinking: ThinkingConfig::read(section, &base.thinking),
     };
     section.finish();
     routing

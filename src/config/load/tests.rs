@@ -29,9 +29,10 @@ const EVERY_TABLE: &str = r#"
 "#;
 
 /// Keys that stand in the document as tables of their own, not as rows.
-const TABLES: [&str; 27] = [
+const TABLES: [&str; 28] = [
     "budget",
     "prices",
+    "offline",
     "memory_persistence",
     "channel",
     "cortex",

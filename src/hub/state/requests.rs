@@ -36,6 +36,15 @@ impl Hub {
                 self.cortex_reloaded(&id, now);
             }
         }
+        // What waits for a model may have another one now.
+        let keys: Vec<Key> = self.conversations.keys().cloned().collect();
+        for key in keys {
+            if let Some(conversation) = self.conversations.get_mut(&key)
+                && conversation.not_before.take().is_some()
+            {
+                self.consider(&key, now);
+            }
+        }
         // The zone and the policy of jobs may be others.
         self.look_everywhere();
     }

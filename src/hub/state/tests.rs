@@ -3,6 +3,7 @@
 mod compaction;
 mod company;
 mod cortex;
+mod deferral;
 mod post;
 mod runs;
 

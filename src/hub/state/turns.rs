@@ -202,12 +202,11 @@ impl Hub {
                     // Results were left, or a message that we have not heard of yet.
                     conversation.results_due = conversation.results_due.or(more.then_some(now));
                 }
-                let conversation_id = &key.1;
-                self.actions.extend(
-                    outbox
-                        .into_iter()
-                        .map(|instance| Action::Ring { instance, conversation: conversation_id.clone() }),
-                );
+                self.ring(key, outbox);
+            }
+            How::Deferred { wait, outbox } => {
+                conversation.defer(&turn, wait, now);
+                self.ring(key, outbox);
             }
             // A stop of the daemon leaves the message for the next start.
             How::Cancelled if self.stage != Stage::Running => return,
@@ -226,6 +225,11 @@ impl Hub {
             }
         }
         self.consider(key, now);
+    }
+
+    fn ring(&mut self, key: &Key, outbox: Vec<InstanceId>) {
+        let ring = |instance| Action::Ring { instance, conversation: key.1.clone() };
+        self.actions.extend(outbox.into_iter().map(ring));
     }
 
     pub(super) fn results_came(&mut self, key: &Key, now: Duration) {
@@ -301,6 +305,17 @@ impl Conversation {
         let said = (self.newest > self.covered).then(|| self.batch.as_ref().map_or(now, |batch| batch.due));
         let due = [said, self.results_due].into_iter().flatten().min();
         due.map(|at| at.max(self.not_before.unwrap_or_default()))
+    }
+
+    /// Puts back what a turn had taken that no model could be asked about.
+    fn defer(&mut self, turn: &RunningTurn, wait: Duration, now: Duration) {
+        self.failures = 0;
+        self.not_before = Some(now + wait);
+        if turn.results {
+            self.results_due = Some(now);
+            // Nobody has seen them.
+            self.retriggers = self.retriggers.saturating_sub(u32::from(self.newest <= self.covered));
+        }
     }
 
     /// Puts back what the failed turn had taken. Retryable failures (no `apology`) wait longer each

@@ -9,6 +9,7 @@ use crate::error::log_line;
 use crate::http::server::{Later, Lease, Outcome, Request, Response, Settled, promise};
 use crate::id::{ConversationId, OutboxId};
 use crate::message::{Content, Delivery, Outbound, OutboxError};
+use crate::messaging::drafts::Piece;
 
 /// Longest long poll; proxies give up after a minute.
 const MAX_WAIT_SECONDS: u64 = 30;
@@ -24,11 +25,15 @@ struct Query {
     wait: Duration,
     after: Option<OutboxId>,
     limit: usize,
+    /// Number of the draft that was seen, and bytes of it.
+    draft: Option<(u64, usize)>,
 }
 
 #[derive(Serialize)]
 struct Answers<'a> {
     messages: Vec<Answer<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    draft: Option<Piece>,
 }
 
 #[derive(Serialize)]
@@ -69,6 +74,10 @@ impl Mailbox {
         match found {
             Ok(Found::Response(response)) => Outcome::Respond(response),
             Ok(Found::Later(later)) => Outcome::Later(later),
+            Ok(Found::Nothing) if let Some(piece) = self.piece(&conversation, &query) => {
+                let messages = Vec::new();
+                Outcome::Respond(Response::json(200, &Answers { messages, draft: Some(piece) }))
+            }
             Ok(Found::Nothing) if query.wait > Duration::ZERO && !request.expired => {
                 Outcome::Park { key: conversation.as_str().to_owned(), wait: query.wait }
             }
@@ -76,6 +85,11 @@ impl Mailbox {
             Ok(Found::Nothing) => Outcome::Respond(render(id, &[]).wake_after(conversation.as_str())),
             Err(error) => Outcome::Respond(failure(&error)),
         }
+    }
+
+    fn piece(&self, conversation: &ConversationId, query: &Query) -> Option<Piece> {
+        let (number, seen) = query.draft?;
+        self.drafts.look(conversation, number, seen)
     }
 
     /// Returns what is above `after`, as often as it is asked for.
@@ -211,16 +225,18 @@ fn render(conversation: &str, rows: &[Outbound]) -> Response {
         in_reply_to: row.answers.iter().map(|answer| message_id(conversation, answer)).collect(),
         created_at: row.created_at.to_rfc3339(),
     });
-    Response::json(200, &Answers { messages: messages.collect() })
+    Response::json(200, &Answers { messages: messages.collect(), draft: None })
 }
 
 fn read_query(request: &Request<'_>) -> Result<Query, Response> {
-    let (mut wait, mut after, mut limit) = (None, None, None);
+    let (mut wait, mut after, mut limit, mut draft, mut from) = (None, None, None, None, None);
     for (name, value) in request.parameters().map_err(|reason| invalid(format_args!("Here {reason}.")))? {
         let (slot, range) = match &*name {
             "wait" => (&mut wait, 0..=MAX_WAIT_SECONDS),
             "after" => (&mut after, 0..=i64::MAX.unsigned_abs()),
             "limit" => (&mut limit, 1..=MAX_MESSAGES as u64),
+            "draft" => (&mut draft, 0..=u64::MAX),
+            "from" => (&mut from, 0..=u64::MAX),
             _ => return Err(invalid(format_args!("There is no parameter {name:?}."))),
         };
         let number = value.parse::<u64>().ok().filter(|number| range.contains(number));
@@ -235,6 +251,7 @@ fn read_query(request: &Request<'_>) -> Result<Query, Response> {
     Ok(Query {
         wait: Duration::from_secs(wait.unwrap_or(0)),
         after: after.map(|after| OutboxId(i64::try_from(after).unwrap_or(i64::MAX))),
+        draft: draft.map(|draft| (draft, from.map_or(0, |from| usize::try_from(from).unwrap_or(usize::MAX)))),
         limit: limit.map_or(MAX_MESSAGES, |limit| usize::try_from(limit).unwrap_or(MAX_MESSAGES)),
     })
 }

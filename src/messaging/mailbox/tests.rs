@@ -14,6 +14,7 @@ use crate::id::InboxId;
 use crate::message::{
     Accepted, Content, Delivery, Inbound, IntakeError, Outbound, OutboxError, Recorded, Taken,
 };
+use crate::messaging::drafts::Drafts;
 use crate::thread::lock;
 
 #[derive(Default)]
@@ -137,7 +138,13 @@ struct Fixture {
 fn fixture() -> Fixture {
     let (intake, outbox) = (Arc::new(FakeIntake::default()), Arc::new(FakeOutbox::default()));
     let clock = SimulatedClock::starting_at(Timestamp(1_790_000_000_123));
-    let mailbox = Mailbox::new(intake.clone(), outbox.clone(), clock, InstanceId::new("webhook"));
+    let mailbox = Mailbox::new(
+        intake.clone(),
+        outbox.clone(),
+        Arc::new(Drafts::new(&*clock)),
+        clock,
+        InstanceId::new("webhook"),
+    );
     Fixture { intake, outbox, mailbox }
 }
 

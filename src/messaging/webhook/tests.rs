@@ -14,6 +14,7 @@ use crate::id::{ConversationId, InboxId, InstanceId, OutboxId};
 use crate::message::{
     Accepted, Content, Delivery, Inbound, Intake, IntakeError, Outbound, Outbox, OutboxError,
 };
+use crate::messaging::drafts::Drafts;
 use crate::thread::{Cancel, lock};
 
 /// An agent that answers in the moment in which it is asked: with the same text.
@@ -69,7 +70,13 @@ impl Outbox for Parrot {
 
 fn webhook(parrot: &Arc<Parrot>, token: Option<&str>) -> Webhook {
     let clock = SystemClock::shared();
-    let mailbox = Mailbox::new(parrot.clone(), parrot.clone(), clock, InstanceId::new("webhook"));
+    let mailbox = Mailbox::new(
+        parrot.clone(),
+        parrot.clone(),
+        Arc::new(Drafts::new(&*clock)),
+        clock,
+        InstanceId::new("webhook"),
+    );
     Webhook::new(mailbox, token.map(Secret::new))
 }
 

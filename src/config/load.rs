@@ -1,6 +1,7 @@
 //! From the file as written to the resolved values. One run reports every error.
 
 mod compaction;
+mod memory;
 mod places;
 mod routing;
 mod schedule;
@@ -17,14 +18,14 @@ use toml::de::DeTable;
 use super::section::{Section, Source};
 use super::{
     AgentConfig, ApiConfig, ApiType, BindingConfig, BudgetConfig, ChannelConfig, CoalescingConfig, Config,
-    ConfigError, CortexConfig, DAY, EmbeddingConfig, HumanConfig, IngestionConfig, IrcConfig, Language,
-    LimitsConfig, LinkConfig, LlmConfig, LoopGuardConfig, MemoryConfig, MemoryPersistenceConfig,
-    OfflineConfig, PriceConfig, ProviderConfig, SandboxConfig, SandboxMode, Secret, VectorIndexKind,
-    WebhookConfig, WorkerContext, WorkerLogMode,
+    ConfigError, CortexConfig, DAY, HumanConfig, IngestionConfig, IrcConfig, LimitsConfig, LinkConfig,
+    LlmConfig, LoopGuardConfig, MemoryPersistenceConfig, OfflineConfig, PriceConfig, ProviderConfig,
+    SandboxConfig, SandboxMode, Secret, WebhookConfig, WorkerContext, WorkerLogMode,
 };
 use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
 use compaction::compaction;
+use memory::memory;
 use places::data_folder;
 use routing::routing;
 use schedule::schedule;
@@ -176,30 +177,6 @@ fn resolve(
         prices,
     }
     .bound()
-}
-
-fn memory(section: &Section<'_, '_>) -> MemoryConfig {
-    let config = MemoryConfig {
-        index: section.choice("index", &VectorIndexKind::ALL).unwrap_or_default(),
-        language: section.choice("language", &Language::ALL).unwrap_or_default(),
-        embedding: embedding(&section.table("embedding")),
-    };
-    section.finish();
-    config
-}
-
-fn embedding(section: &Section<'_, '_>) -> EmbeddingConfig {
-    let base = EmbeddingConfig::default();
-    let path = |key| section.name(key).map(PathBuf::from);
-    let (model, onnxruntime) = (path("model"), path("onnxruntime"));
-    let config = EmbeddingConfig {
-        enabled: section.switch("enabled").unwrap_or(base.enabled),
-        idle_unload: seconds(section, "idle_unload_secs", 5, 86_400).unwrap_or(base.idle_unload),
-        model,
-        onnxruntime,
-    };
-    section.finish();
-    config
 }
 
 fn seconds(section: &Section<'_, '_>, key: &'static str, least: u64, most: u64) -> Option<Duration> {

@@ -1,3 +1,5 @@
+//! The accounts over a database, with a clock of our own.
+
 use std::time::Duration;
 
 use tempfile::TempDir;

@@ -1,3 +1,5 @@
+//! What a request may come to, and which failures cost nothing.
+
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Mutex;

@@ -22,7 +22,7 @@ use llm_double::{At, Body, Double, Request, Say, WireFormat, stand_in};
 use random::Random;
 use rig_core::completion::CompletionRequest;
 use serde_json::{Value, json};
-use spacebot::billing::Payer;
+use spacebot::billing::{Exhausted, Meter, Outcome, Payer, Permit, Refused, Wanted};
 use spacebot::clock::{Clock, SimulatedClock, Timestamp};
 use spacebot::config::{
     ApiType, BudgetConfig, Config, Environment, LlmConfig, Price, PriceConfig, ProviderConfig, RoutingConfig,
@@ -251,6 +251,71 @@ fn what_is_billed_stays_below_the_ceilings_whatever_happens() {
             answered.load(Ordering::SeqCst) > 3 && tokens > 2_000,
             "seed {seed}: hardly anything was asked: {days:?}"
         );
+    }
+}
+
+/// Has no room for the models that it is not told of.
+struct Closed(&'static [&'static str], Exhausted);
+
+struct Leave;
+
+impl Permit for Leave {
+    fn output_most(&self) -> Option<u64> {
+        None
+    }
+    fn settle(self: Box<Self>, _outcome: Outcome) {}
+}
+
+impl Meter for Closed {
+    fn authorise(&self, wanted: &Wanted<'_>) -> Result<Box<dyn Permit>, Refused> {
+        match self.0.contains(&wanted.model) {
+            true => Ok(Box::new(Leave)),
+            false => Err(Refused { reason: "no room".to_owned(), then: self.1.clone() }),
+        }
+    }
+}
+
+#[test]
+fn where_a_ceiling_leaves_no_room_the_chain_and_then_the_config_decide() {
+    let double = Double::recording(|request: &Request| Say::text(request.json["model"].as_str().unwrap()));
+    let provider = ProviderConfig {
+        id: "p".to_owned(),
+        api: ApiType::OpenAiCompatible,
+        base_url: Some(double.base_url("p", WireFormat::OpenAi)),
+        api_key: None,
+    };
+    let llm = LlmConfig { providers: vec![provider], ..LlmConfig::default() };
+    let cheap = || Exhausted::Model("p/cheap".to_owned());
+    // For which models there is room, what the config says, who answers.
+    let cases: [(&[&str], Exhausted, Option<&str>); 7] = [
+        (&["p/first", "p/cheap"], cheap(), Some("first")),
+        (&["p/second", "p/cheap"], cheap(), Some("second")),
+        (&["p/cheap"], cheap(), Some("cheap")),
+        (&["p/cheap"], Exhausted::Offline, Some("the responder")),
+        (&["p/cheap"], Exhausted::Refuse, None),
+        (&[], cheap(), Some("the responder")),
+        (&[], Exhausted::Offline, Some("the responder")),
+    ];
+    for (open, then, answers) in cases {
+        let offline = stand_in(|_| Ok("the responder".to_owned()));
+        let manager = LlmManager::new(&llm, SimulatedClock::starting_at(EVENING), offline);
+        let manager = manager.metered(Arc::new(Closed(open, then.clone())));
+        let routing = RoutingConfig {
+            channel: "p/first".to_owned(),
+            fallbacks: vec!["p/second".to_owned()],
+            ..RoutingConfig::default()
+        };
+        let before = double.requests().len();
+        let model = manager.model_for(&routing, ProcessKind::Channel);
+        let reply = model.call(&CompletionRequest::new("hello"), &Cancel::new(), &mut |_| {});
+        let said = reply.as_ref().ok().map(|reply| reply.response.text());
+        assert_eq!(said.as_deref(), answers, "{open:?} {then:?}");
+        if answers.is_none() {
+            assert!(matches!(reply, Err(LlmError::OverBudget(_))), "{reply:?}");
+        }
+        let asked = usize::from(answers.is_some_and(|who| who != "the responder"));
+        assert_eq!(double.requests().len() - before, asked, "nobody else was asked: {open:?}");
+        assert!(manager.lost().is_empty(), "what is too dear is not lost");
     }
 }
 

@@ -161,7 +161,9 @@ pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
         Work::Persistence => compactor::remember(parts, job, link),
         Work::Chunk { file } => ingestion::run(parts, job, file, link),
         Work::RunEnd { execution, end } => schedule::finish(parts, job, *execution, end, link),
-        Work::CortexChat { thread, message } => cortex::chat::run(parts, job, (thread, message), link),
+        Work::CortexChat { thread, channel, message } => {
+            cortex::chat::run(parts, job, (thread, channel.as_ref(), message), link)
+        }
         Work::Cortex { errand, notes } => cortex::run(parts, job, *errand, notes, link),
     }
 }

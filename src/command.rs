@@ -3,7 +3,7 @@
 use crossbeam_channel::Sender;
 
 use crate::effect::{Answer, TaskNews};
-use crate::id::{AgentId, ProcessId};
+use crate::id::{AgentId, ConversationId, ProcessId};
 
 #[derive(Debug, Clone)]
 pub enum Command {
@@ -20,6 +20,8 @@ pub enum Command {
     CortexChat {
         agent: AgentId,
         thread: String,
+        /// The conversation that it is about.
+        channel: Option<ConversationId>,
         message: String,
         answer: Sender<Answer>,
     },
@@ -73,6 +75,10 @@ pub struct Observed {
     pub provider_failures: u64,
     pub ended_by_limit: u64,
     pub ended_by_repetition: u64,
+    /// What has failed `cortex.circuit_breaker_threshold` times in a row and not succeeded since: names of tools, and
+    /// `models`. Nothing is taken away for it.
+    #[serde(default)]
+    pub tripped: Vec<String>,
 }
 
 /// How a tool does lately.

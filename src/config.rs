@@ -18,6 +18,7 @@ mod loop_guard;
 mod memory;
 mod memory_persistence;
 mod offline;
+mod provider;
 mod schedule;
 mod section;
 mod thinking;
@@ -39,6 +40,9 @@ pub use loop_guard::{LoopGuardConfig, LoopLimits};
 pub use memory::{EmbeddingConfig, Language, MemoryConfig, VectorIndexKind};
 pub use memory_persistence::MemoryPersistenceConfig;
 pub use offline::OfflineConfig;
+pub use provider::{
+    ApiType, KeyPlace, PROVIDERS, ProviderConfig, ProviderHeader, ProviderKind, ProviderWire,
+};
 pub use schedule::{MissedSlots, ScheduleConfig};
 pub use thinking::{ThinkingConfig, ThinkingEffort};
 pub use worker::{WorkerContext, WorkerLogMode};
@@ -150,27 +154,6 @@ pub struct LlmConfig {
     pub providers: Vec<ProviderConfig>,
     /// Longest silence of a provider within one answer (`llm.read_timeout_secs`, 10 to 600).
     pub read_timeout: Option<Duration>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProviderConfig {
-    /// The part before the slash in `provider/model`.
-    pub id: String,
-    pub api: ApiType,
-    /// None: the provider's own address.
-    pub base_url: Option<String>,
-    pub api_key: Option<Secret>,
-}
-
-/// The wire format of a provider.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ApiType {
-    Anthropic,
-    OpenAi,
-    OpenRouter,
-    Ollama,
-    /// Any server with `/chat/completions`.
-    OpenAiCompatible,
 }
 
 /// `[[agents]]`, each value resolved over `[defaults]`.

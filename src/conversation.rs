@@ -17,14 +17,15 @@ mod journal;
 mod outbox;
 mod processes;
 mod remember;
+mod requests;
 mod retention;
+mod routed;
 mod runs;
 mod settings;
 mod visit;
 mod window;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::clock::{SharedClock, Timestamp};
 use crate::config::ChannelConfig;
@@ -44,6 +45,8 @@ pub use explain::{Answer, Explanation, Run};
 pub use history::{Active, History, Line, NewLine, Participant, Role, place};
 pub use journal::{JOURNAL_VERSION, Record, Step, append as append_records, has_ended, of as records_of};
 pub use remember::{REMEMBER_TRIES, Remembered, Unremembered, remember};
+pub use requests::Request;
+pub use routed::{ROUTED_MAX, Routed};
 pub use runs::{BranchEnd, CutOff, Outcome, RunSummary, Verdict, WaitingResult, WorkerEnd};
 pub use settings::{Known, change_settings};
 pub use visit::{SCHEDULED, begin_visit, end_visit, last_written, say};
@@ -70,6 +73,7 @@ pub struct TurnCommit {
     pub journal: Vec<Record>,
     /// What it asks of other agents.
     pub delegations: Vec<NewDelegation>,
+    pub routed: Vec<Routed>,
 }
 
 /// A conversation that has something to do after a start.
@@ -392,22 +396,6 @@ impl Conversations {
         self.db.read(inbox::unfinished)
     }
 
-    /// Deletes, soon and without waiting, messages, answers, runs and journals that are over and came
-    /// longer ago than `keep`.
-    ///
-    /// # Errors
-    /// The database is closed.
-    pub fn forget_old(&self, keep: Duration) -> Result<(), DbError> {
-        let before = self.now().minus(keep);
-        self.db.defer(move |connection| {
-            let deleted = retention::forget(connection, before)?;
-            if deleted > 0 {
-                log::debug!("{deleted} rows from before {} were deleted", before.to_rfc3339());
-            }
-            Ok(())
-        })
-    }
-
     pub fn clock(&self) -> &SharedClock {
         &self.clock
     }
@@ -440,6 +428,9 @@ fn apply_turn(
     }
     for delegation in &commit.delegations {
         delegations::insert(connection, place, delegation, now)?;
+    }
+    for routed in &commit.routed {
+        routed::insert(connection, routed, now)?;
     }
     journal::append(connection, &commit.journal, now)
 }

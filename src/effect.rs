@@ -25,6 +25,8 @@ pub enum Effect {
     Scheduled,
     /// A message to another agent; becomes a task there with the end of the turn.
     Delegate { target: String, message: String, depth: u32, limit: usize },
+    /// A message to a worker of this conversation; it goes with the end of the turn.
+    Route { worker: u64, message: String },
     /// The task board has changed; told after the commit.
     #[serde(skip)]
     Task(TaskNews),
@@ -56,10 +58,21 @@ pub struct ReadyTask {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
-    Branch { description: String },
-    SpawnWorker { task: String, interactive: bool },
-    Route { worker: ProcessId, message: String },
-    Cancel { process: ProcessId, reason: String },
+    Branch {
+        description: String,
+    },
+    SpawnWorker {
+        task: String,
+        interactive: bool,
+    },
+    /// Whether this worker can be sent a message; it goes by [`Effect::Route`].
+    Route {
+        worker: ProcessId,
+    },
+    Cancel {
+        process: ProcessId,
+        reason: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

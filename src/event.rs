@@ -56,6 +56,8 @@ pub enum What {
     Scheduled,
     /// The turn has asked another agent; it is on disk.
     Delegated,
+    /// The turn has messages for these workers; they are on disk.
+    Routed(Vec<ProcessId>),
     /// The task board has changed.
     Task(TaskNews),
     /// There is something to do about the `window` of the conversation, or memories are to be taken from
@@ -63,6 +65,8 @@ pub enum What {
     Pressed { window: bool, unread: bool, remember: Option<Duration> },
     /// An interactive worker has a first result in the database and waits for `route`.
     Waiting,
+    /// It has heard something and works again; that is in the database.
+    Works,
     /// What the cortex is to know of a run, at its end. A worker has a run for each segment.
     Observed(Box<Observation>),
     /// The last word of a process; exactly one comes, whatever happened. By then the terminal state
@@ -157,17 +161,28 @@ pub enum Errand {
     Smooth,
     /// Has a model write the profile.
     Profile,
+    /// Has a model put what happened today into a paragraph.
+    Intraday,
+    /// Has a model put a day that is over into a summary.
+    Daily,
 }
 
 impl Errand {
-    pub const ALL: [Self; 3] = [Self::Tend, Self::Smooth, Self::Profile];
+    pub const ALL: [Self; 5] = [Self::Tend, Self::Smooth, Self::Profile, Self::Intraday, Self::Daily];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Errand::Tend => "upkeep",
             Errand::Smooth => "bulletin",
             Errand::Profile => "profile",
+            Errand::Intraday => "paragraph of the day",
+            Errand::Daily => "summary of a day",
         }
+    }
+
+    /// One of the two that put together what happened.
+    pub fn is_synthesis(self) -> bool {
+        matches!(self, Errand::Intraday | Errand::Daily)
     }
 }
 

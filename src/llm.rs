@@ -11,11 +11,14 @@ mod chain;
 mod classify;
 mod delta;
 mod error;
+mod gates;
 mod health;
 mod lines;
 mod metered;
 pub mod offline;
 mod provider;
+pub mod reach;
+pub mod repair;
 pub mod tokens;
 
 use std::hash::{BuildHasher, RandomState};
@@ -27,7 +30,7 @@ use rig_core::operation::Completion;
 
 use crate::billing::{Meter, Payer};
 use crate::clock::SharedClock;
-use crate::config::{LlmConfig, OFFLINE_MODEL, RoutingConfig};
+use crate::config::{LlmConfig, OFFLINE_MODEL, ProviderConfig, RoutingConfig};
 use crate::http::transport::Network;
 use crate::id::{AgentId, ProcessKind};
 
@@ -38,6 +41,7 @@ pub use health::Lost;
 
 use crate::secrets::Scrubber;
 use chain::{Link, Shared};
+use gates::Gates;
 use health::Health;
 use lines::Lines;
 use metered::Account;
@@ -84,12 +88,13 @@ impl LlmManager {
         tuning: Tuning,
     ) -> Self {
         let network = Network::new(clock.clone());
-        let keys = config.providers.iter().filter_map(|provider| provider.api_key.as_ref());
+        let secrets = config.providers.iter().flat_map(ProviderConfig::secrets);
         let shared = Shared {
             providers: Providers::new(&config.providers),
             lines: Lines::new(network, config.read_timeout.unwrap_or(READ_WAIT_MAX)),
+            gates: Gates::new(&config.providers, clock.clone()),
             health: Health::new(clock.clone()),
-            scrubber: Arc::new(Scrubber::new(keys.map(|key| key.reveal()))),
+            scrubber: Arc::new(Scrubber::new(secrets)),
             clock,
             offline,
             tuning,
@@ -108,18 +113,8 @@ impl LlmManager {
     /// The chain of one process. Built when a process starts, so that the models stay the same while
     /// it runs.
     pub fn model_for(&self, routing: &RoutingConfig, kind: ProcessKind) -> SpacebotModel {
-        let mut names: Vec<&str> = Vec::new();
-        let configured = routing.fallbacks.iter().map(String::as_str);
-        for name in std::iter::once(routing.model(kind)).chain(configured) {
-            if name != OFFLINE_MODEL && !names.contains(&name) {
-                names.push(name);
-            }
-        }
-        // A process whose own model is the offline responder asks nobody else.
-        if routing.model(kind) == OFFLINE_MODEL {
-            names.clear();
-        }
-        let links = names.into_iter().map(|name| Link::new(name, &self.shared.providers)).collect();
+        let links =
+            chain_of(routing, kind).into_iter().map(|name| Link::new(name, &self.shared.providers)).collect();
         // Who says nothing about itself is no agent, and below the daemon's ceilings all the same.
         let payer = Payer::new(AgentId::new(""), kind);
         let account = Account { meter: self.meter.clone(), payer };
@@ -152,6 +147,22 @@ impl LlmManager {
     pub fn token_factor(&self, routing: &RoutingConfig, kind: ProcessKind) -> f64 {
         self.shared.calibration.factor(routing.model(kind))
     }
+}
+
+/// The models that a process of this kind asks, in their order; behind them stands the offline responder.
+pub fn chain_of(routing: &RoutingConfig, kind: ProcessKind) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    // A process whose own model is the offline responder asks nobody else.
+    if routing.model(kind) == OFFLINE_MODEL {
+        return names;
+    }
+    let configured = routing.fallbacks.iter().map(String::as_str);
+    for name in std::iter::once(routing.model(kind)).chain(configured) {
+        if name != OFFLINE_MODEL && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 /// From 0 to 1. The standard library's hash keys are random, and nothing more is needed here.

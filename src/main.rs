@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use spacebot::allocator;
 use spacebot::cli::arguments::{Arguments, Command};
 use spacebot::cli::chat::Chat;
-use spacebot::cli::{self, channel, cron, logger, memory, task, why};
+use spacebot::cli::{self, channel, cron, links, logger, memory, task, why};
 use spacebot::config::{self, Config};
 use spacebot::error::{Fault, log_line};
 use spacebot::ingest::{self, Format};
@@ -43,6 +43,13 @@ fn main() -> ExitCode {
             print!("{}", config::describe(config));
             ExitCode::SUCCESS
         }),
+        Command::Models { config, agent, json, check } => with_config(config.file.as_deref(), |config| {
+            match cli::models::run(config, agent.as_deref(), json, check) {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::FAILURE,
+                Err(error) => failed(&error),
+            }
+        }),
         Command::Memory { config, agent, action } => with_config(config.file.as_deref(), |config| {
             match memory::run(config, agent.as_deref(), action) {
                 Ok(true) => ExitCode::SUCCESS,
@@ -54,6 +61,12 @@ fn main() -> ExitCode {
             let done = channel::run(config, agent.as_deref(), &action);
             done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
         }),
+        Command::Links { config, agent, with, limit, json } => {
+            with_config(config.file.as_deref(), |config| {
+                let done = links::run(config, agent.as_deref(), with.as_deref(), limit, json);
+                done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+            })
+        }
         Command::Cron { config, agent, action } => with_config(config.file.as_deref(), |config| {
             let done = cron::run(config, agent.as_deref(), &action);
             done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
@@ -73,10 +86,12 @@ fn main() -> ExitCode {
             let done = task::run(config, agent.as_deref(), json, action);
             done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
         }),
-        Command::Cortex { config, agent, thread, message } => with_config(config.file.as_deref(), |config| {
-            let done = cli::cortex::run(config, agent.as_deref(), &thread, &message);
-            done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
-        }),
+        Command::Cortex { config, agent, thread, channel, message } => {
+            with_config(config.file.as_deref(), |config| {
+                let done = cli::cortex::run(config, agent.as_deref(), &thread, channel.as_deref(), &message);
+                done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+            })
+        }
         Command::Usage { config, by, since, json, redate } => with_config(config.file.as_deref(), |config| {
             let options = cli::usage::Options { by, since, json, redate };
             let done = cli::usage::run(config, &options);

@@ -23,6 +23,10 @@ pub enum Template {
     ConversationContext,
     Status,
     Recent,
+    /// Events that a model is to put together, and what asks it to.
+    Happened,
+    CortexIntraday,
+    CortexDaily,
     /// In front of messages that came together.
     Batch,
     People,
@@ -58,7 +62,7 @@ macro_rules! commands {
 const COMMANDS: [(Template, &str, &str); 9] =
     commands!["help", "status", "tasks", "approve", "today", "digest", "whoami", "agent_id", "mode"];
 
-const TEMPLATES: [(Template, &str, &str); 20] = [
+const TEMPLATES: [(Template, &str, &str); 23] = [
     (Template::Channel, "channel", include_str!("../prompts/en/channel.md.j2")),
     (Template::Branch, "branch", include_str!("../prompts/en/branch.md.j2")),
     (Template::Scheduled, "scheduled", include_str!("../prompts/en/scheduled.md.j2")),
@@ -71,6 +75,9 @@ const TEMPLATES: [(Template, &str, &str); 20] = [
     ),
     (Template::Status, "status", include_str!("../prompts/en/fragments/status.md.j2")),
     (Template::Recent, "recent", include_str!("../prompts/en/fragments/recent.md.j2")),
+    (Template::Happened, "happened", include_str!("../prompts/en/fragments/happened.md.j2")),
+    (Template::CortexIntraday, "cortex_intraday", include_str!("../prompts/en/cortex_intraday.md.j2")),
+    (Template::CortexDaily, "cortex_daily", include_str!("../prompts/en/cortex_daily.md.j2")),
     (Template::Batch, "batch", include_str!("../prompts/en/fragments/batch.md.j2")),
     (Template::People, "people", include_str!("../prompts/en/fragments/people.md.j2")),
     (Template::Links, "links", include_str!("../prompts/en/fragments/links.md.j2")),

@@ -196,10 +196,8 @@ impl Life<'_> {
 
     fn call(&self, ledger: &Ledger, random: &mut Random) -> Result<(), LlmError> {
         let provider = ProviderConfig {
-            id: "p".to_owned(),
-            api: ApiType::OpenAiCompatible,
             base_url: Some(self.double.base_url("p", WireFormat::OpenAi)),
-            api_key: None,
+            ..ProviderConfig::new("p", ApiType::OpenAiCompatible)
         };
         // A model that has failed would rest; a fresh manager knows nothing of it.
         let llm = LlmConfig { providers: vec![provider], read_timeout: Some(Duration::from_millis(100)) };
@@ -279,10 +277,8 @@ impl Meter for Closed {
 fn where_a_ceiling_leaves_no_room_the_chain_and_then_the_config_decide() {
     let double = Double::recording(|request: &Request| Say::text(request.json["model"].as_str().unwrap()));
     let provider = ProviderConfig {
-        id: "p".to_owned(),
-        api: ApiType::OpenAiCompatible,
         base_url: Some(double.base_url("p", WireFormat::OpenAi)),
-        api_key: None,
+        ..ProviderConfig::new("p", ApiType::OpenAiCompatible)
     };
     let llm = LlmConfig { providers: vec![provider], ..LlmConfig::default() };
     let cheap = || Exhausted::Model("p/cheap".to_owned());

@@ -18,7 +18,6 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use crossbeam_channel::never;
 use local_model::{Say, local_model};
 use rig_core::completion::{CompletionRequest, Message};
 use rig_core::message::UserContent;
@@ -151,7 +150,7 @@ impl<'a> Stage<'a> {
     }
 
     fn run(&self, job: Job) {
-        let (cancel, reason, messages) = (Cancel::new(), OnceLock::new(), never());
+        let (cancel, reason) = (Cancel::new(), OnceLock::new());
         let pulse = Pulse::new(SystemClock::shared());
         let link = Link {
             show: &|_| {},
@@ -159,7 +158,6 @@ impl<'a> Stage<'a> {
             up: &|_| {},
             cancel: &cancel,
             reason: &reason,
-            messages: &messages,
             rings: &crossbeam_channel::never(),
         };
         let how = agent::run(&self.parts, &job, &link);

@@ -9,7 +9,7 @@ mod local_model;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use crossbeam_channel::{Receiver, Sender, bounded, never};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use local_model::{Say, local_model};
 use rig_core::completion::{CompletionRequest, Message};
 use rig_core::message::UserContent;
@@ -136,18 +136,10 @@ impl Room {
 
     fn turn(&mut self, absorb: bool) -> How {
         self.turns += 1;
-        let (cancel, reason, messages) = (Cancel::new(), OnceLock::new(), never());
+        let (cancel, reason) = (Cancel::new(), OnceLock::new());
         let (up, rings) = (|_| {}, &self.rings.1);
         let pulse = Pulse::new(SystemClock::shared());
-        let link = Link {
-            show: &|_| {},
-            pulse: &pulse,
-            up: &up,
-            cancel: &cancel,
-            reason: &reason,
-            messages: &messages,
-            rings,
-        };
+        let link = Link { show: &|_| {}, pulse: &pulse, up: &up, cancel: &cancel, reason: &reason, rings };
         let job = Job {
             process: ProcessId::new(ProcessKind::Channel, self.turns),
             place: self.place.clone(),

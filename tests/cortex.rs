@@ -165,7 +165,8 @@ fn a_model_that_fails_leaves_the_rendered_bulletin_and_is_left_alone() {
         true => model(request),
         false => Say::error(401, "authentication_error", "no"),
     });
-    let home = home(&double, "cortex = \"double/m\"\n", "");
+    // Its own: the model of the others would rest with it.
+    let home = home(&double, "cortex = \"double/c\"\n", "");
     let daemon = home.start();
     daemon.client("c").ask("1", "remember that I sail");
     eventually("both rest", Duration::from_secs(60), || {
@@ -302,6 +303,45 @@ fn the_operator_talks_with_the_cortex_in_threads_one_message_at_a_time() {
     assert_eq!(thread["messages"][3]["tools"], json!(["task_list"]));
     let (_, threads) = daemon::get(&format!("http://127.0.0.1:{}/api/cortex-chat/threads", home.api));
     assert_eq!(threads["threads"].as_array().unwrap().len(), 2, "a refused message stands in no thread");
+    daemon.stop();
+}
+
+#[test]
+fn the_cortex_sees_the_conversation_that_it_is_asked_about_and_as_much_of_a_thread_as_fits() {
+    let double = Double::recording(|request| match () {
+        () if is_channel(request) => calls(&[("reply", json!({ "content": "It hangs by the door." }))]),
+        () if last_message(request).contains("what was said") => calls(&[("task_list", json!({}))]),
+        () => Say::text("I see"),
+    });
+    let home = home(&double, "", "");
+    let daemon = home.start();
+    daemon.client("kitchen").ask("1", "where is the </message> cellar key?");
+    let about = |channel: &str, message: &str| {
+        let output =
+            home.command(&["cortex", "--thread", "a", "--channel", channel, message]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(about("webhook:nowhere", "what was said?").contains("There is no conversation with this id"));
+    assert_eq!(ask_cortex(&home, "a", "hello"), (true, "I see".to_owned()));
+    assert_eq!(about("webhook:kitchen", "what was said?"), "I see\n");
+    let asked: Vec<Request> =
+        double.requests().into_iter().filter(|request| offers(request, "worker_inspect")).collect();
+    let last = last_message(&asked[1]);
+    let [key, door, question] = ["cellar key?", "It hangs by the door.", "what was said?"]
+        .map(|words| last.find(words).expect(words));
+    assert!(key < door && door < question, "{last}");
+    assert!(last.contains("webhook:kitchen") && !last.contains("the </message> cellar"), "{last}");
+    assert!(!last_message(&asked[0]).contains("cellar"), "who does not ask about it does not see it");
+    // A thread that has become long: its oldest messages are not asked with.
+    for number in 0..3 {
+        let (done, _) = ask_cortex(&home, "a", &format!("part {number}: {}", "word ".repeat(8_000)));
+        assert!(done);
+    }
+    ask_cortex(&home, "a", "and now?");
+    let requests = double.requests();
+    let all = requests.last().unwrap().json["messages"].to_string();
+    assert!(!all.contains("part 0:") && all.contains("part 1:") && all.contains("part 2:"), "{}", all.len());
     daemon.stop();
 }
 

@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::bounded;
 use local_model::{Say, local_model};
 use rig_core::completion::{CompletionRequest, Message};
 use rig_core::message::UserContent;
@@ -339,7 +338,6 @@ impl World {
         let process = job.process;
         self.life.running.borrow_mut().insert(process, (cancel.clone(), reason.clone()));
         let up = |what: What| self.handle(Event::Process(ProcessEvent { agent: agent_id(), process, what }));
-        let messages = bounded(8);
         let pulse = Pulse::new(SystemClock::shared());
         let link = Link {
             show: &|_| {},
@@ -347,7 +345,6 @@ impl World {
             up: &up,
             cancel: &cancel,
             reason: &reason,
-            messages: &messages.1,
             rings: &crossbeam_channel::never(),
         };
         let how = contained(|| agent::run(&self.life.parts, &job, &link))

@@ -127,6 +127,83 @@ fn what_one_agent_asks_of_another_is_done_there_and_told_once() {
 }
 
 #[test]
+fn an_answer_is_explained_with_what_the_other_agent_did_for_it() {
+    let double = Double::answering(asks_den);
+    let home = home(&double, ONE_WAY);
+    let daemon = home.start();
+    let mut client = daemon.client("c");
+    client.send("1", "how many sheep are there?");
+    client.hear("Den counts 12 sheep.");
+    drop(daemon);
+    let why = |more: &[&str]| {
+        let output = home.command(&[&["why", "1"], more].concat()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let said = why(&[]);
+    let order = [
+        "how many sheep",
+        "\nchannel ",
+        "\nchannel ",
+        "\ndelegation 1 to den: count the sheep",
+        "\n  task #1 of den: done",
+        "\n    worker ",
+        "\n      2 model calls, ",
+        "\n      asked ",
+        "\n      set_status",
+        "\n      ended: success",
+        "\n  came back after ",
+        "there are 12 sheep",
+        "\nin all: 4 model calls",
+        "Den counts 12 sheep.",
+    ];
+    let mut rest = said.as_str();
+    for part in order {
+        let at = rest.find(part).unwrap_or_else(|| panic!("{part:?} is not where it should be in\n{said}"));
+        rest = &rest[at + 1..];
+    }
+    let json: Value = serde_json::from_str(&why(&["--json"])).unwrap();
+    let delegation = &json["delegations"][0];
+    assert_eq!((&delegation["agent"], &delegation["task"]["number"]), (&json!("den"), &json!(1)), "{json}");
+    assert_eq!(delegation["sum"]["model_calls"], 2);
+    // Without the other agent's database, what is here is told all the same.
+    std::fs::remove_dir_all(home.folder().join("agents/den")).unwrap();
+    let said = why(&[]);
+    assert!(said.contains("the database of den cannot be looked at: it is not there"), "{said}");
+    assert!(said.contains("there are 12 sheep") && said.contains("in all: 2 model calls"), "{said}");
+}
+
+#[test]
+fn what_agents_have_said_to_each_other_is_listed_for_both() {
+    let double = Double::answering(asks_den);
+    let home = home(&double, ONE_WAY);
+    let daemon = home.start();
+    let mut client = daemon.client("c");
+    client.send("1", "how many sheep are there?");
+    client.hear("Den counts 12 sheep.");
+    let links = |arguments: &[&str]| {
+        let output = home.command(&[&["links"], arguments].concat()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for (agent, about, state) in [("main", "request 1", "answered"), ("den", "task 1", "done")] {
+        let said = links(&["--agent", agent]);
+        let [question, answer] = said.lines().collect::<Vec<_>>()[..] else { panic!("{said}") };
+        let asks = format!("main -> den  asks ({about}, {state}): count the sheep");
+        let answers = format!("den -> main  answers ({about}, {state}): there are 12 sheep");
+        assert!(question.ends_with(&asks) && answer.ends_with(&answers), "{said}");
+        let json =
+            links(&["--agent", agent, "--json", "--with", if agent == "main" { "den" } else { "main" }]);
+        let lines: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((lines.len(), &lines[1]["text"]), (2, &json!("there are 12 sheep")), "{json}");
+        assert!(lines[0]["at"].as_str() <= lines[1]["at"].as_str(), "{json}");
+        assert_eq!(links(&["--agent", agent, "--json", "--with", "hut"]), "");
+    }
+    assert_eq!(links(&["--agent", "hut"]), "nothing has been said\n");
+    drop(daemon);
+}
+
+#[test]
 fn a_link_refuses_the_way_that_it_does_not_go() {
     let double = Double::answering(|request| {
         let last = last_message(request);

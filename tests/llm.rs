@@ -1,4 +1,4 @@
-//! Models over real HTTP against the double: every hazard of `tests/fixtures/llm` over both wire
+//! Models over real HTTP against the double: every hazard of `tests/fixtures/llm` over all four wire
 //! formats, streamed and whole, and what a script cannot say: stops, connections, cool-downs.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -22,7 +22,8 @@ use spacebot::id::ProcessKind;
 use spacebot::llm::{Delta, LlmError, LlmManager, RETRIES_MAX, Reply, SpacebotModel, Tuning};
 use spacebot::thread::{Cancel, lock, spawn};
 
-const WIRES: [WireFormat; 2] = [WireFormat::OpenAi, WireFormat::Anthropic];
+const WIRES: [WireFormat; 4] =
+    [WireFormat::OpenAi, WireFormat::Anthropic, WireFormat::Responses, WireFormat::Gemini];
 const PRIMARY_KEY: &str = "sk-test-primary-0123456789";
 const SPARE_KEY: &str = "spare-key-that-looks-like-nothing";
 /// A stop has to be through by then (P3).
@@ -36,8 +37,14 @@ fn provider(id: &str, base_url: String, wire: WireFormat, key: &str) -> Provider
     let api = match wire {
         WireFormat::OpenAi => ApiType::OpenAiCompatible,
         WireFormat::Anthropic => ApiType::Anthropic,
+        WireFormat::Responses => ApiType::OpenAiResponses,
+        WireFormat::Gemini => ApiType::Gemini,
     };
-    ProviderConfig { id: id.to_owned(), api, base_url: Some(base_url), api_key: Some(Secret::new(key)) }
+    ProviderConfig {
+        base_url: Some(base_url),
+        api_key: Some(Secret::new(key)),
+        ..ProviderConfig::new(id, api)
+    }
 }
 
 /// Both providers live on the double.
@@ -93,6 +100,7 @@ fn every_hazard_has_the_outcome_that_its_file_says() {
     files.sort();
     assert!(files.len() > 30, "{}", files.len());
     log_lines::capture();
+    let mut broken = 0;
     for path in files {
         let file: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
@@ -100,16 +108,19 @@ fn every_hazard_has_the_outcome_that_its_file_says() {
         let mut runs_made = 0;
         // Side by side, because some of them wait for a time-out.
         std::thread::scope(|scope| {
+            let mut runs_started = Vec::new();
             for (wire, delivery) in WIRES.into_iter().flat_map(|wire| [(wire, "streamed"), (wire, "whole")]) {
-                let runs = strings(&file["wires"], &["openai", "anthropic"]).contains(&wire.name())
+                let runs = strings(&file["wires"], &WIRES.map(WireFormat::name)).contains(&wire.name())
                     && strings(&file["deliveries"], &["streamed", "whole"]).contains(&delivery);
                 let (path, file) = (&path, &file);
                 let case = format!("{name} over {} {delivery}", wire.name());
                 if runs {
                     runs_made += 1;
-                    scope.spawn(move || play(&case, path, file, wire, delivery));
+                    runs_started.push(scope.spawn(move || play(&case, path, file, wire, delivery)));
                 }
             }
+            // What broke has said so; the other files run all the same.
+            broken += runs_started.into_iter().filter_map(|run| run.join().err()).count();
         });
         if let Some(wanted) = file["logged"].as_str() {
             let lines = log_lines::all().split_off(logged_before);
@@ -117,6 +128,7 @@ fn every_hazard_has_the_outcome_that_its_file_says() {
             assert!(found >= runs_made, "{name}: {wanted} is {found} times in {lines:#?}");
         }
     }
+    assert_eq!(broken, 0, "runs that came out otherwise");
     for line in log_lines::all() {
         assert!(!line.contains(PRIMARY_KEY) && !line.contains("sk-other-key"), "a key in the log: {line}");
     }
@@ -474,10 +486,9 @@ fn each_type_of_provider_is_asked_in_its_own_way() {
             let exchanges = says.map(|say| Exchange { expect: expect.clone(), say }).to_vec();
             let double = Double::exchanges(exchanges, true);
             let provider = ProviderConfig {
-                id: "primary".to_owned(),
-                api,
                 base_url: Some(format!("{}{base}", double.origin())),
                 api_key: key.map(Secret::new),
+                ..ProviderConfig::new("primary", api)
             };
             let config = LlmConfig { providers: vec![provider], read_timeout: Some(PATIENT) };
             let model = manager(&config, SystemClock::shared(), streamed)
@@ -546,14 +557,34 @@ fn what_only_a_language_model_can_do_is_not_asked_of_the_offline_responder() {
 }
 
 #[test]
-fn the_arguments_of_a_call_may_be_long() {
-    let text = "0123456789".repeat(30_000);
+fn a_redirect_to_a_private_address_leads_nowhere() {
+    for status in [301, 302, 303, 307, 308] {
+        for (wire, streamed) in WIRES.into_iter().flat_map(|wire| [(wire, true), (wire, false)]) {
+            let elsewhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let location = format!("http://{}/v1/messages", elsewhere.local_addr().unwrap());
+            let double = Double::answering(move |_| {
+                Say { status, ..Say::new(Body::Raw("moved".to_owned())) }.header("location", &location)
+            });
+            let manager = manager(&config(&double, wire, PATIENT), SystemClock::shared(), streamed);
+            let model = manager.model_for(&routing(&["primary/m"]), ProcessKind::Channel).without_offline();
+            assert!(matches!(ask(&model), Err(LlmError::Rejected(_))), "{status} over {wire:?}");
+            elsewhere.set_nonblocking(true).unwrap();
+            assert!(elsewhere.accept().is_err(), "{status} over {wire:?}, streamed {streamed}, was followed");
+        }
+    }
+}
+
+#[test]
+fn the_arguments_of_a_call_may_be_a_megabyte() {
+    let text = "0123456789".repeat(100_000);
     let sent = json!({"x": 1, "text": text});
     let double = Double::answering(move |_| Say::call("call_1", "add", &sent));
-    for wire in WIRES {
-        let reply = ask(&model(&double, wire, &["primary/m"])).unwrap();
+    for (wire, streamed) in WIRES.into_iter().flat_map(|wire| [(wire, true), (wire, false)]) {
+        let manager = manager(&config(&double, wire, PATIENT), SystemClock::shared(), streamed);
+        let reply = ask(&manager.model_for(&routing(&["primary/m"]), ProcessKind::Channel)).unwrap();
         let call = reply.response.tool_calls().next().unwrap();
-        assert_eq!(call.function.arguments["text"], text.as_str(), "{wire:?}");
+        assert_eq!(call.function.arguments["text"], text.as_str(), "{wire:?} streamed {streamed}");
+        assert_eq!(reply.attempts, 1, "{wire:?} streamed {streamed}");
     }
 }
 

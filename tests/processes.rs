@@ -21,6 +21,8 @@ fn home(double: &Double, wire: WireFormat) -> Home {
     let (api, url) = match wire {
         WireFormat::OpenAi => ("openai_chat_completions", double.base_url("p", wire)),
         WireFormat::Anthropic => ("anthropic", double.base_url("p", wire)),
+        WireFormat::Responses => ("openai_responses", double.base_url("p", wire)),
+        WireFormat::Gemini => ("gemini", double.base_url("p", wire)),
     };
     Home::new(&format!(
         "[llm.provider.double]\napi_type = \"{api}\"\nbase_url = \"{url}\"\napi_key = \"k-double\"\n\

@@ -405,7 +405,13 @@ fn the_thread_that_waits_for_changes_does_not_wake_without_one() {
         let status = fs::read_to_string(thread.join("status")).unwrap();
         status.lines().find(|line| line.starts_with("voluntary_ctxt_switches")).unwrap().to_owned()
     };
-    let before = woken();
+    // It has come to its wait when a second goes by without a wake-up.
+    let mut before = woken();
+    eventually("it waits", DEADLINE, || {
+        let earlier = std::mem::replace(&mut before, woken());
+        client.poll(1);
+        earlier == before && woken() == before
+    });
     client.poll(3);
     assert_eq!(woken(), before);
     daemon.hang_up();

@@ -51,6 +51,8 @@ struct Told {
     compacted: [usize; 3],
     /// Messages that reached a running turn, and turns with several messages from the start.
     company: [usize; 2],
+    /// Messages that workers have heard, and that came too late.
+    routed: [usize; 2],
     /// How far the simulated clock went.
     time: Duration,
 }
@@ -78,12 +80,18 @@ fn play(seed: u64, order: Order) -> Result<Told, String> {
         world.count(&format!("SELECT count(*) FROM run_journal WHERE kind = '{kind}' AND json_array_length(payload, '$.messages') >= {least}"))
     };
     let company = [lists("route", 1), lists("start", 2)];
+    let routed = [
+        "SELECT count(*) FROM run_journal WHERE kind = 'route' AND json_extract(payload, '$.text') LIKE 'more %'",
+        "SELECT count(*) FROM worker_runs WHERE result LIKE '%- more %'",
+    ]
+    .map(|sql| world.count(sql));
     Ok(Told {
         messages,
         crashes,
         attempts,
         compacted: world.compacted(),
         company,
+        routed,
         time: world.clock.now().since(start),
     })
 }
@@ -113,6 +121,7 @@ fn the_promises_hold_for_every_seed() {
                 sum.crashes += told.crashes;
                 sum.attempts += told.attempts;
                 sum.time += told.time;
+                sum.routed.iter_mut().zip(told.routed).for_each(|(sum, told)| *sum += told);
                 sum.company.iter_mut().zip(told.company).for_each(|(sum, told)| *sum += told);
                 sum.compacted.iter_mut().zip(told.compacted).for_each(|(sum, told)| *sum += told);
             }
@@ -121,17 +130,19 @@ fn the_promises_hold_for_every_seed() {
             ),
         }
     }
-    let Told { messages, crashes, attempts, compacted, company, time } = sum;
+    let Told { messages, crashes, attempts, compacted, company, routed, time } = sum;
     let rate = time.as_secs_f64() / begun.elapsed().as_secs_f64();
     println!(
         "{} seeds, {messages} messages, {crashes} crashes, {attempts} attempts at tasks; summaries, \
-         markers, archives read: {compacted:?}; heard while a turn ran, batches: {company:?}; \
+         markers, archives read: {compacted:?}; heard while a turn ran, batches: {company:?}; routed to workers, too late: {routed:?}; \
          {rate:.0} simulated seconds in a real one",
         seeds.len()
     );
     assert!(seeds.len() == 1 || attempts > seeds.len() / 4, "hardly any task was begun");
     let lively = company.iter().all(|count| *count > seeds.len() / 4);
     assert!(seeds.len() == 1 || lively, "hardly anything was heard on the way or together: {company:?}");
+    let spoken_to = routed[0] > seeds.len() / 20 && (routed[1] > 0 || seeds.len() < 1000);
+    assert!(seeds.len() == 1 || spoken_to, "hardly anything was routed: {routed:?}");
     let busy = compacted[0] > seeds.len() && compacted[2] > seeds.len();
     assert!(seeds.len() == 1 || busy, "hardly anything was compacted: {compacted:?}");
     assert!(seeds.len() == 1 || crashes > seeds.len() / 4, "the disk hardly ever crashed");

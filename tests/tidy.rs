@@ -40,6 +40,7 @@ const LONG_FILES: Exceptions = &[];
 const LOCKS: Exceptions = &[
     ("src/llm.rs", "providers that were found not to stream are remembered across calls"),
     ("src/llm/chain.rs", "the same"),
+    ("src/llm/gates.rs", "when the last requests to a provider began"),
     ("src/llm/health.rs", "one table of lost models for all processes"),
     ("src/messaging/drafts.rs", "one table of drafts between the turns that write them and the polls"),
     ("src/llm/lines.rs", "the pool of idle connections"),
@@ -57,6 +58,7 @@ const LOCKS: Exceptions = &[
 /// Waiting by the clock; everybody else waits for an event with a deadline.
 const SLEEPS: Exceptions = &[
     ("tests/support/llm.rs", "plays the pauses of a provider"),
+    ("tests/support/llm/odd.rs", "plays a provider whose header comes slowly"),
     ("src/http/transport/tests.rs", "plays a server that is slow to end its answer"),
 ];
 /// Futures, which Rig's interfaces are made of; they are driven to their end on the thread that made them.

@@ -403,6 +403,87 @@ fn a_worker_that_waits_waits_again_after_a_kill_and_after_a_stop() {
     assert_eq!(replayed(&home, "resume", |verdict| *verdict == Verdict::Waits), 1);
 }
 
+/// A worker with whom one works, told to go on while its model hangs; the turn that told it is over.
+fn routed_while_busy(hang: &Arc<AtomicBool>) -> (Double, Home) {
+    let hangs = hang.clone();
+    let double = Double::recording(move |request| {
+        if let Some(said) = talk(request) {
+            return said;
+        }
+        match () {
+            () if hangs.load(Ordering::SeqCst) => Say::text("").hang(At::Headers),
+            () if last_message(request).contains("noted") => Say::text("all parts are done"),
+            () => calls(&[("set_status", json!({ "status": "so it went", "kind": "outcome" }))]),
+        }
+    });
+    let home = home(&double, "");
+    (double, home)
+}
+
+/// Requests of workers in which these words stand so often.
+fn asked_with(double: &Double, words: &str, times: usize) -> usize {
+    let requests = double.requests();
+    let workers = requests.iter().filter(|request| offers(request, "set_status"));
+    workers.filter(|request| request.json.to_string().matches(words).count() == times).count()
+}
+
+#[test]
+fn a_message_for_a_worker_reaches_it_once_also_after_a_kill() {
+    for orderly in [false, true] {
+        let hang = Arc::new(AtomicBool::new(true));
+        let (double, home) = routed_while_busy(&hang);
+        let daemon = home.start();
+        let mut client = daemon.client("c");
+        client.ask("1", "work with me");
+        hanging(&double, 1);
+        client.send("2", "route");
+        client.hear("routed");
+        if orderly {
+            let (status, log) = daemon.stop();
+            assert!(status.success(), "{log}");
+        } else {
+            daemon.kill();
+        }
+        hang.store(false, Ordering::SeqCst);
+        let daemon = home.start();
+        let mut client = daemon.client("c");
+        client.hear("told: all parts are done");
+        let heard = "SELECT payload FROM run_journal WHERE kind = 'route'";
+        eventually("it has heard the message", DEADLINE, || read(&home, heard).len() == 1);
+        assert!(asked_with(&double, "and the second part", 1) > 0);
+        assert_eq!(asked_with(&double, "and the second part", 2), 0);
+        // What it has heard it does not hear again.
+        daemon.kill();
+        let daemon = home.start();
+        daemon.client("c").ask("3", "hello?");
+        assert_eq!(read(&home, heard).len(), 1);
+        drop(daemon);
+        assert_eq!(asked_with(&double, "and the second part", 2), 0);
+    }
+}
+
+#[test]
+fn a_message_for_a_worker_that_does_not_go_on_is_named_in_its_result() {
+    let double = Double::recording(|request| {
+        talk(request).unwrap_or_else(|| calls(&[("shell", json!({ "command": "echo > began; sleep 60" }))]))
+    });
+    let home = home(&double, "");
+    let daemon = home.start();
+    let mut client = daemon.client("c");
+    client.ask("1", "work with me");
+    let file = home.folder().join("agents/main/workspace/began");
+    eventually("the command runs", DEADLINE, || file.exists());
+    client.send("2", "route");
+    client.hear("routed");
+    daemon.kill();
+    let daemon = home.start();
+    let mut client = daemon.client("c");
+    client.hear("told: Interrupted");
+    let told = client.said.iter().find(|said| said.contains("Interrupted")).unwrap();
+    assert!(told.contains("and the second part"), "{told}");
+    drop(daemon);
+}
+
 #[test]
 fn an_orderly_stop_cuts_a_run_off_and_the_next_start_goes_on() {
     let hang = Arc::new(AtomicBool::new(true));

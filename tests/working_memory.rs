@@ -12,8 +12,11 @@ use std::time::Duration;
 use spacebot::clock::{Timestamp, Zone};
 use spacebot::config::WorkingMemoryConfig;
 use spacebot::db::Db;
+use spacebot::db::rusqlite::params;
 use spacebot::id::ConversationId;
-use spacebot::working_memory::{Days, Event, NewEvent, Other, Recent, Seen, View, WorkingMemory, render};
+use spacebot::working_memory::{
+    Days, Event, NewEvent, Other, Recent, Seen, Synthesis, View, WorkingMemory, render,
+};
 
 struct Bench {
     _folder: tempfile::TempDir,
@@ -34,6 +37,22 @@ impl Bench {
         self.db.write(write).unwrap();
     }
 
+    fn write_syntheses(&self, syntheses: Vec<Synthesis>) {
+        let sql = "INSERT INTO working_memory_syntheses
+                       (daily, text, from_at, to_at, events, last_event, created_at)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        self.db
+            .write(move |connection| {
+                for one in &syntheses {
+                    let (from, to, made_at) = (one.from.0, one.to.0, one.made_at.0);
+                    let values = params![one.daily, one.text, from, to, one.events, one.last_event, made_at];
+                    connection.execute(sql, values)?;
+                }
+                Ok(())
+            })
+            .unwrap();
+    }
+
     fn all(&self) -> Vec<Event> {
         self.memory.newest(usize::MAX).unwrap()
     }
@@ -48,6 +67,8 @@ struct Scene {
     config: WorkingMemoryConfig,
     events: Vec<(NewEvent, Timestamp)>,
     others: Vec<Other>,
+    /// As they are stored, with the number of the last event that each covers.
+    syntheses: Vec<Synthesis>,
 }
 
 fn time(text: &str) -> Timestamp {
@@ -68,6 +89,7 @@ impl Scene {
             config: WorkingMemoryConfig::default(),
             events: Vec::new(),
             others: Vec::new(),
+            syntheses: Vec::new(),
         }
     }
 
@@ -84,6 +106,8 @@ impl Scene {
                 "budget" => scene.config.token_budget = value.parse().unwrap(),
                 "map_budget" => scene.config.map_token_budget = value.parse().unwrap(),
                 "event" => scene.events.push(event(value)),
+                "paragraph" => scene.syntheses.push(synthesis(false, value)),
+                "summary" => scene.syntheses.push(synthesis(true, value)),
                 "other" => scene.others.push(other(value)),
                 _ => panic!("{key:?} means nothing"),
             }
@@ -110,7 +134,7 @@ impl Scene {
             here && self.visible_from.is_some_and(|from| event.created_at >= from)
         };
         let shown = events.into_iter().filter(|event| !hidden(event));
-        self.text(&Recent::split(shown, &Days::of(self.now, &self.zone)))
+        self.text(&Recent::split(shown, self.syntheses.clone(), &Days::of(self.now, &self.zone)))
     }
 
     fn chosen_by_store(&self, memory: &WorkingMemory) -> String {
@@ -145,6 +169,22 @@ fn other(line: &str) -> Other {
     }
 }
 
+/// `from | to | number of the last event, by their order above, from 1 | text`.
+fn synthesis(daily: bool, line: &str) -> Synthesis {
+    let cells = cells(line);
+    let [from, to, last_event, text] = cells[..] else { panic!("{line:?}") };
+    Synthesis {
+        id: 0,
+        daily,
+        text: text.to_owned(),
+        from: time(from),
+        to: time(to),
+        events: 1,
+        last_event: last_event.parse().unwrap(),
+        made_at: time(to),
+    }
+}
+
 /// Characters that the two budgets allow.
 fn allowed(config: &WorkingMemoryConfig) -> usize {
     (config.token_budget + config.map_token_budget) * 4 / 3
@@ -164,6 +204,7 @@ fn every_fixture_is_rendered_as_written_from_everything_and_from_the_store() {
         let scene = Scene::read(given);
         let bench = Bench::new();
         bench.write(scene.events.clone());
+        bench.write_syntheses(scene.syntheses.clone());
         let text = scene.chosen_from_all(bench.all());
         assert_eq!(scene.chosen_by_store(&bench.memory), text, "{}", file.display());
         assert!(text.chars().count() <= allowed(&scene.config), "{}", file.display());
@@ -213,6 +254,25 @@ impl Random {
         };
         (0..count).map(|_| event()).collect()
     }
+
+    /// Some for any day, also such that are shown nowhere.
+    fn syntheses(&mut self, count: u64, events: u64, now: Timestamp) -> Vec<Synthesis> {
+        let one = |number: u64| {
+            let to = now.minus(Duration::from_secs(600 * self.below(9 * 144)));
+            Synthesis {
+                id: 0,
+                daily: self.below(2) == 0,
+                text: (0..=self.below(9)).map(|_| self.text()).collect(),
+                from: to.minus(Duration::from_secs(60)),
+                to,
+                events: 1,
+                // No two have the same, as it is with real ones: the order is then one.
+                last_event: i64::try_from(number * events / count.max(1) + number).unwrap(),
+                made_at: to,
+            }
+        };
+        (0..count).map(one).collect()
+    }
 }
 
 fn random_scene(random: &mut Random, count: u64) -> Scene {
@@ -238,7 +298,10 @@ fn random_scene(random: &mut Random, count: u64) -> Scene {
     };
     let visible_from = (random.below(2) == 0).then(|| now.minus(Duration::from_secs(random.below(300_000))));
     let zone = random.one_of(&["UTC", "Asia/Kathmandu", "America/Los_Angeles"]).parse().unwrap();
-    Scene { zone, now, visible_from, config, events: random.events(count, now), others, ..Scene::new() }
+    let events = random.events(count, now);
+    let some = random.below(12);
+    let syntheses = random.syntheses(some, count, now);
+    Scene { zone, now, visible_from, config, events, others, syntheses, ..Scene::new() }
 }
 
 #[test]
@@ -250,6 +313,7 @@ fn the_store_hands_out_what_would_be_chosen_from_everything_within_the_budget() 
         let scene = random_scene(&mut random, count);
         let bench = Bench::new();
         bench.write(scene.events.clone());
+        bench.write_syntheses(scene.syntheses.clone());
         let text = scene.chosen_from_all(bench.all());
         assert_eq!(scene.chosen_by_store(&bench.memory), text, "seed {seed}");
         let length = text.chars().count();
@@ -265,6 +329,7 @@ fn ten_thousand_events_of_a_week_are_a_few_lines() {
     let scene = Scene { config: WorkingMemoryConfig::default(), ..random_scene(&mut random, 10_000) };
     let bench = Bench::new();
     bench.write(scene.events.clone());
+    bench.write_syntheses(scene.syntheses.clone());
     let text = scene.chosen_by_store(&bench.memory);
     assert_eq!(text, scene.chosen_from_all(bench.all()));
     assert!(text.chars().count() <= allowed(&scene.config), "{text}");

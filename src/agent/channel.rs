@@ -22,7 +22,7 @@ use super::past::Past;
 use super::{AgentParts, compactor, cortex, delegation, happening, prompt, recent, status};
 use crate::clock::Timestamp;
 use crate::config::Delegation;
-use crate::conversation::{NewLine, Role, TurnCommit};
+use crate::conversation::{NewLine, Role, Routed, TurnCommit};
 use crate::cron::store;
 use crate::db::DbError;
 use crate::db::rusqlite::Connection;
@@ -30,7 +30,7 @@ use crate::effect::Effect;
 use crate::error::{Fault, Kind};
 use crate::event::{Fork, How, Origin, Received, What};
 use crate::hooks::LoopGuard;
-use crate::id::ProcessKind;
+use crate::id::{ProcessId, ProcessKind};
 use crate::message::Content;
 use crate::prompts;
 use crate::tools::speech::Speech;
@@ -215,10 +215,17 @@ fn answer(
     let outcome = turn.execution.map(|execution| Aside::Outcome((execution, outcome)));
     let delegations = delegation::of(&driver.desk);
     let delegates = !delegations.is_empty();
-    let base = TurnCommit { journal: driver.journal.take(), delegations, ..TurnCommit::default() };
+    let routed = routed(&driver.desk);
+    let mut workers: Vec<_> =
+        routed.iter().map(|routed| ProcessId::new(ProcessKind::Worker, routed.worker)).collect();
+    workers.dedup();
+    let base = TurnCommit { journal: driver.journal.take(), delegations, routed, ..TurnCommit::default() };
     let how = commit(parts, job, input, say, base, outcome);
     if delegates && matches!(how, How::Turned { .. }) {
         (link.up)(What::Delegated);
+    }
+    if !workers.is_empty() && matches!(how, How::Turned { .. }) {
+        (link.up)(What::Routed(workers));
     }
     Ok(how)
 }
@@ -242,6 +249,15 @@ impl Aside {
             Aside::Outcome((execution, Some(outcome))) => store::set_outcome(connection, execution, &outcome),
         }
     }
+}
+
+/// What the turn has for workers, for its commit.
+fn routed(desk: &ProcessDesk<'_>) -> Vec<Routed> {
+    let told = desk.effects.iter().filter_map(|effect| match effect {
+        Effect::Route { worker, message } => Some(Routed { worker: *worker, message: message.clone() }),
+        _ => None,
+    });
+    told.collect()
 }
 
 /// The last call wins.
@@ -283,6 +299,7 @@ fn said(ended: Ended, desk: &ProcessDesk<'_>, about: &About, speech: &Speech) ->
             | Effect::Outcome { .. }
             | Effect::Deliver { .. }
             | Effect::Delegate { .. }
+            | Effect::Route { .. }
             | Effect::Persisted
             | Effect::Scheduled
             | Effect::Task(_) => {}

@@ -5,6 +5,7 @@
 mod bulletin;
 pub(super) mod chat;
 mod profile;
+mod synthesis;
 
 pub use profile::introduce;
 
@@ -80,6 +81,7 @@ pub(super) fn run(
         Errand::Tend => tend(parts, notes),
         Errand::Smooth => bulletin::smooth(parts, job, link).map(|()| Vec::new()),
         Errand::Profile => profile::ask(parts, job, link).map(|()| Vec::new()),
+        Errand::Intraday | Errand::Daily => synthesis::write(parts, job, errand, link),
     };
     match done {
         Ok(wants) => How::Tended(wants),
@@ -99,6 +101,7 @@ fn tend(parts: &AgentParts, notes: &[NewCortexEvent]) -> Result<Wants, How> {
     }
     wants.extend(bulletin::refresh(parts)?);
     wants.extend(profile::refresh(parts)?);
+    wants.extend(synthesis::wants(parts)?);
     Ok(wants)
 }
 

@@ -90,6 +90,8 @@ pub enum Work {
     /// Answers the operator in a thread of the cortex.
     CortexChat {
         thread: String,
+        /// The conversation that it is about.
+        channel: Option<ConversationId>,
         message: String,
     },
     /// The end of a job's run, when nothing of it is going on any more.

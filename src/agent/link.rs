@@ -22,9 +22,8 @@ pub struct Link<'a> {
     pub cancel: &'a Cancel,
     /// Set before `cancel` is raised.
     pub reason: &'a OnceLock<StopReason>,
-    pub messages: &'a Receiver<String>,
-    /// Rings when a person has written to the conversation of the running turn. Only a hint: what was
-    /// written stands in the inbox.
+    /// Rings when a person has written to the conversation of the running turn, or a turn to the running
+    /// worker. Only a hint: what was written stands in the database.
     pub rings: &'a Receiver<()>,
     pub pulse: &'a Pulse,
     /// What is being written, for who looks on. Never blocks.

@@ -226,11 +226,11 @@ impl Run<'_> {
 
 /// Calls `with` with a link at whose other end nobody is.
 fn linked<T>(player: &Player<'_>, with: impl FnOnce(&Link<'_>) -> T) -> T {
-    let (messages, rings) = (crossbeam_channel::never(), crossbeam_channel::never());
+    let rings = crossbeam_channel::never();
     let up = |_: What| {};
     let (cancel, reason) = (&player.cancel, &player.reason);
     let pulse = Pulse::new(SystemClock::shared());
-    with(&Link { up: &up, cancel, reason, messages: &messages, rings: &rings, pulse: &pulse, show: &|_| {} })
+    with(&Link { up: &up, cancel, reason, rings: &rings, pulse: &pulse, show: &|_| {} })
 }
 
 /// Drives the run from its start; what comes of it stands in the player.

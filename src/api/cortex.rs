@@ -13,7 +13,7 @@ use crate::db::DbError;
 use crate::effect::{Answer, Refusal};
 use crate::error::{Fault, Kind};
 use crate::http::server::{Request, Response};
-use crate::id::AgentId;
+use crate::id::{AgentId, ConversationId};
 
 /// Events that one answer has, unless asked for fewer.
 const EVENTS_DEFAULT: usize = 50;
@@ -37,6 +37,8 @@ struct Sending {
     agent_id: Option<String>,
     #[serde(default = "default_thread")]
     thread_id: String,
+    /// A conversation whose last lines the cortex is to see.
+    channel_id: Option<String>,
     message: String,
 }
 
@@ -90,7 +92,8 @@ impl Api {
 
     /// 202 when the answer is on its way; it is a message of the thread behind `after`.
     pub(super) fn cortex_send(&self, request: &Request<'_>) -> Response {
-        let Sending { agent_id, thread_id, message } = match serde_json::from_slice(request.body) {
+        let Sending { agent_id, thread_id, channel_id, message } = match serde_json::from_slice(request.body)
+        {
             Ok(wanted) => wanted,
             Err(error) => return Response::error(400, Kind::Invalid, error),
         };
@@ -107,7 +110,9 @@ impl Api {
             Err(error) => return unreadable(&error),
         };
         let (agent, message) = (agent.clone(), message.trim().to_owned());
-        let begun = self.ask(|answer| Command::CortexChat { agent, thread: thread_id, message, answer });
+        let channel = channel_id.map(ConversationId::new);
+        let begun =
+            self.ask(|answer| Command::CortexChat { agent, thread: thread_id, channel, message, answer });
         match begun {
             Some(Answer::Started(process)) => {
                 Response::json(202, &json!({ "after": after, "process": process.to_string() }))

@@ -27,6 +27,20 @@ pub enum Command {
         #[command(flatten)]
         config: ConfigPath,
     },
+    /// List the models of each kind of process and the providers behind them; asks nobody without --check.
+    Models {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Whose models; the default agent's without it.
+        #[arg(long)]
+        agent: Option<String>,
+        /// As one line of JSON.
+        #[arg(long)]
+        json: bool,
+        /// Ask each provider, with one request that uses no model, whether it answers and takes the key.
+        #[arg(long)]
+        check: bool,
+    },
     /// Look into, search, import and export memories; needs no daemon and may run beside one.
     Memory {
         #[command(flatten)]
@@ -60,6 +74,9 @@ pub enum Command {
         /// A conversation of its own.
         #[arg(long, default_value = "terminal")]
         thread: String,
+        /// What it is about: the cortex sees the last lines of this conversation (`spacebot channel list`).
+        #[arg(long, value_name = "ID")]
+        channel: Option<String>,
         message: String,
     },
     /// Do a recorded run once more from its journal, without asking, doing or writing anything, and say whether it comes
@@ -146,6 +163,23 @@ pub enum Command {
         /// After the clock had run ahead: calls that are dated later than now become calls of today.
         #[arg(long, conflicts_with_all = ["json", "since"])]
         redate: bool,
+    },
+    /// What an agent and others have asked of each other and what came back; needs no daemon and may run beside one.
+    Links {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Whose; the default agent's without it.
+        #[arg(long)]
+        agent: Option<String>,
+        /// Only what was said with this agent.
+        #[arg(long, value_name = "AGENT")]
+        with: Option<String>,
+        /// The newest so many questions of either direction.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// One line of JSON for each.
+        #[arg(long)]
+        json: bool,
     },
     /// Talk to the running daemon.
     Chat {

@@ -31,17 +31,26 @@ struct Answer {
     content: String,
 }
 
-/// Sends `message` to a thread and prints the answer.
+/// Sends `message` to a thread and prints the answer; with a `channel`, the cortex sees its last lines.
 ///
 /// # Errors
 /// The daemon cannot be reached, is busy with another message, or does not answer in time.
-pub fn run(config: &Config, agent: Option<&str>, thread: &str, message: &str) -> Result<(), ChatError> {
+pub fn run(
+    config: &Config,
+    agent: Option<&str>,
+    thread: &str,
+    channel: Option<&str>,
+    message: &str,
+) -> Result<(), ChatError> {
     let client = ApiClient::new(&config.api)?;
     // The daemon gives an answer as long as a worker, and at least a minute.
     let timeout = config.agent(agent).map(|agent| agent.limits.worker_timeout).unwrap_or_default();
     let mut body = json!({ "thread_id": thread, "message": message });
     if let Some(agent) = agent {
         body["agent_id"] = Value::from(agent);
+    }
+    if let Some(channel) = channel {
+        body["channel_id"] = Value::from(channel);
     }
     let Begun { after } = client.post("cortex-chat/send", &body)?;
     let agent = agent.map(|agent| format!("&agent_id={}", client.encoded(agent))).unwrap_or_default();

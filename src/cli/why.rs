@@ -1,6 +1,8 @@
 //! `spacebot why`: what became of a message: the processes that it led to, what they cost, which memories
 //! and tools they used, and how they ended.
 
+mod elsewhere;
+
 use std::io::{self, BufWriter, Write};
 
 use serde_json::{Value, json};
@@ -8,8 +10,10 @@ use serde_json::{Value, json};
 use crate::config::{AgentConfig, Config, NANO_PLACES, decimal_text};
 use crate::conversation::{Conversations, Explanation, Record, Run, Step};
 use crate::db::DbError;
+use crate::id::AgentId;
 use crate::text;
 use crate::usage::cost_of_process;
+use elsewhere::Elsewhere;
 
 /// Bytes of a text that are shown in one line.
 const SHOWN_BYTES: usize = 120;
@@ -110,22 +114,32 @@ impl Sum {
 /// There is no such message, or it cannot be read.
 pub fn run(config: &Config, agent: Option<&str>, id: Option<&str>, json: bool) -> Result<(), WhyError> {
     let agent = config.agent(agent).ok_or_else(|| WhyError::Agent(agent.unwrap_or_default().to_owned()))?;
-    let path = config.data_folder.join("agents").join(agent.id.as_str()).join("data").join("spacebot.db");
+    let database = |agent: &AgentId| {
+        config.data_folder.join("agents").join(agent.as_str()).join("data").join("spacebot.db")
+    };
+    let path = database(&agent.id);
     let missing = || WhyError::NoMessage(id.unwrap_or("of any kind").to_owned());
     if !path.exists() {
         return Err(missing());
     }
     let db = crate::db::Db::open_inline(&path, None)?;
     let conversations = Conversations::new(db, crate::clock::SystemClock::shared());
-    let explanation = conversations.explain(id)?.ok_or_else(missing)?;
+    let mut explanation = conversations.explain(id)?.ok_or_else(missing)?;
+    let requests = std::mem::take(&mut explanation.requests).into_iter();
+    let elsewhere: Vec<Elsewhere> = requests
+        .map(|request| {
+            let file = database(&request.target);
+            Elsewhere::look(&agent.id, request, &file)
+        })
+        .collect();
     let cost = cost(config, agent, &explanation)?;
     let mut out = BufWriter::new(io::stdout().lock());
     if json {
-        let mut value = as_json(&explanation);
+        let mut value = as_json(&explanation, &elsewhere);
         value["cost_usd"] = cost.as_ref().map_or(Value::Null, |(usd, _)| json!(usd));
         writeln!(out, "{value}")?;
     } else {
-        tell(&explanation, agent, &mut out)?;
+        tell(&explanation, &elsewhere, agent, &mut out)?;
         if let Some((usd, unpriced)) = cost {
             let note =
                 if unpriced > 0 { format!(" and {unpriced} calls without a price") } else { String::new() };
@@ -135,7 +149,12 @@ pub fn run(config: &Config, agent: Option<&str>, id: Option<&str>, json: bool) -
     Ok(out.flush()?)
 }
 
-fn tell(explanation: &Explanation, agent: &AgentConfig, out: &mut impl Write) -> io::Result<()> {
+fn tell(
+    explanation: &Explanation,
+    elsewhere: &[Elsewhere],
+    agent: &AgentConfig,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let Explanation { platform_id, conversation, sender, content, received_at, .. } = explanation;
     let at = agent.timezone.format(*received_at, "%Y-%m-%d %H:%M:%S");
     writeln!(out, "{} in {}, {at}", shown(sender), shown(conversation))?;
@@ -146,6 +165,10 @@ fn tell(explanation: &Explanation, agent: &AgentConfig, out: &mut impl Write) ->
         let sum = Sum::of(&run.records);
         all.add(&sum);
         tell_run(run, &sum, out)?;
+    }
+    for other in elsewhere {
+        all.add(&other.sum());
+        other.tell(out)?;
     }
     if explanation.runs.len() > 1 {
         writeln!(out, "in all: {}", all.line())?;
@@ -248,15 +271,13 @@ fn shown(text: &str) -> String {
     text::one_line(text, SHOWN_BYTES).replace(char::is_control, " ")
 }
 
-fn as_json(explanation: &Explanation) -> Value {
-    let run = |run: &Run| {
-        let records: Vec<Value> = run
-            .records
-            .iter()
-            .map(|record| json!({ "step": record.step.as_str(), "payload": record.payload }))
-            .collect();
-        json!({ "run": run.number, "sum": Sum::of(&run.records).json(), "records": records })
-    };
+fn run_json(run: &Run) -> Value {
+    let record = |record: &Record| json!({ "step": record.step.as_str(), "payload": record.payload });
+    let records: Vec<Value> = run.records.iter().map(record).collect();
+    json!({ "run": run.number, "sum": Sum::of(&run.records).json(), "records": records })
+}
+
+fn as_json(explanation: &Explanation, elsewhere: &[Elsewhere]) -> Value {
     let answers: Vec<Value> = explanation
         .answers
         .iter()
@@ -273,7 +294,8 @@ fn as_json(explanation: &Explanation) -> Value {
         "sender": explanation.sender,
         "content": explanation.content,
         "received_at": explanation.received_at.to_rfc3339_milliseconds(),
-        "runs": explanation.runs.iter().map(run).collect::<Vec<_>>(),
+        "runs": explanation.runs.iter().map(run_json).collect::<Vec<_>>(),
+        "delegations": elsewhere.iter().map(Elsewhere::json).collect::<Vec<_>>(),
         "answers": answers,
     })
 }

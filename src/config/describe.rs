@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::{
-    AgentConfig, ApiType, CompactionConfig, Config, DAY, IrcConfig, Language, MemoryConfig, MissedSlots,
-    SandboxMode, Secret, VectorIndexKind, WorkerContext, WorkerLogMode, WorkingMemoryConfig,
+    AgentConfig, CompactionConfig, Config, DAY, IrcConfig, Language, MemoryConfig, MissedSlots, SandboxMode,
+    Secret, VectorIndexKind, WorkerContext, WorkerLogMode, WorkingMemoryConfig,
 };
 use crate::clock::Zone;
 
@@ -60,16 +60,7 @@ fn write_all(out: &mut String, config: &Config, shown: Shown) -> std::fmt::Resul
     }
     for provider in &config.llm.providers {
         writeln!(out, "\n[llm.provider.{}]", name(&provider.id))?;
-        let api = match provider.api {
-            ApiType::Anthropic => "anthropic",
-            ApiType::OpenAi => "openai",
-            ApiType::OpenRouter => "openrouter",
-            ApiType::Ollama => "ollama",
-            ApiType::OpenAiCompatible => "openai_chat_completions",
-        };
-        writeln!(out, "api_type = {}", text(api))?;
-        optional(out, "base_url", provider.base_url.as_deref())?;
-        secret(out, "api_key", provider.api_key.as_ref(), shown)?;
+        provider.write(out, text, shown)?;
     }
     config.prices.iter().try_for_each(|price| price.write(out))?;
     writeln!(out)?;
@@ -203,6 +194,9 @@ fn write_working_memory(out: &mut String, config: &WorkingMemoryConfig) -> std::
         ("channel_map_token_budget", config.map_token_budget as u64),
         ("channel_map_max_channels", config.map_max_channels as u64),
         ("channel_map_inactive_hours", config.map_inactive.as_secs() / 3600),
+        ("intraday_batch_threshold", config.intraday_batch as u64),
+        ("intraday_time_fallback_secs", config.intraday_fallback.as_secs()),
+        ("daily_summary_max_words", config.daily_max_words as u64),
         ("event_retention_days", config.retention.as_secs() / DAY.as_secs()),
     ];
     numbers.iter().try_for_each(|(key, number)| writeln!(out, "{key} = {number}"))?;

@@ -17,7 +17,7 @@ use toml::de::DeTable;
 
 use super::section::{Section, Source};
 use super::{
-    AgentConfig, ApiConfig, ApiType, BindingConfig, BudgetConfig, ChannelConfig, CoalescingConfig, Config,
+    AgentConfig, ApiConfig, BindingConfig, BudgetConfig, ChannelConfig, CoalescingConfig, Config,
     ConfigError, CortexConfig, DAY, HumanConfig, IngestionConfig, IrcConfig, LimitsConfig, LinkConfig,
     LlmConfig, LoopGuardConfig, MemoryPersistenceConfig, OfflineConfig, PriceConfig, ProviderConfig,
     SandboxConfig, SandboxMode, Secret, WebhookConfig, WorkerContext, WorkerLogMode,
@@ -184,57 +184,10 @@ fn seconds(section: &Section<'_, '_>, key: &'static str, least: u64, most: u64) 
 }
 
 fn llm(section: &Section<'_, '_>, environment: &dyn Environment) -> LlmConfig {
-    let mut providers = Vec::new();
-    let keyed = [
-        ("anthropic", "anthropic_key", "ANTHROPIC_API_KEY", ApiType::Anthropic),
-        ("openai", "openai_key", "OPENAI_API_KEY", ApiType::OpenAi),
-        ("openrouter", "openrouter_key", "OPENROUTER_API_KEY", ApiType::OpenRouter),
-    ];
-    let named = section.table("provider").named_tables();
-    for (id, key, variable, api) in keyed {
-        let key = section.secret(key).or_else(|| environment.variable(variable).map(Secret::new));
-        if key.is_some() && named.iter().all(|(name, _)| name != id) {
-            providers.push(ProviderConfig { id: id.to_owned(), api, base_url: None, api_key: key });
-        }
-    }
-    let ollama = section.text("ollama_base_url").or_else(|| environment.variable("OLLAMA_BASE_URL"));
-    if ollama.is_some() && named.iter().all(|(name, _)| name != "ollama") {
-        providers.push(ProviderConfig {
-            id: "ollama".to_owned(),
-            api: ApiType::Ollama,
-            base_url: ollama,
-            api_key: None,
-        });
-    }
-    for (id, table) in &named {
-        providers.extend(provider(id, table));
-    }
+    let providers = ProviderConfig::read_all(section, environment);
     let read_timeout = seconds(section, "read_timeout_secs", 1, 600);
     section.finish();
     LlmConfig { providers, read_timeout }
-}
-
-fn provider(id: &str, section: &Section<'_, '_>) -> Option<ProviderConfig> {
-    let kinds = [
-        ("anthropic", ApiType::Anthropic),
-        ("openai", ApiType::OpenAi),
-        ("openrouter", ApiType::OpenRouter),
-        ("ollama", ApiType::Ollama),
-        ("openai_chat_completions", ApiType::OpenAiCompatible),
-    ];
-    let api = section.choice("api_type", &kinds);
-    let (base_url, api_key) = (section.name("base_url"), section.secret("api_key"));
-    if api.is_none() {
-        section.refuse("api_type", "is needed");
-    }
-    if base_url.as_deref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
-        section.refuse("base_url", "must begin with http:// or https://");
-    }
-    if api == Some(ApiType::OpenAiCompatible) && base_url.is_none() {
-        section.refuse("base_url", "is needed for this api_type");
-    }
-    section.finish();
-    api.map(|api| ProviderConfig { id: id.to_owned(), api, base_url, api_key })
 }
 
 fn agents(root: &Section<'_, '_>, llm: &LlmConfig, zone: Zone) -> Vec<AgentConfig> {

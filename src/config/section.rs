@@ -213,9 +213,37 @@ impl<'s, 'a> Section<'s, 'a> {
             .and_then(|value| value.get_ref().as_str())
             .is_some_and(|text| !text.starts_with("env:"))
         {
-            self.source.literal_secrets.borrow_mut().push(self.path_of(key));
+            self.literal_secret(key);
         }
         Some(Secret::new(value))
+    }
+
+    /// All texts of this table, whatever their names, and whether each is from the environment.
+    pub(super) fn named_texts(&self) -> Vec<(String, String, bool)> {
+        let mut texts = Vec::new();
+        for (name, value) in self.table.into_iter().flatten() {
+            let name = name.get_ref().to_string();
+            match value.get_ref() {
+                DeValue::String(text) => {
+                    let resolved = self.resolve(&name, value.span().start, text);
+                    texts.extend(resolved.map(|resolved| (name, resolved, text.starts_with("env:"))));
+                }
+                _ => self.wrong(&name, value, "a text"),
+            }
+        }
+        texts
+    }
+
+    /// An error at a key whose name the file has chosen.
+    pub(super) fn refuse_named(&self, key: &str, reason: impl Into<String>) {
+        let found = self.table.and_then(|table| table.iter().find(|(name, _)| name.get_ref() == key));
+        let at = found.map_or(self.at, |(_, value)| value.span().start);
+        self.source.error(at, &self.path_of(key), reason);
+    }
+
+    /// This value is a secret, and stands in the file.
+    pub(super) fn literal_secret(&self, key: &str) {
+        self.source.literal_secrets.borrow_mut().push(self.path_of(key));
     }
 
     pub(super) fn texts(&self, key: &'static str) -> Option<Vec<String>> {

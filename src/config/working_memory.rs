@@ -21,6 +21,12 @@ pub struct WorkingMemoryConfig {
     pub map_inactive: Duration,
     /// What is less important goes first when there is too much (`min_importance_under_pressure`, 0 to 1).
     pub min_importance: f64,
+    /// Events of today that are worth a paragraph by a model (`intraday_batch_threshold`, 2 to 200).
+    pub intraday_batch: usize,
+    /// After this time fewer of them are worth one too (`intraday_time_fallback_secs`, 60 to 86,400).
+    pub intraday_fallback: Duration,
+    /// Words of the summary of a day that is over (`daily_summary_max_words`, 50 to 1,000).
+    pub daily_max_words: usize,
     /// Older events are deleted (`event_retention_days`, 7 to 3,650).
     pub retention: Duration,
 }
@@ -35,6 +41,9 @@ impl Default for WorkingMemoryConfig {
             map_max_channels: 10,
             map_inactive: Duration::from_secs(24 * 3600),
             min_importance: 0.5,
+            intraday_batch: 15,
+            intraday_fallback: Duration::from_secs(14_400),
+            daily_max_words: 300,
             retention: 30 * DAY,
         }
     }

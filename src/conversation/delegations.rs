@@ -43,8 +43,12 @@ pub struct Delegation {
 impl Delegation {
     /// Names it within this agent for ever, also if its database is begun anew.
     pub fn key(&self) -> String {
-        format!("{}@{}", self.id, self.created_at.0)
+        key(self.id, self.created_at)
     }
+}
+
+pub(super) fn key(id: i64, created_at: Timestamp) -> String {
+    format!("{id}@{}", created_at.0)
 }
 
 /// Written with the turn. Two turns may have looked at the count at the same time: who comes second hears

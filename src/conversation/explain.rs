@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::journal::{self, Record};
+use super::requests::{self, Request};
 use crate::clock::Timestamp;
 use crate::db::DbError;
 use crate::db::rusqlite::{Connection, OptionalExtension, params};
@@ -27,6 +28,8 @@ pub struct Explanation {
     /// In the order in which they began.
     pub runs: Vec<Run>,
     pub answers: Vec<Answer>,
+    /// What was asked of other agents for it.
+    pub requests: Vec<Request>,
 }
 
 /// One run with its records.
@@ -62,10 +65,14 @@ pub(super) fn explain(connection: &Connection, id: Option<&str>) -> Result<Optio
                 answered_at: row.get::<_, Option<i64>>(5)?.map(Timestamp),
                 runs: Vec::new(),
                 answers: Vec::new(),
+                requests: Vec::new(),
             })
         })
         .optional()?;
     let Some(mut explanation) = found else { return Ok(None) };
+    let (conversation, received) = (&explanation.conversation, explanation.received_at);
+    explanation.requests =
+        requests::of_message(connection, conversation, &explanation.platform_id, received)?;
     for number in runs_of(connection, &explanation)? {
         explanation.runs.push(Run { number, records: journal::of(connection, number)? });
     }
@@ -76,6 +83,7 @@ pub(super) fn explain(connection: &Connection, id: Option<&str>) -> Result<Optio
 /// A turn that read the message, what it started, and the turns that told the results of these.
 fn runs_of(connection: &Connection, message: &Explanation) -> Result<Vec<u64>, DbError> {
     let (mut runs, mut started) = (Vec::new(), BTreeSet::new());
+    started.extend(message.requests.iter().map(|request| format!("delegation:{}", request.id)));
     let heard = journal::heard(connection, message.received_at, &message.platform_id)?;
     let heard_by = heard.as_ref().map(|(run, _)| *run);
     let mut begun = journal::begun(connection, message.received_at, BEGUN_MAX)?;

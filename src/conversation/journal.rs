@@ -5,6 +5,8 @@ use crate::clock::Timestamp;
 use crate::db::DbError;
 use crate::db::rusqlite::{Connection, OptionalExtension, params};
 
+use super::routed;
+
 /// What the payloads hold; it stands in the first record of each run as `version`. Journals without one
 /// are of version 0: they have no state hash, and tell neither effects nor failures.
 pub const JOURNAL_VERSION: u64 = 1;
@@ -105,6 +107,9 @@ pub fn append(connection: &Connection, records: &[Record], now: Timestamp) -> Re
             payload,
             now.0
         ])?;
+        if record.step == Step::Route {
+            routed::hear(connection, record.run)?;
+        }
     }
     Ok(())
 }

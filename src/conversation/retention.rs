@@ -1,11 +1,13 @@
 //! What is deleted after its time: answered messages, answers, ended runs and journals, jobs that are over, and
 //! the plain copy of lines that stand in an archive. The history of a conversation stays.
 
+use std::time::Duration;
+
 use crate::clock::Timestamp;
 use crate::db::DbError;
 use crate::db::rusqlite::{Connection, OptionalExtension, params};
 
-use super::archive;
+use super::{Conversations, archive};
 
 /// Rows of one table that one pass deletes at most: some milliseconds of the writing thread. Passes
 /// come every `agent::TURNS_PER_TIDYING` processes, which add fewer rows than this.
@@ -30,9 +32,27 @@ const RULES: [Rule; 8] = [
     Rule { table: "cron_jobs", came: "created_at", over: "done = 1" },
 ];
 
+impl Conversations {
+    /// Deletes, soon and without waiting, messages, answers, runs and journals that are over and came
+    /// longer ago than `keep`.
+    ///
+    /// # Errors
+    /// The database is closed.
+    pub fn forget_old(&self, keep: Duration) -> Result<(), DbError> {
+        let before = self.now().minus(keep);
+        self.db.defer(move |connection| {
+            let deleted = forget(connection, before)?;
+            if deleted > 0 {
+                log::debug!("{deleted} rows from before {} were deleted", before.to_rfc3339());
+            }
+            Ok(())
+        })
+    }
+}
+
 /// Deletes what came before `before`. The newest row of each table stays: new ids count on from it,
 /// and those of the outbox are the cursors of clients.
-pub(super) fn forget(connection: &Connection, before: Timestamp) -> Result<usize, DbError> {
+fn forget(connection: &Connection, before: Timestamp) -> Result<usize, DbError> {
     let mut deleted = archive::forget_plain(connection, before)?;
     for Rule { table, came, over } in &RULES {
         let oldest = connection

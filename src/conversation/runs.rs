@@ -6,6 +6,7 @@ use crate::db::rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::id::{ConversationId, ProcessId, ProcessKind};
 
 use super::journal::number;
+use super::routed;
 
 /// How a branch ended.
 #[derive(Debug, Clone)]
@@ -179,16 +180,18 @@ pub(super) fn end_worker(
                    tool_calls = ?7, completed_at = ?8, relayed = CASE WHEN ?9 THEN 0 ELSE 1 END
                WHERE id = ?1 AND status IN ('running', 'waiting_for_input')";
     let status = if matches!(end.outcome, Outcome::Success | Outcome::Partial) { "done" } else { "failed" };
+    let unheard = routed::take(connection, id, &end.result)?;
+    let tell = end.tell || unheard.is_some();
     let changed = connection.prepare_cached(sql)?.execute(params![
         number(id)?,
         status,
         end.outcome.as_str(),
         end.summary,
-        end.result,
+        unheard.as_ref().unwrap_or(&end.result),
         end.transcript,
         end.tool_calls,
         now.0,
-        end.tell,
+        tell,
     ])?;
     once(changed, ProcessKind::Worker, id)
 }
@@ -315,6 +318,11 @@ pub(super) fn interrupt(
              WHERE id = ?1 AND status IN ('running', 'waiting_for_input')"
         }
     };
+    let unheard = match run.process.kind {
+        ProcessKind::Worker => routed::take(connection, run.process.number, text)?,
+        _ => None,
+    };
+    let text = unheard.as_deref().unwrap_or(text);
     connection.execute(sql, params![number(run.process.number)?, text, now.0])?;
     Ok(())
 }

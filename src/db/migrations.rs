@@ -62,7 +62,9 @@ const AGENT: &[Migration] = &[
         include_str!("../../migrations/20261121010000_channel_settings.sql"),
     ),
     (20261121011000, "links", include_str!("../../migrations/20261121011000_links.sql")),
+    (20261121012000, "worker messages", include_str!("../../migrations/20261121012000_worker_messages.sql")),
     (20261121020000, "deferral", include_str!("../../migrations/20261121020000_deferral.sql")),
+    (20261121022000, "syntheses", include_str!("../../migrations/20261121022000_syntheses.sql")),
 ];
 
 /// Applies what is missing, each file in its own transaction.

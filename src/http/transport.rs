@@ -180,6 +180,8 @@ impl Signal {
 pub struct HttpTransport {
     agent: ureq::Agent,
     signal: Arc<Signal>,
+    /// Added to every request, in place of what it has under the same name.
+    headers: Arc<http::HeaderMap>,
 }
 
 impl HttpTransport {
@@ -208,7 +210,13 @@ impl HttpTransport {
         let dialler = Dialler::new(signal.clone(), network.names.clone());
         let connector = dialler.chain(SharedTls(network.tls.clone()));
         let names = Names::new(signal.clone(), network.names.clone());
-        Self { agent: ureq::Agent::with_parts(config, connector, names), signal }
+        Self { agent: ureq::Agent::with_parts(config, connector, names), signal, headers: Arc::default() }
+    }
+
+    /// The same line, for requests that carry `headers` too.
+    #[must_use]
+    pub fn with_headers(&self, headers: http::HeaderMap) -> Self {
+        Self { headers: Arc::new(headers), ..self.clone() }
     }
 
     /// Ends the call in flight, wherever it waits, and makes the transport unusable. Does not block.
@@ -231,12 +239,37 @@ impl HttpTransport {
     }
 
     fn run(&self, request: Request<Bytes>) -> Result<Response<ureq::Body>, ureq::Error> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        for (name, value) in self.headers.iter() {
+            parts.headers.insert(name, value.clone());
+        }
         if body.is_empty() && parts.method != http::Method::POST {
             self.agent.run(Request::from_parts(parts, ()))
         } else {
             self.agent.run(Request::from_parts(parts, &body[..]))
         }
+    }
+
+    /// One request without Rig, for the little that is no call of a model: blocks, and keeps at most
+    /// `body_max` bytes of the answer, whose rest is not read.
+    ///
+    /// # Errors
+    /// No response came.
+    pub fn fetch(
+        &self,
+        request: Request<Bytes>,
+        body_max: usize,
+    ) -> Result<Response<Vec<u8>>, TransportError> {
+        let response = self.run(request).map_err(|error| match self.is_stopped() {
+            true => TransportError::Stopped,
+            false => TransportError::from_ureq(error),
+        })?;
+        let (parts, body) = response.into_parts();
+        let mut kept = Vec::new();
+        let limit = u64::try_from(body_max).unwrap_or(u64::MAX);
+        // What had arrived before it broke off still says something.
+        body.into_reader().take(limit).read_to_end(&mut kept).ok();
+        Ok(Response::from_parts(parts, kept))
     }
 
     fn chunks(&self, body: ureq::Body, bytes_max: usize) -> Chunks {

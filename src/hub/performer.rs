@@ -17,7 +17,7 @@ use crate::clock::SharedClock;
 use crate::command::Command;
 use crate::conversation::Unfinished;
 use crate::db::DbError;
-use crate::effect::{Answer, Refusal, TaskNews};
+use crate::effect::TaskNews;
 use crate::error::Kind;
 use crate::event::{How, ProcessEvent, StopReason, What};
 use crate::id::{AgentId, InstanceId, ProcessId, ProcessKind};
@@ -35,9 +35,7 @@ pub const QUEUE_COMMANDS: usize = 32;
 /// The parts of all agents, when the config was read again. A reload waits until the hub has taken it:
 /// what comes to the hub after that sees the new ones.
 pub const QUEUE_RELOADS: usize = 0;
-/// Messages on their way to one worker.
-const QUEUE_STEER: usize = 8;
-/// Rings for one turn: it reads all that has come when it hears one, so a second one has nothing to add.
+/// Rings for one process: it reads all that has come when it hears one, so a second one has nothing to add.
 const QUEUE_RINGS: usize = 1;
 /// One turn of the loop should take far less than this.
 const SLOW_TURN: Duration = Duration::from_millis(100);
@@ -70,7 +68,6 @@ pub struct HubParts {
 struct RunningProcess {
     cancel: Cancel,
     reason: Arc<OnceLock<StopReason>>,
-    messages: Sender<String>,
     rings: Sender<()>,
     pulse: Arc<Pulse>,
     handle: JoinHandle<()>,
@@ -212,11 +209,7 @@ impl Performer {
                     running.cancel.cancel();
                 }
             }
-            Action::Steer { agent, process, message, to } => {
-                let answer = self.steer(&(agent, process), message);
-                to.try_send(answer).ok(); // the asker may be gone
-            }
-            Action::RingTurn { agent, process } => {
+            Action::RingProcess { agent, process } => {
                 if let Some(running) = self.running.get(&(agent, process)) {
                     // A ring that nobody has heard yet is as good as two.
                     running.rings.try_send(()).ok();
@@ -249,7 +242,6 @@ impl Performer {
     fn start(&mut self, agent: AgentId, job: Job) {
         let Some(parts) = self.parts.agents.get(&agent).cloned() else { return };
         let process = job.process;
-        let (messages, received) = bounded(QUEUE_STEER);
         let (rings, rung) = bounded(QUEUE_RINGS);
         let (cancel, reason) = (Cancel::new(), Arc::new(OnceLock::new()));
         let pulse = Arc::new(Pulse::new(self.parts.clock.clone()));
@@ -260,7 +252,6 @@ impl Performer {
             job,
             cancel: cancel.clone(),
             reason: reason.clone(),
-            messages: received,
             rings: rung,
             pulse: pulse.clone(),
             up: self.parts.up.clone(),
@@ -276,7 +267,7 @@ impl Performer {
         };
         match thread::spawn(name, move || thread.run()) {
             Ok(handle) => {
-                let running = RunningProcess { cancel, reason, messages, pulse, rings, handle };
+                let running = RunningProcess { cancel, reason, pulse, rings, handle };
                 self.running.insert((agent, process), running);
             }
             Err(error) => {
@@ -287,14 +278,6 @@ impl Performer {
                     log::error!("{process} is lost until the next start: no thread and no room for the news");
                 }
             }
-        }
-    }
-
-    fn steer(&self, key: &(AgentId, ProcessId), message: String) -> Answer {
-        match self.running.get(key).map(|running| running.messages.try_send(message)) {
-            Some(Ok(())) => Answer::Done(key.1.to_string()),
-            Some(Err(TrySendError::Full(_))) => Answer::Refused(Refusal::Busy(key.1)),
-            Some(Err(TrySendError::Disconnected(_))) | None => Answer::Refused(Refusal::Unknown(key.1)),
         }
     }
 
@@ -414,7 +397,6 @@ struct ProcessThread {
     job: Job,
     cancel: Cancel,
     reason: Arc<OnceLock<StopReason>>,
-    messages: Receiver<String>,
     rings: Receiver<()>,
     pulse: Arc<Pulse>,
     up: Sender<ProcessEvent>,
@@ -431,13 +413,13 @@ impl ProcessThread {
             self.up.send(event).ok();
         };
         let (cancel, reason) = (&self.cancel, &self.reason);
-        let (messages, rings, pulse) = (&self.messages, &self.rings, &self.pulse);
+        let (rings, pulse) = (&self.rings, &self.pulse);
         let show = |saying: Saying<'_>| {
             if let Some(bell) = &self.bell {
                 bell.saying(&self.job.place.conversation, saying);
             }
         };
-        let link = Link { up: &tell, cancel, reason, messages, rings, pulse, show: &show };
+        let link = Link { up: &tell, cancel, reason, rings, pulse, show: &show };
         let how = contained(|| agent::run(&self.parts, &self.job, &link)).unwrap_or_else(|panic| {
             log::error!("{process} panicked: {panic}");
             contained(|| agent::close_after_panic(&self.parts, &self.job, &link))

@@ -152,15 +152,8 @@ pub enum Action {
         process: ProcessId,
         reason: StopReason,
     },
-    /// A message for a running worker.
-    Steer {
-        agent: AgentId,
-        process: ProcessId,
-        message: String,
-        to: Sender<Answer>,
-    },
-    /// A message has come to the conversation of this running turn: it may look into the inbox.
-    RingTurn {
+    /// Something has come for this running turn or worker: it may look into the database.
+    RingProcess {
         agent: AgentId,
         process: ProcessId,
     },
@@ -387,6 +380,7 @@ impl Hub {
             Event::ClockChanged => {
                 self.look_everywhere();
                 self.warm_up(now);
+                self.cortex_clock_changed(now);
             }
             Event::Looked { agent, look } => self.looked(&agent, look, now),
             Event::Felt { agent, process, quiet } => self.felt(&(agent, process), quiet, now),
@@ -458,6 +452,8 @@ impl Hub {
             What::Status(status) => process.status = status,
             What::Scheduled => self.look(&key.0),
             What::Delegated => self.carry(&key.0),
+            What::Routed(workers) => self.routed(&key, workers, now),
+            What::Works => self.works(&key, now),
             What::Task(news) => {
                 self.on_news(&key.0, news, now);
                 self.cortex_changed(&key.0, now);

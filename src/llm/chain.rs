@@ -18,10 +18,12 @@ use super::attempt;
 use super::classify::{Classified, Reporter};
 use super::delta::Delta;
 use super::error::LlmError;
+use super::gates::Gates;
 use super::health::{Admission, Health, Rest};
 use super::lines::Lines;
 use super::metered::Account;
 use super::provider::Providers;
+use super::repair::repaired;
 use super::tokens::Calibration;
 use super::{Tuning, random_share};
 use crate::billing::{Exhausted, Payer};
@@ -47,6 +49,7 @@ const JITTER: f64 = 0.1;
 pub(super) struct Shared {
     pub(super) providers: Providers,
     pub(super) lines: Lines,
+    pub(super) gates: Gates,
     pub(super) health: Health,
     pub(super) scrubber: Arc<Scrubber>,
     pub(super) clock: SharedClock,
@@ -197,6 +200,7 @@ impl SpacebotModel {
         cancel: &Cancel,
         on_delta: &mut dyn FnMut(Delta<'_>),
     ) -> Result<Reply, LlmError> {
+        let request = &*repaired(request);
         let mut call = Call { request, cancel, on_delta, attempts: 0, exhausted: None };
         let mut first_failure = None;
         for (index, link) in self.links.iter().enumerate() {
@@ -371,6 +375,8 @@ impl SpacebotModel {
         let Some(provider) = &link.provider else {
             return Err(LlmError::NotConfigured(reporter.failure(None, "")).into());
         };
+        // In this order: whoever waits for a provider holds no line that another could use.
+        let _pass = self.shared.gates.enter(&provider.id, call.cancel).ok_or(LlmError::Cancelled)?;
         let mut lease = self.shared.lines.take(call.cancel).ok_or(LlmError::Cancelled)?;
         if call.cancel.is_cancelled() {
             return Err(LlmError::Cancelled.into());

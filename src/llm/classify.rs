@@ -1,10 +1,10 @@
 //! What an error or an answer of Rig means for us. Decided by status, machine-readable codes and
-//! finish reasons; the words of a message count in one documented case only.
+//! finish reasons; the words of a message count in two documented cases only.
 
 use std::time::Duration;
 
 use rig_core::ProviderResponseError;
-use rig_core::completion::{CompletionResponse, FinishReason};
+use rig_core::completion::{CompletionResponse, FinishReason, Usage};
 use rig_core::error::ProviderError;
 use rig_core::http_client::Error as HttpError;
 use rig_core::message::{AssistantContent, StopReason};
@@ -37,6 +37,14 @@ const REJECTED: &[&str] = &["invalid_request_error", "BadRequestError"];
 /// Anthropic reports a prompt beyond the window as an ordinary `invalid_request_error` with status
 /// 400; only its message tells, and it begins like this.
 const ANTHROPIC_TOO_LONG: &str = "prompt is too long";
+/// Gemini does the same with `INVALID_ARGUMENT`.
+const GEMINI_TOO_LONG: &str = "The input token count";
+/// Gemini's word for a refused key, in the details of a status 400.
+const GEMINI_KEY_REFUSED: &str = "API_KEY_INVALID";
+
+/// More tokens than any call can have. A count beyond it is not believed, and so not known: whoever adds
+/// counts up must neither overflow nor spend a year's budget on it.
+const TOKENS_MAX: u64 = 1 << 32;
 
 /// An error, and how long its sender wants to be left alone.
 #[derive(Debug)]
@@ -127,20 +135,20 @@ impl Reporter<'_> {
 
     fn classify_reply(&self, reply: &ProviderResponseError) -> Classified {
         let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap_or_default();
-        let said =
-            body.pointer("/error/message").or_else(|| body.pointer("/message")).or_else(|| body.get("error"));
-        let message = said.and_then(|said| said.as_str()).unwrap_or(&reply.body);
+        let places = ["/error/message", "/response/error/message", "/message", "/error"];
+        let said = places.iter().find_map(|place| body.pointer(place)?.as_str());
+        let message = said.unwrap_or(&reply.body);
         let status = error_status(reply, &body);
         let failure = self.failure(status, message);
         let codes = machine_codes(reply, &body);
         let has = |known: &[&str]| codes.iter().any(|code| known.contains(code));
-        let anthropic_too_long =
-            status.is_none_or(|status| status == 400) && message.starts_with(ANTHROPIC_TOO_LONG);
+        let says_too_long = status.is_none_or(|status| status == 400)
+            && (message.starts_with(ANTHROPIC_TOO_LONG) || message.starts_with(GEMINI_TOO_LONG));
         let error = if reply.refusal || has(FILTERED) {
             LlmError::Filtered(failure)
-        } else if has(TOO_LONG) || status == Some(413) || anthropic_too_long {
+        } else if has(TOO_LONG) || status == Some(413) || says_too_long {
             LlmError::TooLong(failure)
-        } else if has(NO_CREDIT) {
+        } else if has(NO_CREDIT) || details(&body).any(|detail| detail["reason"] == GEMINI_KEY_REFUSED) {
             LlmError::Unauthorized(failure)
         } else {
             match status {
@@ -157,11 +165,13 @@ impl Reporter<'_> {
                 None => LlmError::Overloaded(failure),
             }
         };
-        Classified { error, retry_after: retry_after(reply, self.now), not_a_stream: false }
+        let retry_after = retry_after(reply, self.now).or_else(|| retry_delay(&body));
+        Classified { error, retry_after, not_a_stream: false }
     }
 
     /// An answer that the agent loop can use, or the reason why it cannot.
-    pub(super) fn check(&self, response: CompletionResponse) -> Result<CompletionResponse, LlmError> {
+    pub(super) fn check(&self, mut response: CompletionResponse) -> Result<CompletionResponse, LlmError> {
+        believe(&mut response.usage);
         let calls = || response.tool_calls();
         let has_text = !response.text().trim().is_empty();
         let has_call = calls().next().is_some();
@@ -183,6 +193,21 @@ impl Reporter<'_> {
             }
             _ => Err(LlmError::Empty(self.failure(None, ""))),
         }
+    }
+}
+
+fn believe(usage: &mut Usage) {
+    let counts = [
+        &mut usage.input_tokens,
+        &mut usage.output_tokens,
+        &mut usage.total_tokens,
+        &mut usage.cached_input_tokens,
+        &mut usage.cache_creation_input_tokens,
+        &mut usage.tool_use_prompt_tokens,
+        &mut usage.reasoning_tokens,
+    ];
+    for count in counts {
+        *count = count.filter(|tokens| *tokens <= TOKENS_MAX);
     }
 }
 
@@ -208,9 +233,20 @@ fn error_status(reply: &ProviderResponseError, body: &serde_json::Value) -> Opti
 }
 
 fn machine_codes<'a>(reply: &'a ProviderResponseError, body: &'a serde_json::Value) -> Vec<&'a str> {
-    let fields = ["/error/code", "/error/type", "/error/status", "/code", "/type"];
+    let fields = ["/error/code", "/error/type", "/error/status", "/response/error/code", "/code", "/type"];
     let in_body = fields.iter().filter_map(|field| body.pointer(field)?.as_str());
     reply.code.as_deref().into_iter().chain(in_body).collect()
+}
+
+/// What Google says about an error beyond its status.
+fn details(body: &serde_json::Value) -> impl Iterator<Item = &serde_json::Value> {
+    body.pointer("/error/details").and_then(|details| details.as_array()).into_iter().flatten()
+}
+
+/// Gemini's place for it is the body: `"retryDelay": "34.5s"`.
+fn retry_delay(body: &serde_json::Value) -> Option<Duration> {
+    let said = details(body).find_map(|detail| detail["retryDelay"].as_str())?;
+    Duration::try_from_secs_f64(said.strip_suffix('s')?.parse().ok()?).ok()
 }
 
 /// `Retry-After` in seconds or as a date, and the milliseconds that OpenAI and Azure add.

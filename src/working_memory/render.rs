@@ -5,8 +5,8 @@ use std::cmp::{Ordering, Reverse};
 
 use serde::Serialize;
 
-use super::event::single_line;
-use super::{Event, PAST_EVENTS_MAX, Recent};
+use super::event::{TEXT_BYTES_MAX, single_line};
+use super::{Batch, Event, PAST_EVENTS_MAX, Recent, Synthesis};
 use crate::clock::{Timestamp, Zone};
 use crate::config::WorkingMemoryConfig;
 use crate::id::ConversationId;
@@ -27,6 +27,16 @@ const DIRECT: usize = 9;
 const AGO: usize = 13;
 /// Longest text of an event in a prompt, in bytes.
 const EVENT_BYTES: usize = 160;
+/// Of the room for today, in percent, what the newest paragraph takes at most; older ones have what the
+/// events leave.
+const NEWEST_PARAGRAPH: usize = 60;
+/// Of the room for other days, in percent, what the events take at most beside a summary.
+const BESIDE_SUMMARY: usize = 50;
+/// What is said in front of a synthesis, and the least of its text that says something.
+const NOTE_MARK: usize = 12;
+const NOTE_BYTES_MIN: usize = 80;
+/// Room for that, with `10:00-11:30` in front.
+const NOTE_MIN: usize = NOTE_BYTES_MIN + NOTE_MARK + LINE + 11;
 /// Longest name of a conversation in a prompt, in bytes.
 const PLACE_BYTES: usize = 80;
 /// Room for the topic of another conversation, in bytes, from the least that says something.
@@ -63,6 +73,13 @@ struct EventLine {
     text: String,
 }
 
+/// A synthesis, or what has room of it.
+#[derive(Serialize)]
+struct NoteLine {
+    time: String,
+    text: String,
+}
+
 #[derive(Serialize)]
 struct OtherLine {
     minutes: u64,
@@ -82,15 +99,106 @@ pub fn render(recent: &Recent, others: &[Other], view: &View<'_>) -> Result<Opti
     }
     let events = characters(view.config.token_budget).saturating_sub(HEADER);
     let room = |part: usize| (events * SHARES[part] / 100).saturating_sub(HEADING);
+    let (notes_today, today, left) = of_today(recent, room(0), view);
+    // What a day does not need is there for the summaries of the days before it.
+    let past =
+        |syntheses: &[Synthesis], lines: &dyn Fn(usize) -> Vec<EventLine>, share: usize, left: usize| {
+            let room = if syntheses.is_empty() { share } else { share * BESIDE_SUMMARY / 100 };
+            let lines = lines(room);
+            let rest = (share + left).saturating_sub(lines.iter().map(cost).sum::<usize>());
+            (lines, rest)
+        };
+    let events_of = |events: &[Event], form: &'static str, room| {
+        lines(events, room, PAST_EVENTS_MAX, most_important, form, view)
+    };
+    let of_yesterday = |room| events_of(&recent.yesterday, "%H:%M", room);
+    let (yesterday, rest) = past(&recent.of_yesterday, &of_yesterday, room(1), left);
+    let (notes_yesterday, left) = notes(&recent.of_yesterday, rest, &|note| hours(note, view.zone));
+    let of_earlier = |room| events_of(&recent.earlier, "%a %H:%M", room);
+    let (earlier, rest) = past(&recent.of_earlier, &of_earlier, room(2), left);
+    let (notes_earlier, _) = notes(&recent.of_earlier, rest, &|note| view.zone.format(note.to, "%a"));
     let context = serde_json::json!({
         "zone": view.zone.name(),
-        "today": lines(&recent.today, room(0), view.config.today_max_events, newest, "%H:%M", view),
-        "yesterday": lines(&recent.yesterday, room(1), PAST_EVENTS_MAX, most_important, "%H:%M", view),
-        "earlier": lines(&recent.earlier, room(2), PAST_EVENTS_MAX, most_important, "%a %H:%M", view),
+        "today": today,
+        "yesterday": yesterday,
+        "earlier": earlier,
+        "notes_today": notes_today,
+        "notes_yesterday": notes_yesterday,
+        "notes_earlier": notes_earlier,
         "others": other_lines(others, view),
     });
     let text = prompts::render(Template::Recent, &context)?;
     Ok(Some(text).filter(|text| !text.is_empty()))
+}
+
+/// What a model is to put together: the notes of a day that there are, and what is in none of them.
+///
+/// # Errors
+/// The template does not render; the tests would have shown it.
+pub fn words(batch: &Batch, zone: &Zone) -> Result<String, PromptError> {
+    let note = |note: &Synthesis| NoteLine { time: hours(note, zone), text: note.text.clone() };
+    let event = |event: &Event| event_line(event, "%H:%M", zone, None, TEXT_BYTES_MAX);
+    let context = serde_json::json!({
+        "day": zone.format(batch.to, "%A, %Y-%m-%d"),
+        "zone": zone.name(),
+        "paragraphs": batch.paragraphs.iter().map(note).collect::<Vec<_>>(),
+        "events": batch.events.iter().map(event).collect::<Vec<_>>(),
+    });
+    prompts::render(Template::Happened, &context)
+}
+
+/// The newest paragraph, then events, then older paragraphs, as far as there is room; and what is left.
+fn of_today(recent: &Recent, room: usize, view: &View<'_>) -> (Vec<NoteLine>, Vec<EventLine>, usize) {
+    let time = |note: &Synthesis| hours(note, view.zone);
+    let (older, newest_note) = recent.of_today.split_at(recent.of_today.len().saturating_sub(1));
+    let share = room * NEWEST_PARAGRAPH / 100;
+    let (newest_note, unused) = notes(newest_note, share, &time);
+    let room = room - (share - unused);
+    let most = view.config.today_max_events;
+    let events = lines(&recent.today, room, most, newest, "%H:%M", view);
+    let room = room.saturating_sub(events.iter().map(cost).sum::<usize>());
+    // Only what fits whole: half a paragraph in front of another misleads.
+    let (mut left, mut shown) = (room, Vec::new());
+    for note in older.iter().rev() {
+        let line = NoteLine { time: time(note), text: note.text.clone() };
+        let Some(rest) = left.checked_sub(note_cost(&line)) else { break };
+        left = rest;
+        shown.push(line);
+    }
+    shown.reverse();
+    shown.extend(newest_note);
+    (shown, events, left)
+}
+
+/// The newest that have room, each with its share of it; what is too long for that is cut off. And what is
+/// left.
+fn notes(
+    syntheses: &[Synthesis],
+    room: usize,
+    time: &dyn Fn(&Synthesis) -> String,
+) -> (Vec<NoteLine>, usize) {
+    let count = syntheses.len().min(room / NOTE_MIN).max(1);
+    let (mut left, mut shown) = (room, Vec::new());
+    for (number, note) in syntheses.iter().rev().take(count).enumerate() {
+        let mut line = NoteLine { time: time(note), text: String::new() };
+        let share = (left / (count - number)).saturating_sub(note_cost(&line));
+        if share < NOTE_BYTES_MIN.min(note.text.len()) {
+            break;
+        }
+        line.text = single_line(&note.text, share);
+        left = left.saturating_sub(note_cost(&line));
+        shown.push(line);
+    }
+    shown.reverse();
+    (shown, left)
+}
+
+fn note_cost(line: &NoteLine) -> usize {
+    line.time.chars().count() + line.text.chars().count() + NOTE_MARK + LINE
+}
+
+fn hours(note: &Synthesis, zone: &Zone) -> String {
+    format!("{}-{}", zone.format(note.from, "%H:%M"), zone.format(note.to, "%H:%M"))
 }
 
 fn characters(tokens: usize) -> usize {
@@ -161,13 +269,23 @@ fn lines(
 }
 
 fn line(event: &Event, form: &str, view: &View<'_>) -> EventLine {
+    event_line(event, form, view.zone, Some(view.here), EVENT_BYTES)
+}
+
+fn event_line(
+    event: &Event,
+    form: &str,
+    zone: &Zone,
+    here: Option<&ConversationId>,
+    bytes: usize,
+) -> EventLine {
     EventLine {
-        time: view.zone.format(event.created_at, form),
+        time: zone.format(event.created_at, form),
         kind: event.kind.as_str(),
         place: event.conversation.as_ref().map(place).unwrap_or_default(),
-        here: event.conversation.as_ref() == Some(view.here),
+        here: here.is_some() && event.conversation.as_ref() == here,
         direct: event.direct,
-        text: single_line(&event.text, EVENT_BYTES),
+        text: single_line(&event.text, bytes),
     }
 }
 

@@ -4,6 +4,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, Row, named_params, params};
 
 use super::event::{Event, EventKind, NewEvent, TEXT_BYTES_MAX, single_line};
+use super::synthesis::Marks;
 use super::{Days, PAST_EVENTS_MAX, Seen};
 use crate::clock::Timestamp;
 use crate::config::WorkingMemoryConfig;
@@ -50,11 +51,15 @@ pub(super) fn happened(
 
 /// What a prompt may show, and a little more, so that it can be seen when there is too much: of today
 /// the newest and the newest important ones, of the other days the most important ones. The inner
-/// parts read the index alone.
+/// parts read the index alone. What a synthesis of its day covers is left out.
 pub(super) const RECENT: &str = "
     WITH lately AS NOT MATERIALIZED (
         SELECT id, created_at, importance, channel_id FROM working_memory_events
         WHERE created_at >= :earlier AND created_at < :tomorrow
+          AND id > CASE WHEN created_at >= :today THEN :mark0 WHEN created_at >= :yesterday THEN :mark1
+                        WHEN created_at >= :day2 THEN :mark2 WHEN created_at >= :day3 THEN :mark3
+                        WHEN created_at >= :day4 THEN :mark4 WHEN created_at >= :day5 THEN :mark5
+                        ELSE :mark6 END
           AND NOT (channel_id IS :seen AND created_at >= :seen_from)),
     picked AS (
         SELECT * FROM (SELECT id FROM lately WHERE created_at >= :today
@@ -74,6 +79,7 @@ pub(super) const RECENT: &str = "
 pub(super) fn recent(
     connection: &Connection,
     days: &Days,
+    Marks(marks): Marks,
     seen: Option<Seen<'_>>,
     config: &WorkingMemoryConfig,
 ) -> Result<Vec<Event>, DbError> {
@@ -84,6 +90,17 @@ pub(super) fn recent(
             ":yesterday": days.yesterday.0,
             ":today": days.today.0,
             ":tomorrow": days.tomorrow.0,
+            ":day2": days.begins[2].0,
+            ":day3": days.begins[3].0,
+            ":day4": days.begins[4].0,
+            ":day5": days.begins[5].0,
+            ":mark0": marks[0],
+            ":mark1": marks[1],
+            ":mark2": marks[2],
+            ":mark3": marks[3],
+            ":mark4": marks[4],
+            ":mark5": marks[5],
+            ":mark6": marks[6],
             ":seen": seen.map_or("", |seen| seen.conversation.as_str()),
             ":seen_from": seen.map_or(i64::MAX, |seen| seen.from.0),
             ":least": config.min_importance,
@@ -100,6 +117,23 @@ pub(super) fn newest(connection: &Connection, limit: usize) -> Result<Vec<Event>
     let sql = format!("SELECT {COLUMNS} FROM working_memory_events ORDER BY id DESC LIMIT ?1");
     let mut statement = connection.prepare_cached(&sql)?;
     let rows = statement.query_map([i64::try_from(limit).unwrap_or(i64::MAX)], event_of)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The first events of a day behind one, by an order.
+pub(super) fn of_day(
+    connection: &Connection,
+    (start, end): (Timestamp, Timestamp),
+    behind: i64,
+    order: &'static str,
+    limit: usize,
+) -> Result<Vec<Event>, DbError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM working_memory_events
+         WHERE created_at >= ?1 AND created_at < ?2 AND id > ?3 ORDER BY {order} LIMIT ?4"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let rows = statement.query_map(params![start.0, end.0, behind, limit], event_of)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::clock::Zone;
+use crate::db::rusqlite;
 use crate::id::{ProcessId, ProcessKind};
 
 fn store() -> (tempfile::TempDir, WorkingMemory) {
@@ -118,4 +119,134 @@ fn a_week_is_seven_days_with_today() {
     let days = Days::of(now, &Zone::utc());
     assert_eq!(Timestamp(days.tomorrow.0).since(days.earlier), Duration::from_secs(7 * 86_400));
     assert_eq!(days.yesterday.to_rfc3339(), "2026-11-20T00:00:00Z");
+}
+
+fn at(text: &str) -> Timestamp {
+    Timestamp::parse_rfc3339(text).expect("time")
+}
+
+fn days(now: &str) -> Days {
+    Days::of(at(now), &"Europe/Berlin".parse().expect("zone"))
+}
+
+/// `count` events, ten minutes apart.
+fn happen(memory: &WorkingMemory, from: &str, count: i64) {
+    for number in 0..count {
+        write(
+            memory,
+            NewEvent::new(EventKind::Outcome, format!("{from} {number}")),
+            at(from).0 + number * 600_000,
+        );
+    }
+}
+
+fn paragraph(memory: &WorkingMemory, now: &str, text: &str) -> bool {
+    let batch = memory.unread(&days(now)).expect("read").expect("something to put together");
+    memory.put_together(batch, text.to_owned(), at(now)).expect("write")
+}
+
+#[test]
+fn a_paragraph_takes_what_is_in_none_and_its_events_are_not_shown_any_more() {
+    let (_folder, memory) = store();
+    happen(&memory, "2026-11-20T21:00:00+01:00", 2);
+    happen(&memory, "2026-11-21T08:00:00+01:00", 4);
+    let now = "2026-11-21T10:00:00+01:00";
+    let pending = memory.pending(&days(now)).expect("read");
+    assert_eq!((pending.today, pending.unread, pending.paragraphs), (4, 4, 0));
+    assert_eq!(pending.oldest, Some(at("2026-11-21T08:00:00+01:00")));
+    assert_eq!(pending.days, Vec::<usize>::new(), "two events are no day");
+    let batch = memory.unread(&days(now)).expect("read").expect("four events");
+    let read = words(&batch, &"Europe/Berlin".parse().expect("zone")).expect("words");
+    assert!(
+        read.starts_with("Saturday, 2026-11-21, what happened") && !read.contains("2026-11-20"),
+        "{read}"
+    );
+    assert!(read.contains("\n08:30 | outcome | - | 2026-11-21T08:00:00+01:00 3"), "{read}");
+    assert!(paragraph(&memory, now, "four\nthings"));
+    let again = memory.put_together(batch, "four things again".to_owned(), at(now)).expect("write");
+    assert!(!again, "it was done already");
+    let pending = memory.pending(&days(now)).expect("read");
+    assert_eq!((pending.today, pending.unread, pending.last_made), (4, 0, Some(at(now))));
+    assert!(memory.unread(&days(now)).expect("read").is_none());
+    let shown = || memory.recent(&days(now), None, &WorkingMemoryConfig::default()).expect("read");
+    assert_eq!((shown().today.len(), shown().yesterday.len(), shown().of_today.len()), (0, 2, 1));
+    let one = shown().of_today.remove(0);
+    assert_eq!((one.text.as_str(), one.events, one.last_event), ("four things", 4, 6));
+    // What happens now, by a clock that was set back, comes after it all the same.
+    happen(&memory, "2026-11-21T07:00:00+01:00", 1);
+    assert_eq!((memory.pending(&days(now)).expect("read").unread, shown().today.len()), (1, 1));
+}
+
+#[test]
+fn a_day_that_is_over_is_put_together_once_from_its_paragraphs_and_the_rest() {
+    let (_folder, memory) = store();
+    happen(&memory, "2026-11-19T08:00:00+01:00", 3);
+    happen(&memory, "2026-11-20T08:00:00+01:00", 4);
+    assert!(paragraph(&memory, "2026-11-20T10:00:00+01:00", "the morning"));
+    happen(&memory, "2026-11-20T23:20:00+01:00", 4);
+    // The next day here; in Greenwich it still is the same.
+    let now = "2026-11-21T00:10:00+01:00";
+    let pending = memory.pending(&days(now)).expect("read");
+    assert_eq!((pending.today, pending.unread, pending.days), (0, 0, vec![1]));
+    let batch = memory.past(&days(now), 1).expect("read").expect("a day");
+    let read = words(&batch, &"Europe/Berlin".parse().expect("zone")).expect("words");
+    assert!(read.contains("08:00-08:30 | the morning\n") && read.contains("\n23:20 | outcome"), "{read}");
+    assert_eq!(batch.events.len(), 4, "the others are in the paragraph");
+    assert!(memory.put_together(batch.clone(), "a day".to_owned(), at(now)).expect("write"));
+    assert!(!memory.put_together(batch, "a day again".to_owned(), at(now)).expect("write"));
+    assert_eq!(memory.pending(&days(now)).expect("read").days, Vec::<usize>::new());
+    assert!(
+        memory.past(&days(now), 1).expect("read").is_none()
+            && memory.past(&days(now), 0).expect("read").is_none()
+    );
+    let recent = memory.recent(&days(now), None, &WorkingMemoryConfig::default()).expect("read");
+    assert_eq!((recent.yesterday.len(), recent.earlier.len(), recent.of_today.len()), (0, 3, 0));
+    assert_eq!((recent.of_yesterday[0].text.as_str(), recent.of_yesterday[0].events), ("a day", 8));
+    // A clock that goes back lets the paragraph be shown again, and takes nothing away.
+    let back = "2026-11-20T23:59:00+01:00";
+    let recent = memory.recent(&days(back), None, &WorkingMemoryConfig::default()).expect("read");
+    assert_eq!((recent.today.len(), recent.of_today.len(), recent.yesterday.len()), (4, 1, 3));
+    // In another zone some of it is of another day, and stands there once.
+    let tokyo = Days::of(at(now), &"Asia/Tokyo".parse().expect("zone"));
+    let recent = memory.recent(&tokyo, None, &WorkingMemoryConfig::default()).expect("read");
+    assert_eq!((recent.today.len(), recent.of_today.len(), recent.of_yesterday.len()), (4, 0, 0));
+    assert_eq!(memory.pending(&tokyo).expect("read").days, Vec::<usize>::new());
+}
+
+#[test]
+fn more_than_one_call_can_read_is_left_to_the_next_and_is_read_in_its_order() {
+    let (_folder, memory) = store();
+    for number in 0..130 {
+        write(
+            &memory,
+            NewEvent::new(EventKind::Outcome, format!("n{number}")),
+            at("2026-11-21T08:00:00Z").0 + number,
+        );
+    }
+    let now = "2026-11-21T10:00:00Z";
+    let first = memory.unread(&days(now)).expect("read").expect("events");
+    assert_eq!((first.events.len(), first.events[99].text.as_str()), (BATCH_EVENTS_MAX, "n99"));
+    assert!(paragraph(&memory, now, "one"));
+    assert_eq!(memory.pending(&days(now)).expect("read").unread, 30);
+    assert!(paragraph(&memory, now, "two"));
+    assert_eq!(memory.pending(&days(now)).expect("read").unread, 0);
+}
+
+#[test]
+fn what_was_put_together_goes_with_its_events() {
+    let (folder, memory) = store();
+    happen(&memory, "2026-11-20T08:00:00Z", 5);
+    assert!(paragraph(&memory, "2026-11-20T10:00:00Z", "long ago"));
+    let count = || {
+        let rows = |connection: &rusqlite::Connection| {
+            Ok(connection
+                .query_row("SELECT count(*) FROM working_memory_syntheses", [], |row| row.get::<_, i64>(0))?)
+        };
+        memory.db.read(rows).expect("read")
+    };
+    memory.forget_old(at("2026-11-20T08:00:00Z")).expect("forget");
+    assert_eq!(count(), 1);
+    memory.forget_old(at("2026-11-21T08:00:00Z")).expect("forget");
+    assert_eq!(count(), 0);
+    drop(folder);
 }

@@ -11,17 +11,16 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Pulse};
+use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Pulse, Work};
 use spacebot::clock::{Clock, SharedClock, SimulatedClock, SystemClock, Zone};
 use spacebot::command::{Command, StatusReport};
 use spacebot::config::{AgentConfig, LimitsConfig, LlmConfig};
 use spacebot::conversation::{Conversations, Place};
 use spacebot::db::{Db, DbError};
-use spacebot::effect::Answer;
 use spacebot::event::{How, ProcessEvent, StopReason, What};
 use spacebot::exec::Sandbox;
 use spacebot::hub;
-use spacebot::hub::state::{Action, Event, Hub};
+use spacebot::hub::state::{Action, Event, Hub, RETRIGGER_DEBOUNCE};
 use spacebot::id::{AgentId, ConversationId, InstanceId, OutboxId, ProcessId, ProcessKind};
 use spacebot::identity::Identity;
 use spacebot::llm::{LlmManager, Tuning};
@@ -36,11 +35,13 @@ use crate::local_model::local_model;
 use crate::model::{decide, meanwhile};
 use crate::random::Random;
 
+/// Turns of its conversation that may run while a worker waits for words.
+const TURNS_MEANWHILE: usize = 3;
+
 pub struct Pending {
     pub job: Job,
     pub cancel: Cancel,
     pub reason: Arc<OnceLock<StopReason>>,
-    pub messages: (Sender<String>, Receiver<String>),
     pub rings: Receiver<()>,
 }
 
@@ -145,10 +146,10 @@ impl Life {
     pub fn perform(&self, action: Action, now: Duration) {
         match action {
             Action::Start { job, .. } => {
-                let (messages, (rings, rung)) = (bounded(8), bounded(1));
+                let (rings, rung) = bounded(1);
                 let (cancel, reason) = (Cancel::new(), Arc::new(OnceLock::new()));
                 self.running.borrow_mut().insert(job.process, (cancel.clone(), reason.clone(), rings));
-                self.jobs.borrow_mut().push(Pending { job, cancel, reason, messages, rings: rung });
+                self.jobs.borrow_mut().push(Pending { job, cancel, reason, rings: rung });
             }
             Action::Cancel { process, reason, .. } => {
                 if let Some((cancel, slot, _)) = self.running.borrow().get(&process) {
@@ -156,10 +157,7 @@ impl Life {
                     cancel.cancel();
                 }
             }
-            Action::Steer { to, process, .. } => {
-                to.try_send(Answer::Done(process.to_string())).expect("room")
-            }
-            Action::RingTurn { process, .. } => {
+            Action::RingProcess { process, .. } => {
                 let running = self.running.borrow();
                 let (_, _, rings) = running.get(&process).expect("only a turn that runs is rung");
                 rings.try_send(()).ok();
@@ -202,21 +200,21 @@ impl Life {
 
     /// Runs one waiting job to its end, as its thread would.
     pub fn run_job(&self, index: usize, clock: &SimulatedClock) {
-        let Pending { job, cancel, reason, messages, rings } = self.jobs.borrow_mut().remove(index);
+        let Pending { job, cancel, reason, rings } = self.jobs.borrow_mut().remove(index);
         let process = job.process;
         let up = |what: What| {
+            let waits = matches!(what, What::Waiting);
             self.handle(Event::Process(ProcessEvent { agent: agent_id(), process, what }), clock.monotonic());
+            if waits {
+                self.while_waiting(&job, &rings, clock);
+            }
         };
+        if matches!(job.work, Work::GoOn { waits: true, .. }) {
+            self.while_waiting(&job, &rings, clock);
+        }
         let pulse = Pulse::new(SystemClock::shared());
-        let link = Link {
-            show: &|_| {},
-            pulse: &pulse,
-            up: &up,
-            cancel: &cancel,
-            reason: &reason,
-            messages: &messages.1,
-            rings: &rings,
-        };
+        let link =
+            Link { show: &|_| {}, pulse: &pulse, up: &up, cancel: &cancel, reason: &reason, rings: &rings };
         let how = contained(|| agent::run(&self.parts, &job, &link))
             .unwrap_or_else(|_| agent::close_after_panic(&self.parts, &job, &link));
         self.running.borrow_mut().remove(&process);
@@ -228,6 +226,28 @@ impl Life {
             }
         }
         up(What::Exited(how));
+    }
+
+    /// What happens while a worker waits for words: turns of its conversation. Whom they leave waiting is told to
+    /// stop, for its thread is that of the test.
+    fn while_waiting(&self, job: &Job, rings: &Receiver<()>, clock: &SimulatedClock) {
+        for _ in 0..TURNS_MEANWHILE {
+            clock.advance(RETRIGGER_DEBOUNCE);
+            self.handle(Event::Timer, clock.monotonic());
+            let turn = |pending: &Pending| {
+                pending.job.process.kind == ProcessKind::Channel && pending.job.place == job.place
+            };
+            let index = self.jobs.borrow().iter().position(turn);
+            if let Some(index) = index.filter(|_| rings.is_empty()) {
+                self.run_job(index, clock);
+            }
+        }
+        if rings.is_empty() {
+            let (answer, _answered) = bounded(1);
+            let reason = "nobody had more for it".to_owned();
+            let command = Command::CancelProcess { agent: agent_id(), process: job.process, reason, answer };
+            self.handle(Event::Command(command), clock.monotonic());
+        }
     }
 
     pub fn status(&self, now: Duration) -> StatusReport {

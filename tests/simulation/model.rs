@@ -36,9 +36,24 @@ pub fn decide(request: &CompletionRequest, random: &mut Random, calm: bool) -> R
             "reply",
             json!({ "content": words.iter().map(|word| format!("re:{word}")).collect::<Vec<_>>().join(" ") }),
         );
+        // A worker that runs here gets words of its own, some that are there only once.
+        if let Some(worker) = running_worker(&text).filter(|_| !calm && random.chance(50)) {
+            let mut says: Vec<Say> = (0..1 + random.below(2))
+                .map(|_| {
+                    let message = format!("more {}", random.next());
+                    call("route", json!({ "worker_id": worker, "message": message }))
+                })
+                .collect();
+            says.push(echo);
+            return Ok(says);
+        }
         return Ok(match random.below(if calm { 6 } else { 14 }) {
             6 => vec![call("branch", json!({ "description": format!("think {text}") })), echo],
-            7 => vec![call("spawn_worker", json!({ "task": format!("do {}", words.join(" ")) })), echo],
+            7 => {
+                let task = format!("do {}", words.join(" "));
+                let interactive = random.chance(70);
+                vec![call("spawn_worker", json!({ "task": task, "interactive": interactive })), echo]
+            }
             8 => vec![call("react", json!({ "emoji": "👍" })), echo],
             9 => vec![Say::Text(words.iter().map(|word| format!("re:{word}")).collect::<Vec<_>>().join(" "))],
             // The turn goes on, and may hear what comes meanwhile.
@@ -80,6 +95,12 @@ pub fn last_words(request: &CompletionRequest) -> (String, bool) {
         }
     }
     (text, after_tools)
+}
+
+/// A worker of the status block.
+fn running_worker(text: &str) -> Option<String> {
+    let line = text.lines().rev().find(|line| line.starts_with("worker:"))?;
+    line.split(' ').next().map(str::to_owned)
 }
 
 fn first_words(request: &CompletionRequest) -> String {

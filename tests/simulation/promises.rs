@@ -200,6 +200,18 @@ impl World {
         if !twice.is_empty() {
             return Err(format!("P2: messages that several turns have answered: {twice:?}"));
         }
+        let routed = read(
+            "SELECT message || ' came ' || times FROM (SELECT message, (SELECT count(*) FROM run_journal
+                     WHERE kind = 'route' AND json_extract(payload, '$.text') = message)
+                 + (SELECT count(*) FROM worker_runs WHERE instr(result, '- ' || message) > 0) AS times
+                 FROM (SELECT json_extract(j.payload, e.fullkey || '.route.message') AS message FROM run_journal j, json_each(j.payload, '$.effects') e
+                     WHERE j.kind = 'tool' AND message IS NOT NULL
+                         AND EXISTS (SELECT 1 FROM run_journal e WHERE e.kind = 'end' AND e.id >> 16 = j.id >> 16)))
+             WHERE times <> 1",
+        );
+        if !routed.is_empty() {
+            return Err(format!("P2: messages that a worker has not heard once: {routed:?}"));
+        }
         let open = read("SELECT state FROM outbox WHERE state IN ('pending', 'sending')");
         if !open.is_empty() {
             return Err(format!("P1: {} answers were never sent", open.len()));

@@ -1,5 +1,5 @@
-//! A model provider that says what a test wants: OpenAI chat completions and Anthropic Messages over
-//! real HTTP on a loopback port.
+//! A model provider that says what a test wants: OpenAI chat completions and Responses, Anthropic Messages
+//! and Gemini, over real HTTP on a loopback port.
 //!
 //! Scripted, it plays the exchanges of a JSON file (see `tests/fixtures/llm/README.md`): each request
 //! has to match the next `expect` and gets its `say`; [`Double::finish`] fails on a request that did
@@ -11,8 +11,14 @@
 
 #[path = "llm/expect.rs"]
 mod expect;
+#[path = "llm/gemini.rs"]
+mod gemini;
+#[path = "llm/odd.rs"]
+mod odd;
 #[path = "llm/render.rs"]
 mod render;
+#[path = "llm/responses.rs"]
+mod responses;
 #[path = "llm/say.rs"]
 mod say;
 #[path = "llm/script.rs"]
@@ -33,7 +39,7 @@ use serde_json::Value;
 use spacebot::thread::{lock, spawn};
 
 pub use render::{CACHED_TOKENS, INPUT_TOKENS, OUTPUT_TOKENS};
-pub use say::{Answer, At, Body, Request, Say, ToolCall, WireFormat};
+pub use say::{Answer, At, Body, Odd, Request, Say, ToolCall, WireFormat};
 pub use stand_in::stand_in;
 
 use expect::mismatch;
@@ -135,8 +141,8 @@ impl Double {
     /// path, so that a script can tell several apart.
     pub fn base_url(&self, provider: &str, wire: WireFormat) -> String {
         match wire {
-            WireFormat::OpenAi => format!("http://{}/{provider}/v1", self.address),
-            WireFormat::Anthropic => format!("http://{}/{provider}", self.address),
+            WireFormat::OpenAi | WireFormat::Responses => format!("http://{}/{provider}/v1", self.address),
+            WireFormat::Anthropic | WireFormat::Gemini => format!("http://{}/{provider}", self.address),
         }
     }
 
@@ -254,7 +260,10 @@ fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Result<R
         let mut head = httparse::Request::new(&mut headers);
         match head.parse(buffer) {
             Ok(httparse::Status::Complete(length)) => {
-                let path = head.path.unwrap_or_default().to_owned();
+                let method = head.method.unwrap_or_default().to_owned();
+                let asked = head.path.unwrap_or_default();
+                let (path, query) = asked.split_once('?').unwrap_or((asked, ""));
+                let (path, query) = (path.to_owned(), query.to_owned());
                 let headers: Vec<(String, String)> = head
                     .headers
                     .iter()
@@ -273,14 +282,16 @@ fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Result<R
                 let wire = match () {
                     () if path.ends_with("/chat/completions") => WireFormat::OpenAi,
                     () if path.ends_with("/v1/messages") => WireFormat::Anthropic,
+                    () if path.ends_with("/responses") => WireFormat::Responses,
+                    () if path.ends_with("enerateContent") => WireFormat::Gemini,
                     () => return Some(Err(format!("no such path: {path}"))),
                 };
                 let json: Value = match json {
                     Ok(json) => json,
                     Err(error) => return Some(Err(format!("the request's body: {error}"))),
                 };
-                let streamed = json["stream"].as_bool().unwrap_or(false);
-                return Some(Ok(Request { path, wire, streamed, headers, json, body }));
+                let streamed = json["stream"].as_bool().unwrap_or(path.ends_with(":streamGenerateContent"));
+                return Some(Ok(Request { method, path, query, wire, streamed, headers, json, body }));
             }
             Ok(httparse::Status::Partial) => read_more(stream, buffer)?,
             Err(error) => return Some(Err(format!("the request's head: {error}"))),
@@ -346,14 +357,19 @@ fn write_response(
     if let Some(end) = end_at(shared, stream, say, At::Start) {
         return end;
     }
-    let (events, is_stream) = render(&say.body, wire, streamed && !say.whole);
+    let (events, is_stream) = render(say, wire, streamed && !say.whole);
+    let events = odd::changed(events, say, is_stream);
     let mut head = format!("HTTP/1.1 {} Double\r\n", say.status);
-    let content_type = if is_stream { "text/event-stream" } else { "application/json" };
-    head.push_str(&format!(
-        "content-type: {content_type}\r\nrequest-id: req_double\r\nx-request-id: req_double\r\n"
-    ));
+    head.push_str("request-id: req_double\r\nx-request-id: req_double\r\n");
+    if !say.headers.iter().any(|(name, _)| name == "content-type") {
+        let content_type = if is_stream { "text/event-stream" } else { "application/json" };
+        head.push_str(&format!("content-type: {content_type}\r\n"));
+    }
     for (name, value) in &say.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if say.odd.gzip || say.odd.head_pause.is_some() {
+        return odd::write(stream, &head, &events, &say.odd);
     }
     if is_stream {
         head.push_str("transfer-encoding: chunked\r\n\r\n");

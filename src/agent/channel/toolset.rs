@@ -56,11 +56,12 @@ fn talking(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
         name: job.place.name.clone(),
     };
     let (clock, timeout) = (parts.conversations.clone(), parts.config.schedule.timeout);
+    let routes = parts.conversations.clone();
     vec![
         Box::new(tools::reply::Reply::new(speech(parts))),
         Box::new(tools::branch::Branch),
         Box::new(tools::spawn_worker::SpawnWorker),
-        Box::new(tools::route::Route),
+        Box::new(tools::route::Route::new(routes)),
         Box::new(tools::cancel::CancelProcess),
         Box::new(tools::skip::Skip),
         Box::new(tools::react::React),
@@ -74,7 +75,7 @@ pub(super) fn of_job(parts: &AgentParts) -> Toolbox {
         Box::new(tools::set_outcome::SetOutcome::new(speech(parts))),
         Box::new(tools::branch::Branch),
         Box::new(tools::spawn_worker::SpawnWorker),
-        Box::new(tools::route::Route),
+        Box::new(tools::route::Route::new(parts.conversations.clone())),
         Box::new(tools::cancel::CancelProcess),
         Box::new(tools::skip::Skip),
     ];

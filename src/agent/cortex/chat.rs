@@ -1,6 +1,8 @@
 //! The operator's conversation with the cortex: one run of a model with the tools of branches and workers over a
 //! thread of its own. Every message gets an answer in the thread, also when nothing came of it.
 
+mod about;
+
 use std::sync::OnceLock;
 
 use rig_agent::run::RunSpec;
@@ -21,21 +23,26 @@ use crate::db::DbError;
 use crate::error::Fault;
 use crate::event::{How, Origin, StopReason};
 use crate::hooks::LoopGuard;
-use crate::id::ProcessKind;
+use crate::id::{ConversationId, ProcessKind};
 use crate::prompts::{self, Template};
+use crate::text;
 use crate::tools::{Tool, set_status};
 use crate::turn::{self, Part};
 
+/// Tokens of a thread that an answer sees, and the part of the model's window that they may take: the rest is for
+/// what tools return.
+const THREAD_TOKENS: usize = 24_000;
+const THREAD_SHARE: usize = 4;
 /// Model calls for one message.
 const MODEL_CALLS: usize = 50;
 
 pub(in crate::agent) fn run(
     parts: &AgentParts,
     job: &Job,
-    (thread, message): (&str, &str),
+    (thread, channel, message): (&str, Option<&ConversationId>, &str),
     link: &Link<'_>,
 ) -> How {
-    let (answer, tools) = match answer(parts, job, thread, message, link) {
+    let (answer, tools) = match answer(parts, job, (thread, channel, message), link) {
         Ok(answered) => answered,
         Err(error) => {
             log::error!("the cortex could not answer: {error}");
@@ -61,13 +68,20 @@ fn say(parts: &AgentParts, thread: &str, content: String, tools: Vec<String>, li
 fn answer(
     parts: &AgentParts,
     job: &Job,
-    thread: &str,
-    message: &str,
+    (thread, channel, message): (&str, Option<&ConversationId>, &str),
     link: &Link<'_>,
 ) -> Result<(String, Vec<String>), Box<dyn Fault>> {
-    let history = parts.cortex().chat(thread, CHAT_CONTEXT).map_err(boxed)?;
+    let budget = THREAD_TOKENS.min(parts.config.limits.context_window / THREAD_SHARE);
+    let history = within(parts.cortex().chat(thread, CHAT_CONTEXT).map_err(boxed)?, budget);
     let asked = ChatMessage::new(thread, ChatRole::User, message);
     parts.cortex().say(asked, |_, _| Ok(())).map_err(boxed)?;
+    let about = match channel {
+        Some(channel) => match about::channel(parts, channel).map_err(boxed)? {
+            Some(about) => format!("{about}\n"),
+            None => return Ok((prompts::notice("cortex_no_channel").to_owned(), Vec::new())),
+        },
+        None => String::new(),
+    };
     let context = json!({
         "name": parts.config.display_name, "identity": parts.prompts.identity_texts().join("\n\n"),
         "workspace": parts.workspace.path().to_string_lossy(),
@@ -92,7 +106,7 @@ fn answer(
     let lines = history.first().zip(history.last()).map(|(first, last)| (first.id, last.id));
     let history = as_read(&history);
     let now = Part::Status(parts.conversations.now().to_rfc3339());
-    let words = format!("{message}\n{}", turn::write(&[now]));
+    let words = format!("{about}{message}\n{}", turn::write(&[now]));
     let start = json!({ "kind": "cortex", "thread": thread, "prompt": words });
     driver.begin(start, &Past { lines, ..Past::default() }, &history);
     let words = talk(&mut driver, &words, history, &mut Silent);
@@ -121,6 +135,18 @@ pub(in crate::agent) fn seen(
 ) -> Result<Vec<Message>, DbError> {
     let Some((first, last)) = lines else { return Ok(Vec::new()) };
     Ok(as_read(&store.chat_between(thread, first, last)?))
+}
+
+/// The newest messages that fit, from one of the operator's on.
+fn within(mut history: Vec<ChatMessage>, tokens: usize) -> Vec<ChatMessage> {
+    let mut left = tokens;
+    let fits = |message: &&ChatMessage| {
+        let rest = left.checked_sub(text::estimate_tokens(&message.content));
+        rest.inspect(|rest| left = *rest).is_some()
+    };
+    let first = history.len() - history.iter().rev().take_while(fits).count();
+    let kept = history.split_off(first);
+    kept.into_iter().skip_while(|message| first > 0 && message.role == ChatRole::Assistant).collect()
 }
 
 fn as_read(messages: &[ChatMessage]) -> Vec<Message> {
@@ -162,4 +188,24 @@ fn tools(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
     let acting = worker::worker_tools(parts);
     tools.extend(acting.into_iter().filter(|tool| tool.name() != set_status::SetStatus.name()));
     tools
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_messages_leave_first_and_the_operator_begins() {
+        let said = |id: i64, role, length: usize| ChatMessage {
+            id,
+            ..ChatMessage::new("t", role, "x".repeat(length))
+        };
+        let (user, assistant) = (ChatRole::User, ChatRole::Assistant);
+        let thread =
+            || vec![said(1, user, 400), said(2, assistant, 400), said(3, user, 400), said(4, assistant, 40)];
+        let ids = |tokens| within(thread(), tokens).iter().map(|message| message.id).collect::<Vec<_>>();
+        assert_eq!(ids(400), [1, 2, 3, 4]);
+        assert_eq!(ids(300), [3, 4], "an answer without its question leaves too");
+        assert_eq!(ids(100), [0_i64; 0]);
+    }
 }

@@ -66,7 +66,7 @@ fn a_panic_in_a_tool_is_a_result_that_the_model_reads_and_the_run_goes_on() {
         }
     });
     let llm = LlmManager::new(&LlmConfig::default(), clock, model);
-    let (cancel, reason, messages) = (Cancel::new(), OnceLock::new(), crossbeam_channel::never());
+    let (cancel, reason) = (Cancel::new(), OnceLock::new());
     let up = |_: What| {};
     let pulse = Pulse::new(SystemClock::shared());
     let link = Link {
@@ -75,7 +75,6 @@ fn a_panic_in_a_tool_is_a_result_that_the_model_reads_and_the_run_goes_on() {
         up: &up,
         cancel: &cancel,
         reason: &reason,
-        messages: &messages,
         rings: &crossbeam_channel::never(),
     };
     let mut driver = Driver {

@@ -117,18 +117,11 @@ impl Bench {
     /// From the start, or from where `cut` has left it.
     fn run(&self, number: u64, cut: Option<Rebuilt>) -> (String, Vec<Message>, [usize; 2], Vec<Record>) {
         let (cancel, reason) = (Cancel::new(), OnceLock::new());
-        let (messages, rings) = (crossbeam_channel::never(), crossbeam_channel::never());
+        let rings = crossbeam_channel::never();
         let up = |_: What| {};
         let pulse = Pulse::new(SystemClock::shared());
-        let link = Link {
-            show: &|_| {},
-            pulse: &pulse,
-            up: &up,
-            cancel: &cancel,
-            reason: &reason,
-            messages: &messages,
-            rings: &rings,
-        };
+        let link =
+            Link { show: &|_| {}, pulse: &pulse, up: &up, cancel: &cancel, reason: &reason, rings: &rings };
         let counts = cut.as_ref().map_or([0, 0], |run| [run.counts.model_calls, run.counts.tool_calls]);
         let mut driver = Driver {
             link: &link,

@@ -1,6 +1,8 @@
 //! What is around a worker while it runs: a live one has the database, the hub and the window of its model
 //! there, a replayed one its journal.
 
+use std::collections::VecDeque;
+
 use crossbeam_channel::select;
 use rig_core::completion::Message;
 
@@ -9,8 +11,9 @@ use crate::agent::driver::{Driver, Ended};
 use crate::agent::job::Job;
 use crate::agent::link::Link;
 use crate::agent::room::{self, Room, Trim};
-use crate::agent::{AgentParts, persist, resume};
+use crate::agent::{AgentParts, PERSIST_RETRY_BASE, persist, resume};
 use crate::conversation::Record;
+use crate::db::DbError;
 use crate::error::Kind;
 use crate::event::{How, What};
 use crate::id::ProcessKind;
@@ -53,6 +56,12 @@ pub(super) struct Live<'a> {
     link: &'a Link<'a>,
     state: WorkerState,
     room: Room<'a>,
+    /// Read and not heard yet.
+    messages: VecDeque<String>,
+    /// The row of the newest message that was read.
+    newest: i64,
+    /// There may be more messages in the database. So it is at the beginning, of one that was cut off.
+    rung: bool,
 }
 
 impl<'a> Live<'a> {
@@ -67,7 +76,19 @@ impl<'a> Live<'a> {
     ) -> Self {
         let fixed = room::fixed_tokens(driver.spec.preamble.as_deref(), driver.toolbox.definitions());
         let room = Room::new(parts, ProcessKind::Worker, fixed, task);
-        Self { parts, job, link, state, room }
+        Self { parts, job, link, state, room, messages: VecDeque::new(), newest: 0, rung: true }
+    }
+
+    /// The next message, read from the database behind a ring.
+    fn message(&mut self) -> Result<Option<String>, DbError> {
+        self.rung |= self.link.rings.try_recv().is_ok();
+        if self.messages.is_empty() && self.rung {
+            let read = self.parts.conversations.routed(self.job.process.number, self.newest)?;
+            self.rung = false;
+            self.newest = read.last().map_or(self.newest, |(row, _)| *row);
+            self.messages.extend(read.into_iter().map(|(_, message)| message));
+        }
+        Ok(self.messages.pop_front())
     }
 
     fn turn_to(&mut self, next: WorkerState, result: Option<&str>, records: &[Record]) -> Result<(), How> {
@@ -91,7 +112,10 @@ impl Berth for Live<'_> {
     }
 
     fn next_message(&mut self) -> Option<String> {
-        self.link.messages.try_recv().ok()
+        // What cannot be read now is read before the next step.
+        self.message()
+            .inspect_err(|error| log::warn!("{} cannot read messages: {error}", self.job.process))
+            .ok()?
     }
 
     fn before_model(&mut self, messages: &[&Message]) -> Option<Trim> {
@@ -115,13 +139,28 @@ impl Berth for Live<'_> {
     }
 
     fn wait(&mut self) -> Result<Option<String>, How> {
-        Ok(select! {
-            recv(self.link.messages) -> message => message.ok(),
-            recv(self.link.cancel.receiver()) -> _ => None,
-        })
+        while !self.link.cancel.is_cancelled() {
+            match self.message() {
+                Ok(Some(message)) => return Ok(Some(message)),
+                Ok(None) => select! {
+                    recv(self.link.rings) -> ring => match ring {
+                        Ok(()) => self.rung = true,
+                        Err(_) => return Ok(None),
+                    },
+                    recv(self.link.cancel.receiver()) -> _ => {}
+                },
+                Err(error) => {
+                    log::warn!("{} cannot read messages: {error}", self.job.process);
+                    self.link.cancel.wait(PERSIST_RETRY_BASE);
+                }
+            }
+        }
+        Ok(None)
     }
 
     fn end_to_wait(&mut self, records: Vec<Record>) -> Result<(), How> {
-        self.turn_to(WorkerState::Running, None, &records)
+        self.turn_to(WorkerState::Running, None, &records)?;
+        (self.link.up)(What::Works);
+        Ok(())
     }
 }

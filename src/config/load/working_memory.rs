@@ -6,6 +6,7 @@ use super::super::section::Section;
 use super::super::{DAY, WorkingMemoryConfig};
 use crate::clock::Zone;
 
+const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
 pub(super) fn timezone(section: &Section<'_, '_>, base: &Zone) -> Zone {
@@ -29,6 +30,9 @@ pub(super) fn working_memory(section: &Section<'_, '_>, base: &WorkingMemoryConf
         map_max_channels: count("channel_map_max_channels", 1, 50, base.map_max_channels),
         map_inactive: times("channel_map_inactive_hours", 1, 720, HOUR, base.map_inactive),
         min_importance: section.fraction("min_importance_under_pressure").unwrap_or(base.min_importance),
+        intraday_batch: count("intraday_batch_threshold", 2, 200, base.intraday_batch),
+        intraday_fallback: times("intraday_time_fallback_secs", 60, 86_400, SECOND, base.intraday_fallback),
+        daily_max_words: count("daily_summary_max_words", 50, 1_000, base.daily_max_words),
         retention: times("event_retention_days", 7, 3650, DAY, base.retention),
     };
     section.finish();

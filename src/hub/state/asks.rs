@@ -17,13 +17,9 @@ impl Hub {
             _ if key.1.kind != ProcessKind::Channel => refused(Refusal::Forbidden),
             Ask::Branch { description } => self.spawn_branch(key, description, origin, now),
             Ask::SpawnWorker { task, interactive } => self.spawn_worker(key, task, interactive, origin, now),
-            Ask::Route { worker, message } => match self.routable(key, worker, now) {
-                Ok(()) => {
-                    let (agent, process) = (key.0.clone(), worker);
-                    self.actions.push(Action::Steer { agent, process, message, to });
-                    return;
-                }
-                Err(refusal) => refused(refusal),
+            Ask::Route { worker } => match self.is_routable(key, worker) {
+                true => Answer::Done(worker.to_string()),
+                false => refused(Refusal::Unknown(worker)),
             },
             Ask::Cancel { process, reason } => {
                 let target = (key.0.clone(), process);
@@ -111,29 +107,40 @@ impl Hub {
         target.1.kind.is_told_of() && self.beside(key).any(|(id, _)| id == target)
     }
 
-    pub(super) fn routable(
-        &mut self,
-        key: &ProcessKey,
-        worker: ProcessId,
-        now: Duration,
-    ) -> Result<(), Refusal> {
+    fn is_routable(&self, key: &ProcessKey, worker: ProcessId) -> bool {
         let target = (key.0.clone(), worker);
-        if worker.kind != ProcessKind::Worker || !self.is_neighbour(key, &target) {
-            return Err(Refusal::Unknown(worker));
-        }
-        let timeout = self.agents.get(&key.0).map_or(Duration::ZERO, |agent| agent.limits.worker_timeout);
-        let Some(process) = self.processes.get_mut(&target).filter(|process| !process.stopping) else {
-            return Err(Refusal::Unknown(worker));
+        worker.kind == ProcessKind::Worker
+            && self.is_neighbour(key, &target)
+            && self.processes.get(&target).is_some_and(|process| !process.stopping)
+    }
+
+    /// A turn has left messages for these workers. Of one that has ended meanwhile the result says so.
+    pub(super) fn routed(&mut self, key: &ProcessKey, workers: Vec<ProcessId>, now: Duration) {
+        let Some(conversation) = self.processes.get(key).map(|process| process.conversation.clone()) else {
+            return;
         };
-        if process.waiting {
-            // The clock of the work starts anew; waiting does not count.
-            process.waiting = false;
+        for process in workers {
+            let agent = key.0.clone();
+            if self.processes.contains_key(&(agent.clone(), process)) {
+                self.actions.push(Action::RingProcess { agent, process });
+            } else {
+                self.results_came(&(agent, conversation.clone(), Lane::Talk), now);
+            }
+        }
+    }
+
+    /// A worker has heard what it waited for: the clock of its work starts anew, waiting does not count.
+    pub(super) fn works(&mut self, key: &ProcessKey, now: Duration) {
+        let timeout = self.agents.get(&key.0).map_or(Duration::ZERO, |agent| agent.limits.worker_timeout);
+        let Some(process) = self.processes.get_mut(key).filter(|process| process.waiting) else { return };
+        process.waiting = false;
+        // Who was told to stop meanwhile has a stop request and no deadline.
+        if !process.stopping {
             process.deadline = now + timeout;
             let deadline = process.deadline;
-            self.timers.set(&TimerKey::Process(target.clone()), Some(deadline));
-            self.supervise(&target, now);
+            self.timers.set(&TimerKey::Process(key.clone()), Some(deadline));
+            self.supervise(key, now);
         }
-        Ok(())
     }
 
     /// Asks a process to stop, once.

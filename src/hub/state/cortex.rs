@@ -23,6 +23,8 @@ pub const ERRAND_TIMEOUT: Duration = Duration::from_secs(600);
 /// First wait after a failure; doubles up to the second.
 const RETRY_BASE: Duration = Duration::from_secs(30);
 const RETRY_MAX: Duration = Duration::from_secs(600);
+/// The same for what puts together what happened.
+const SYNTHESIS_RETRY_MAX: Duration = Duration::from_secs(300);
 /// How long an errand rests that has failed too often. After that it needs a new change.
 pub const CORTEX_REST: Duration = Duration::from_secs(1800);
 /// Events that wait to be written by the next errand.
@@ -93,10 +95,10 @@ impl Chore {
     }
 
     /// True when it rests from now on.
-    fn fail(&mut self, again: bool, threshold: u32, now: Duration) -> bool {
+    fn fail(&mut self, again: bool, threshold: u32, retry_max: Duration, now: Duration) -> bool {
         self.failures += 1;
         if again && self.failures < threshold {
-            let wait = RETRY_BASE.saturating_mul(1 << (self.failures - 1).min(16)).min(RETRY_MAX);
+            let wait = RETRY_BASE.saturating_mul(1 << (self.failures - 1).min(16)).min(retry_max);
             (self.wanted, self.not_before) = (Some(now), now + wait);
             return false;
         }
@@ -116,6 +118,12 @@ impl Cortex {
         if self.notes.len() < NOTES_MAX {
             self.notes.push(event);
         }
+    }
+
+    /// Whoever has looked says anew when there is something to put together; what is tried again stays.
+    fn forget_syntheses(&mut self, now: Duration) {
+        let syntheses = self.chores.iter_mut().filter(|(errand, _)| errand.is_synthesis());
+        syntheses.filter(|(_, chore)| chore.not_before <= now).for_each(|(_, chore)| chore.wanted = None);
     }
 
     #[cfg(test)]
@@ -144,6 +152,16 @@ impl Hub {
             }
             self.cortex_changed(&agent, now);
         }
+    }
+
+    /// The clock was set, or the machine has slept: what waits for a time of day is looked at again.
+    pub(super) fn cortex_clock_changed(&mut self, now: Duration) {
+        let waits = |cortex: &Cortex| {
+            cortex.chores.iter().any(|(errand, chore)| errand.is_synthesis() && chore.wanted.is_some())
+        };
+        let waiting = self.agents.iter().filter(|(_, agent)| waits(&agent.cortex));
+        let waiting: Vec<_> = waiting.map(|(id, _)| id.clone()).collect();
+        waiting.iter().for_each(|agent| self.cortex_changed(agent, now));
     }
 
     /// Something that the cortex looks after may be another.
@@ -200,6 +218,7 @@ impl Hub {
         &mut self,
         id: &AgentId,
         thread: String,
+        channel: Option<ConversationId>,
         message: String,
         now: Duration,
     ) -> Answer {
@@ -211,7 +230,7 @@ impl Hub {
         }
         let timeout = agent.limits.worker_timeout.max(CHAT_TIMEOUT_LEAST);
         let begin = Begin::new(ProcessKind::Cortex, format!("chat {thread}"), timeout);
-        let started = self.start(id, nowhere(), begin, now, Work::CortexChat { thread, message });
+        let started = self.start(id, nowhere(), begin, now, Work::CortexChat { thread, channel, message });
         if let Some(agent) = self.agents.get_mut(id) {
             agent.cortex.chat = started;
         }
@@ -232,6 +251,9 @@ impl Hub {
         match how {
             How::Tended(wants) => {
                 (chore.failures, chore.not_before) = (0, Duration::ZERO);
+                if errand == Errand::Tend || errand.is_synthesis() {
+                    cortex.forget_syntheses(now);
+                }
                 for (errand, wait) in wants {
                     // One pass does not call for the next one at once.
                     let wait = if errand == Errand::Tend { wait.max(tick) } else { wait };
@@ -247,7 +269,8 @@ impl Hub {
             how => {
                 // Nobody mends a wrong key by trying again.
                 let again = !matches!(how, How::Failed(Kind::Auth | Kind::NotFound | Kind::Invalid, _));
-                let rests = chore.fail(again, threshold, now);
+                let retry_max = if errand.is_synthesis() { SYNTHESIS_RETRY_MAX } else { RETRY_MAX };
+                let rests = chore.fail(again, threshold, retry_max, now);
                 let words = match &how {
                     How::Failed(_, reason) | How::Panicked(reason) => reason.clone(),
                     other => format!("{other:?}"),

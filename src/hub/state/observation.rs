@@ -15,6 +15,8 @@ use crate::event::{DriveEnd, Observation, ToolUse};
 pub const SIGNALS_MAX: usize = 100;
 /// Signals that a report shows.
 const SIGNALS_SHOWN: usize = 10;
+/// Names the breaker of all models together.
+const MODELS: &str = "models";
 /// Tools that are told apart; agents have fewer.
 const TOOLS_MAX: usize = 128;
 /// Calls after which a tool's older ones count half: the rate is that of lately.
@@ -29,6 +31,8 @@ pub(super) struct Seen {
     provider_failures: u64,
     /// Runs in a row without an answer of a model.
     provider_streak: u32,
+    /// There were too many of them, and no answer since.
+    models_failing: bool,
     ended_by_limit: u64,
     ended_by_repetition: u64,
 }
@@ -95,7 +99,10 @@ impl Seen {
             failures: tool.failures,
             failing: tool.failing,
         };
+        let failing = self.tools.iter().filter(|(_, tool)| tool.failing).map(|(name, _)| name.clone());
+        let models = self.models_failing.then(|| MODELS.to_owned());
         Observed {
+            tripped: models.into_iter().chain(failing).collect(),
             signals: self.signals.iter().rev().take(SIGNALS_SHOWN).map(signal).collect(),
             tools: self.tools.iter().map(tool).collect(),
             model_calls: self.model_calls,
@@ -132,6 +139,7 @@ impl Seen {
         } else if run.model_calls > 0 {
             self.provider_streak = 0;
         }
+        self.models_failing = self.provider_streak >= threshold;
         for used in &run.tools {
             if self.tools.len() >= TOOLS_MAX && !self.tools.contains_key(&used.name) {
                 continue;

@@ -15,8 +15,8 @@ impl Hub {
                 self.cancel(&key, StopReason::Asked(reason));
                 self.actions.push(Action::Told { to: answer, done: known });
             }
-            Command::CortexChat { agent, thread, message, answer } => {
-                let begun = self.cortex_chat(&agent, thread, message, now);
+            Command::CortexChat { agent, thread, channel, message, answer } => {
+                let begun = self.cortex_chat(&agent, thread, channel, message, now);
                 self.actions.push(Action::Answer { to: answer, answer: begun });
             }
             Command::Tasks { agent, news } => {

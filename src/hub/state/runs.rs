@@ -204,6 +204,8 @@ impl Hub {
         self.timers.set(&TimerKey::Run(key.clone()), None);
         self.timers.set(&TimerKey::Conversation(key.clone()), None);
         self.rescan_if_overflowed();
+        // Its end is something that happened.
+        self.cortex_changed(&key.0, now);
         if let Some(next) = next {
             self.begin_run(&key.0, next, now);
         }

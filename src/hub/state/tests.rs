@@ -270,10 +270,12 @@ fn cancel_and_route_reach_only_the_same_conversation() {
     let worker = bench.one().process;
     let cancel = || Ask::Cancel { process: worker, reason: "no".to_owned() };
     assert_eq!(bench.ask(there.process, cancel()).recv(), Ok(Answer::Refused(Refusal::Unknown(worker))));
-    let route = |to| Ask::Route { worker: to, message: "go on".to_owned() };
+    let route = |worker| Ask::Route { worker };
     assert_eq!(bench.ask(there.process, route(worker)).recv(), Ok(Answer::Refused(Refusal::Unknown(worker))));
-    bench.ask(here.process, route(worker));
-    assert!(matches!(&bench.actions[..], [Action::Steer { process, .. }] if *process == worker));
+    assert_eq!(bench.ask(here.process, route(worker)).recv(), Ok(Answer::Done(worker.to_string())));
+    assert!(bench.actions.is_empty(), "what a turn routes goes with its end");
+    bench.process(here.process, What::Routed(vec![worker]));
+    assert!(matches!(&bench.actions[..], [Action::RingProcess { process, .. }] if *process == worker));
     bench.actions.clear();
     assert_eq!(bench.ask(here.process, cancel()).recv(), Ok(Answer::Done(worker.to_string())));
     assert_eq!(bench.cancelled(), [(worker, StopReason::Asked("no".to_owned()))]);
@@ -304,7 +306,7 @@ fn waiting_for_input_does_not_count_as_work() {
     bench.turned(turn.process, 1).wait(1_700_000).process(worker, What::Waiting);
     let retrigger = bench.wait(500).one();
     assert!(turn_of(&retrigger).running[0].waiting);
-    bench.ask(retrigger.process, Ask::Route { worker, message: "more".to_owned() });
+    bench.process(worker, What::Works);
     assert!(
         bench.wait(1_799_000).cancelled().iter().all(|(process, _)| *process != worker),
         "the clock of the work began anew"

@@ -20,7 +20,7 @@ impl Hub {
                 conversation.gather(addressed, now, &coalescing);
             }
             if let Some(turn) = conversation.turn.as_ref().filter(|turn| turn.hears) {
-                self.actions.push(Action::RingTurn { agent: key.0.clone(), process: turn.process });
+                self.actions.push(Action::RingProcess { agent: key.0.clone(), process: turn.process });
             }
         }
         self.consider(&key, now);
@@ -203,6 +203,10 @@ impl Hub {
                     conversation.results_due = conversation.results_due.or(more.then_some(now));
                 }
                 self.ring(key, outbox);
+                if turn.apology.is_some() {
+                    // Something that happened; a plain answer is not.
+                    self.cortex_changed(&key.0, now);
+                }
             }
             How::Deferred { wait, outbox } => {
                 conversation.defer(&turn, wait, now);

@@ -2,25 +2,49 @@
 
 use serde_json::{Value, json};
 
-use super::say::{Answer, Body, WireFormat, event_text};
+use super::say::{Answer, Body, Say, WireFormat, array, event_text};
+use super::{gemini, responses};
 
 /// The body in pieces, and whether they are an event stream.
-pub(super) fn render(body: &Body, wire: WireFormat, streamed: bool) -> (Vec<String>, bool) {
-    match (body, wire) {
-        (Body::Answer(answer), WireFormat::OpenAi) if streamed => (openai_events(answer), true),
-        (Body::Answer(answer), WireFormat::OpenAi) => (vec![openai_body(answer).to_string()], false),
-        (Body::Answer(answer), WireFormat::Anthropic) if streamed => (anthropic_events(answer), true),
-        (Body::Answer(answer), WireFormat::Anthropic) => (vec![anthropic_body(answer).to_string()], false),
-        (Body::Error(kind, message), WireFormat::OpenAi) => {
-            let error = json!({"error": {"message": message, "type": kind, "code": kind, "param": null}});
-            (vec![error.to_string()], false)
+pub(super) fn render(say: &Say, wire: WireFormat, streamed: bool) -> (Vec<String>, bool) {
+    match &say.body {
+        Body::Answer(answer) if streamed => (events(answer, wire), true),
+        Body::Answer(answer) => (vec![whole(answer, wire).to_string()], false),
+        Body::Error(kind, message) => (vec![error(say.status, kind, message, wire).to_string()], false),
+        Body::Raw(raw) => (vec![raw.clone()], false),
+        Body::Events(events) => (events.clone(), true),
+        Body::PerWire(all) if streamed => {
+            (array(&all[wire.name()]["events"]).iter().map(event_text).collect(), true)
         }
-        (Body::Error(kind, message), WireFormat::Anthropic) => {
-            let error = json!({"type": "error", "error": {"type": kind, "message": message}});
-            (vec![error.to_string()], false)
+        Body::PerWire(all) => (vec![all[wire.name()]["body"].to_string()], false),
+    }
+}
+
+fn events(answer: &Answer, wire: WireFormat) -> Vec<String> {
+    match wire {
+        WireFormat::OpenAi => openai_events(answer),
+        WireFormat::Anthropic => anthropic_events(answer),
+        WireFormat::Responses => responses::events(answer),
+        WireFormat::Gemini => gemini::events(answer),
+    }
+}
+
+fn whole(answer: &Answer, wire: WireFormat) -> Value {
+    match wire {
+        WireFormat::OpenAi => openai_body(answer),
+        WireFormat::Anthropic => anthropic_body(answer),
+        WireFormat::Responses => responses::body(answer),
+        WireFormat::Gemini => gemini::body(answer),
+    }
+}
+
+fn error(status: u16, kind: &str, message: &str, wire: WireFormat) -> Value {
+    match wire {
+        WireFormat::OpenAi | WireFormat::Responses => responses::error(kind, message),
+        WireFormat::Anthropic => {
+            json!({"type": "error", "error": {"type": kind, "message": message}})
         }
-        (Body::Raw(raw), _) => (vec![raw.clone()], false),
-        (Body::Events(events), _) => (events.clone(), true),
+        WireFormat::Gemini => gemini::error(status, kind, message),
     }
 }
 
@@ -62,13 +86,17 @@ fn openai_body(answer: &Answer) -> Value {
 }
 
 /// Words with their blanks: what a model sends at a time.
-fn words(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split_inclusive(' ')
 }
 
+/// Most pieces of one text of arguments; each is an event.
+const PIECES_MAX: usize = 20_000;
+
 /// Argument text in pieces that end in the middle of things.
-fn pieces(text: &str) -> Vec<String> {
-    text.chars().collect::<Vec<_>>().chunks(6).map(|piece| piece.iter().collect()).collect()
+pub(super) fn pieces(text: &str) -> Vec<String> {
+    let size = text.len().div_ceil(PIECES_MAX).max(6);
+    text.chars().collect::<Vec<_>>().chunks(size).map(|piece| piece.iter().collect()).collect()
 }
 
 fn openai_events(answer: &Answer) -> Vec<String> {

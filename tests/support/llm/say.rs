@@ -9,6 +9,8 @@ use serde_json::Value;
 pub enum WireFormat {
     OpenAi,
     Anthropic,
+    Responses,
+    Gemini,
 }
 
 impl WireFormat {
@@ -16,6 +18,8 @@ impl WireFormat {
         match self {
             Self::OpenAi => "openai",
             Self::Anthropic => "anthropic",
+            Self::Responses => "responses",
+            Self::Gemini => "gemini",
         }
     }
 }
@@ -23,7 +27,10 @@ impl WireFormat {
 /// What arrived.
 #[derive(Debug, Clone)]
 pub struct Request {
+    pub method: String,
     pub path: String,
+    /// What stands behind the question mark.
+    pub query: String,
     pub wire: WireFormat,
     /// The client wants an event stream.
     pub streamed: bool,
@@ -40,7 +47,7 @@ impl Request {
     }
 }
 
-/// A model's answer in neither format; the double writes it in the one that was asked for.
+/// A model's answer in no format; the double writes it in the one that was asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Answer {
     pub text: String,
@@ -66,6 +73,8 @@ pub enum Body {
     Raw(String),
     /// These events, whatever was asked for.
     Events(Vec<String>),
+    /// By the name of the wire: events where they are asked for, and else a body.
+    PerWire(Value),
 }
 
 /// A moment in a response.
@@ -96,6 +105,23 @@ pub struct Say {
     pub dribble: Option<usize>,
     /// Wait so long before the body and between its pieces.
     pub pause: Option<Duration>,
+    /// What else is odd about it.
+    pub odd: Odd,
+}
+
+/// What a good answer may have about it that nobody ordered.
+#[derive(Debug, Clone, Default)]
+pub struct Odd {
+    /// The body is packed.
+    pub gzip: bool,
+    /// Wait so long between pieces of the header.
+    pub head_pause: Option<Duration>,
+    /// The first and the last event come twice.
+    pub twice: bool,
+    /// Between all events stand some that nobody knows.
+    pub strange: bool,
+    /// `negative`, `huge`, `missing` or `text`: the counts of tokens.
+    pub usage: Option<String>,
 }
 
 impl Say {
@@ -109,6 +135,7 @@ impl Say {
             hang: None,
             dribble: None,
             pause: None,
+            odd: Odd::default(),
         }
     }
 
@@ -151,6 +178,8 @@ impl Say {
         } else if let Some(error) = value.get("error") {
             let part = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
             Body::Error(part("type"), part("message"))
+        } else if let Some(per_wire) = value.get("per_wire") {
+            Body::PerWire(per_wire.clone())
         } else if let Some(raw) = text("raw") {
             Body::Raw(raw)
         } else if let Some(raw) = value.get("body") {
@@ -173,6 +202,13 @@ impl Say {
             hang: value.get("hang").map(moment),
             dribble: value["dribble"].as_u64().map(|bytes| usize::try_from(bytes).unwrap()),
             pause: value["pause_ms"].as_u64().map(Duration::from_millis),
+            odd: Odd {
+                gzip: value["gzip"].as_bool().unwrap_or(false),
+                head_pause: value["head_pause_ms"].as_u64().map(Duration::from_millis),
+                twice: value["twice"].as_bool().unwrap_or(false),
+                strange: value["strange"].as_bool().unwrap_or(false),
+                usage: text("usage"),
+            },
         }
     }
 }

@@ -19,10 +19,10 @@ impl Bench {
     fn rung(&mut self) -> Vec<ProcessId> {
         let (rings, rest) = std::mem::take(&mut self.actions)
             .into_iter()
-            .partition(|action| matches!(action, Action::RingTurn { .. }));
+            .partition(|action| matches!(action, Action::RingProcess { .. }));
         self.actions = rest;
         let process = |action| match action {
-            Action::RingTurn { process, .. } => process,
+            Action::RingProcess { process, .. } => process,
             other => panic!("no ring: {other:?}"),
         };
         Vec::into_iter(rings).map(process).collect()

@@ -138,6 +138,107 @@ fn what_fails_waits_longer_each_time_and_then_rests_until_something_changes() {
     assert_eq!(bench.hub.next_deadline(), None);
 }
 
+/// A pass after a change, and what it says is worth while next.
+fn look(bench: &mut Bench, wants: &[(Errand, u64)]) {
+    bench.hub.cortex_changed(&AgentId::new(MAIN), bench.now);
+    bench.wait(30_000);
+    let (tend, errand) = one_errand(bench);
+    assert_eq!(errand, Errand::Tend);
+    let wants = wants.iter().map(|(errand, seconds)| (*errand, Duration::from_secs(*seconds)));
+    bench.exit(tend, How::Tended(wants.collect()));
+    bench.wait(0);
+}
+
+#[test]
+fn what_is_put_together_has_one_timer_that_the_last_look_sets() {
+    let mut bench = warm();
+    look(&mut bench, &[(Errand::Intraday, 14_400), (Errand::Daily, 40_000)]);
+    assert_eq!(bench.hub.next_deadline(), Some(bench.now + Duration::from_secs(14_400)));
+    // Fewer are left than were thought.
+    look(&mut bench, &[(Errand::Daily, 30_000)]);
+    assert_eq!(bench.hub.next_deadline(), Some(bench.now + Duration::from_secs(30_000)));
+    look(&mut bench, &[(Errand::Intraday, 0)]);
+    let (paragraph, errand) = one_errand(&mut bench);
+    assert_eq!(errand, Errand::Intraday);
+    assert_eq!(bench.hub.next_deadline().map(|at| at > bench.now), Some(true), "only its time-out");
+    bench.exit(paragraph, How::Tended(vec![(Errand::Daily, Duration::from_secs(20_000))]));
+    assert_eq!(bench.hub.next_deadline(), Some(bench.now + Duration::from_secs(20_000)));
+    bench.wait(20_000_000);
+    let (summary, errand) = one_errand(&mut bench);
+    assert_eq!(errand, Errand::Daily);
+    bench.exit(summary, How::Tended(Vec::new()));
+    assert_eq!(bench.hub.next_deadline(), None, "nothing is left, and nothing wakes it");
+}
+
+#[test]
+fn a_paragraph_that_fails_is_tried_again_every_five_minutes_at_most_and_rests_in_the_end() {
+    let cortex = CortexConfig { circuit_breaker_threshold: 7, ..CortexConfig::default() };
+    let mut bench = with_cortex(LimitsConfig { cortex, ..LimitsConfig::default() });
+    bench.event(Event::ClockChanged).wait(2000);
+    let (first, _) = one_errand(&mut bench);
+    bench.exit(first, How::Tended(vec![(Errand::Intraday, Duration::ZERO)]));
+    bench.wait(0);
+    for wait in [30, 60, 120, 240, 300, 300] {
+        let (process, errand) = one_errand(&mut bench);
+        assert_eq!(errand, Errand::Intraday);
+        bench.exit(process, failed());
+        bench.wait(wait * 1000 - 1);
+        assert!(errands(&mut bench).is_empty(), "{wait}");
+        bench.wait(1);
+    }
+    let (process, _) = one_errand(&mut bench);
+    bench.exit(process, failed());
+    assert_eq!(bench.hub.next_deadline(), None, "it rests");
+    look(&mut bench, &[(Errand::Intraday, 0)]);
+    assert!(errands(&mut bench).is_empty(), "half an hour, whatever happens");
+    bench.wait(1_800_000);
+    look(&mut bench, &[(Errand::Intraday, 0)]);
+    assert_eq!(one_errand(&mut bench).1, Errand::Intraday);
+}
+
+#[test]
+fn a_look_does_not_take_back_what_is_tried_again() {
+    let cortex = CortexConfig { tick_interval: Duration::from_secs(5), ..CortexConfig::default() };
+    let mut bench = with_cortex(LimitsConfig { cortex, ..LimitsConfig::default() });
+    bench.event(Event::ClockChanged).wait(2000);
+    let (first, _) = one_errand(&mut bench);
+    bench.exit(first, How::Tended(vec![(Errand::Intraday, Duration::ZERO)]));
+    bench.wait(0);
+    let (process, _) = one_errand(&mut bench);
+    bench.exit(process, failed());
+    let again = bench.now + Duration::from_secs(30);
+    bench.hub.cortex_changed(&AgentId::new(MAIN), bench.now);
+    bench.wait(5000);
+    let (tend, _) = one_errand(&mut bench);
+    bench.exit(tend, How::Tended(vec![(Errand::Intraday, Duration::ZERO)]));
+    assert_eq!(bench.hub.next_deadline(), Some(again), "neither sooner nor never");
+}
+
+#[test]
+fn a_turn_that_could_not_be_answered_is_a_change() {
+    let mut bench = warm();
+    let turn = bench.message("c", 1).one();
+    bench.exit(turn.process, How::Failed(Kind::Invalid, "no".to_owned()));
+    let apology = bench.one();
+    assert!(matches!(apology.work, Work::Apology { .. }));
+    bench.turned(apology.process, 1);
+    bench.wait(30_000);
+    assert_eq!(one_errand(&mut bench).1, Errand::Tend);
+}
+
+#[test]
+fn a_clock_that_is_set_is_looked_at_only_where_something_waits_for_it() {
+    let mut bench = warm();
+    bench.event(Event::ClockChanged).wait(60_000);
+    assert!(errands(&mut bench).is_empty());
+    look(&mut bench, &[(Errand::Daily, 40_000)]);
+    bench.event(Event::ClockChanged).wait(30_000);
+    let (process, errand) = one_errand(&mut bench);
+    assert_eq!(errand, Errand::Tend);
+    bench.exit(process, How::Tended(Vec::new()));
+    assert_eq!(bench.hub.next_deadline(), None, "the day is another one");
+}
+
 #[test]
 fn a_wrong_key_is_not_tried_again() {
     let mut bench = warm();
@@ -223,8 +324,7 @@ fn who_does_nothing_is_ended_once_and_who_asks_a_model_or_waits_is_not() {
     bench.wait(6_000_000);
     assert_eq!(felt(&mut bench, Some(6000)), 0, "it waits for a person");
     let turn = bench.message("c", 2).one();
-    let routed = bench.ask(turn.process, Ask::Route { worker, message: "go on".to_owned() });
-    assert!(routed.try_recv().is_err(), "it is on its way to the worker");
+    bench.process(worker, What::Works);
     bench.turned(turn.process, 2);
     bench.wait(600_000);
     assert_eq!(felt(&mut bench, Some(600)), 1);
@@ -260,10 +360,12 @@ fn a_tool_that_fails_three_times_in_a_row_is_noted_once_also_across_runs() {
     assert_eq!(bench.hub.agents[&AgentId::new(MAIN)].cortex.noted().collect::<Vec<_>>(), ["tool_failing"]);
     let report = bench.hub.cortex_reports(bench.now).remove(0).observed;
     assert!(report.tools[0].failing && report.tools[0].calls == 7 && report.tools[0].failures == 6);
+    assert_eq!(report.tripped, ["shell"]);
     assert_eq!((report.model_calls, report.tokens), (4, 40));
     assert_eq!(report.signals, ["worker done x4, 0 s ago"], "neighbours of one kind are one");
     tell(&mut bench, &[false]);
-    assert!(!bench.hub.cortex_reports(bench.now).remove(0).observed.tools[0].failing);
+    let report = bench.hub.cortex_reports(bench.now).remove(0).observed;
+    assert!(!report.tools[0].failing && report.tripped.is_empty());
     // It is written by the next pass.
     bench.wait(30_000);
     let noted: Vec<_> = bench
@@ -304,7 +406,11 @@ fn models_that_do_not_answer_are_noted_at_the_third_run_in_a_row() {
     for expected in [0, 0, 1, 1] {
         bench.process(worker, What::Observed(Box::new(failing.clone())));
         assert_eq!(bench.hub.agents[&AgentId::new(MAIN)].cortex.noted().count(), expected);
+        let tripped = bench.hub.cortex_reports(bench.now).remove(0).observed.tripped;
+        assert_eq!(tripped, vec!["models"; expected]);
     }
+    bench.process(worker, What::Observed(Box::new(observation("x", &[], DriveEnd::Done))));
+    assert!(bench.hub.cortex_reports(bench.now).remove(0).observed.tripped.is_empty());
 }
 
 #[test]
@@ -314,7 +420,7 @@ fn the_operator_is_answered_one_message_at_a_time_beside_the_errands() {
         let (answer, answered) = bounded(1);
         let (thread, message) = ("t".to_owned(), "hello".to_owned());
         let agent = AgentId::new(MAIN);
-        bench.event(Event::Command(Command::CortexChat { agent, thread, message, answer }));
+        bench.event(Event::Command(Command::CortexChat { agent, thread, channel: None, message, answer }));
         for action in std::mem::take(&mut bench.actions) {
             match action {
                 Action::Answer { to, answer } => to.try_send(answer).expect("room"),

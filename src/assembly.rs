@@ -1,6 +1,7 @@
 //! Builds the daemon from its config, once, and takes it down in order. Concrete handles exist here
 //! and nowhere else; everybody below gets exactly what it uses.
 
+mod accounts;
 mod cortexes;
 mod humans;
 mod ingestion;
@@ -37,7 +38,7 @@ use spacebot::hub::bindings::Bindings;
 use spacebot::hub::state::{Event, Hub};
 use spacebot::hub::{self, AgentIntake, AgentOutbox, HubParts, Inputs};
 use spacebot::id::{AgentId, ConversationId, InstanceId};
-use spacebot::llm::{LlmManager, offline};
+use spacebot::llm::LlmManager;
 use spacebot::memory::{MemoryStore, SearchOptions};
 use spacebot::message::{Bell, Intake, Outbox};
 use spacebot::messaging::drafts::Drafts;
@@ -46,6 +47,7 @@ use spacebot::messaging::mailbox::Mailbox;
 use spacebot::messaging::webhook::Webhook;
 use spacebot::thread::{self, Cancel, Current};
 use spacebot::tools::workspace::Workspace;
+use spacebot::usage::Ledger;
 use stop::{flush, join};
 use watchdog::Watchdog;
 
@@ -93,6 +95,7 @@ pub(crate) struct Daemon {
     hub: JoinHandle<()>,
     agents: BTreeMap<AgentId, Arc<AgentParts>>,
     databases: Vec<JoinHandle<()>>,
+    ledger: Ledger,
     server: Option<RunningServer>,
     adapters: Vec<Adapter>,
     ingest: Ingest,
@@ -115,6 +118,7 @@ struct Ground {
     agents: hub::Agents,
     files: BTreeMap<AgentId, Files>,
     databases: Vec<JoinHandle<()>>,
+    ledger: Ledger,
     /// What the databases hold for the hub.
     found: Vec<Event>,
     search: SearchOptions,
@@ -144,7 +148,8 @@ impl Daemon {
         let mut bells = bells(&adapters, server.as_ref());
         bells.extend([ingest.bell()]);
         let (reloads, reloads_in) = bounded(hub::QUEUE_RELOADS);
-        let readers = Readers { hub: reloads, bindings, ingest: ingest.switches(), facts };
+        let ledger = ground.ledger.clone();
+        let readers = Readers { hub: reloads, bindings, ingest: ingest.switches(), facts, ledger };
         let parts = HubParts {
             agents: ground.agents.clone(),
             bells,
@@ -160,7 +165,7 @@ impl Daemon {
             inbound: inbound.clone(),
             stopping,
         };
-        let hub = start_hub(parts)?;
+        let hub = start_hub(parts, &ground.ledger)?;
         // Both ends of this exist, and the hub is the receiver: what is due is looked for now.
         inbound.send(Event::ClockChanged).ok();
         let clock_watch = watch_clock(&inbound);
@@ -168,7 +173,7 @@ impl Daemon {
             // The hub is the receiver and has just been started.
             inbound.send(event).ok();
         }
-        let Ground { agents, databases, files, clock, .. } = ground;
+        let Ground { agents, databases, files, clock, ledger, .. } = ground;
         let now = InForce { config: config.clone(), agents: agents.clone(), files };
         let reload = Reload::start(options, clock, now, readers)?;
         Ok(Self {
@@ -176,6 +181,7 @@ impl Daemon {
             hub,
             agents,
             databases,
+            ledger,
             server,
             adapters,
             ingest,
@@ -218,6 +224,7 @@ impl Daemon {
             }
             agent.conversations.db().close();
         }
+        self.ledger.db().close();
         join(self.databases, JOIN_TIMEOUT) && ended && hub_ended
     }
 }
@@ -225,14 +232,16 @@ impl Daemon {
 impl Ground {
     fn lay(config: &Config) -> Result<Self, StartError> {
         let clock = SystemClock::shared();
-        let llm = Arc::new(LlmManager::new(&config.llm, clock.clone(), offline::model(clock.clone())));
+        let (ledger, accounts) = accounts::open(config, clock.clone())?;
+        let llm = accounts::models(config, &clock, &ledger);
         // Of all agents: one model is loaded once.
         let search = SearchOptions::new(&config.memory, &config.data_folder);
         let mut ground = Self {
             clock,
             agents: BTreeMap::new(),
             files: BTreeMap::new(),
-            databases: Vec::new(),
+            databases: vec![accounts],
+            ledger,
             found: Vec::new(),
             search,
         };
@@ -453,7 +462,7 @@ fn bells(adapters: &[Adapter], server: Option<&RunningServer>) -> BTreeMap<Insta
     bells
 }
 
-fn start_hub(parts: HubParts) -> Result<JoinHandle<()>, StartError> {
+fn start_hub(parts: HubParts, ledger: &Ledger) -> Result<JoinHandle<()>, StartError> {
     let mut state = Vec::new();
     for (id, agent) in &parts.agents {
         let next = agent
@@ -463,7 +472,7 @@ fn start_hub(parts: HubParts) -> Result<JoinHandle<()>, StartError> {
         state.push((id.clone(), agent.config.limits.clone(), next));
     }
     let databases = parts.agents.values().map(|agent| agent.conversations.db().clone());
-    let databases = databases.map(|db| (db.clone(), db.probe())).collect();
+    let databases = databases.chain([ledger.db().clone()]).map(|db| (db.clone(), db.probe())).collect();
     let (every, mut watchdog) = (watchdog::interval(), Watchdog::new(databases));
     let body = move || hub::run(Hub::new(state), parts, every, || watchdog.tick());
     thread::spawn("hub", body).map_err(|error| StartError::io("hub thread", &error))

@@ -11,4 +11,5 @@ pub mod logger;
 pub mod memory;
 pub mod models;
 pub mod task;
+pub mod usage;
 pub mod why;

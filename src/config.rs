@@ -3,6 +3,7 @@
 //! The file as written is read by `config::load`, which turns it into these values or into errors
 //! that name file, line and key path. docs/CONFIG.md lists every key.
 
+mod budget;
 mod changes;
 mod channel;
 mod coalescing;
@@ -24,6 +25,7 @@ mod thinking;
 mod worker;
 mod working_memory;
 
+pub use budget::{BudgetConfig, NANO_PLACES, PRICE_PLACES, Price, PriceConfig, decimal, decimal_text};
 pub use changes::{changes, in_force};
 pub use channel::{BindingConfig, ChannelConfig, ChannelSettings, Delegation, MemoryMode, ResponseMode};
 pub use coalescing::CoalescingConfig;
@@ -126,6 +128,9 @@ pub struct Config {
     pub irc: Vec<IrcConfig>,
     pub api: ApiConfig,
     pub memory: MemoryConfig,
+    /// Of the whole daemon.
+    pub budget: BudgetConfig,
+    pub prices: Vec<PriceConfig>,
 }
 
 impl Config {
@@ -169,6 +174,7 @@ pub struct AgentConfig {
     pub offline: OfflineConfig,
     pub schedule: ScheduleConfig,
     pub loop_guard: LoopGuardConfig,
+    pub budget: BudgetConfig,
     pub channel: ChannelConfig,
     /// Those of `[[bindings]]` that name this agent, in their order.
     pub bindings: Vec<BindingConfig>,
@@ -196,6 +202,7 @@ impl AgentConfig {
             offline: OfflineConfig::default(),
             schedule: ScheduleConfig::default(),
             loop_guard: LoopGuardConfig::default(),
+            budget: BudgetConfig::default(),
             channel: ChannelConfig::default(),
             bindings: Vec::new(),
             links: Vec::new(),

@@ -18,6 +18,7 @@ use crossbeam_channel::{Receiver, SendError, Sender, TrySendError, bounded};
 use rusqlite::{Connection, OpenFlags};
 
 pub use error::DbError;
+pub use migrations::Schema;
 pub use rusqlite;
 pub use ticket::Ticket;
 pub use writer::{CommitGate, LINGER};
@@ -62,7 +63,15 @@ impl Db {
     /// # Errors
     /// The file cannot be opened, a migration fails or was changed after it had been applied.
     pub fn open(path: &Path, name: &str) -> Result<(Self, JoinHandle<()>), DbError> {
-        let writer = Writer::open(path, None)?;
+        Self::open_as(path, name, Schema::Agent)
+    }
+
+    /// As [`Db::open`] with the tables of `schema`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_as(path: &Path, name: &str, schema: Schema) -> Result<(Self, JoinHandle<()>), DbError> {
+        let writer = Writer::open(path, schema, None)?;
         let (sender, receiver) = bounded(WRITE_QUEUE);
         let deferred = Deferred::default();
         let riding = deferred.clone();
@@ -77,7 +86,19 @@ impl Db {
     /// # Errors
     /// As [`Db::open`].
     pub fn open_inline(path: &Path, gate: Option<Arc<dyn CommitGate>>) -> Result<Self, DbError> {
-        let writer = Writer::open(path, gate)?;
+        Self::open_inline_as(path, Schema::Agent, gate)
+    }
+
+    /// As [`Db::open_inline`] with the tables of `schema`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_inline_as(
+        path: &Path,
+        schema: Schema,
+        gate: Option<Arc<dyn CommitGate>>,
+    ) -> Result<Self, DbError> {
+        let writer = Writer::open(path, schema, gate)?;
         Ok(Self::with_mode(path, Mode::Inline(Mutex::new(writer))))
     }
 
@@ -125,7 +146,8 @@ impl Db {
     }
 
     /// As [`Db::submit`] for what may be lost in a crash (it can be found out again): it rides along
-    /// with the next commit, at the latest after [`LINGER`]. It may overtake writes still in the queue.
+    /// with the next commit, at the latest after [`LINGER`], and is not synced for its own sake: a kill does not lose it
+    /// then, a power cut may. It may overtake writes still in the queue.
     /// Never waits.
     ///
     /// # Errors
@@ -135,7 +157,7 @@ impl Db {
         work: impl FnOnce(&Connection) -> Result<(), DbError> + Send + 'static,
     ) -> Result<(), DbError> {
         let (reply, _) = ticket();
-        let task: Box<dyn Work> = Box::new(Task::new(work, reply));
+        let task: Box<dyn Work> = Box::new(Task::lazy(work, reply));
         match &self.0.mode {
             Mode::Thread { deferred, .. } => {
                 deferred.put(task).or_else(|task| self.try_queue(task)).map_err(|(error, _)| error)

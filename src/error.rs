@@ -18,6 +18,8 @@ pub enum Kind {
     NotFound,
     /// No space is left on the disk, or a named limit is reached.
     Full,
+    /// The money or the tokens for it are used up.
+    Budget,
     /// Somebody asked for the stop.
     Cancelled,
     /// A rule of ours was broken; nobody outside can help it.
@@ -39,6 +41,7 @@ impl Kind {
             Kind::Invalid => "invalid",
             Kind::NotFound => "not_found",
             Kind::Full => "full",
+            Kind::Budget => "budget",
             Kind::Cancelled => "cancelled",
             Kind::Bug => "bug",
         }

@@ -12,6 +12,7 @@ pub mod text;
 pub mod thread;
 
 // Floor 1: words.
+pub mod billing;
 pub mod command;
 pub mod effect;
 pub mod event;
@@ -39,6 +40,7 @@ pub mod llm;
 pub mod memory;
 pub mod messaging;
 pub mod tasks;
+pub mod usage;
 pub mod working_memory;
 
 // Floor 5: work.

@@ -14,6 +14,7 @@ mod error;
 mod gates;
 mod health;
 mod lines;
+mod metered;
 pub mod offline;
 mod provider;
 pub mod reach;
@@ -27,10 +28,11 @@ use std::time::Duration;
 use rig_core::DynModel;
 use rig_core::operation::Completion;
 
+use crate::billing::{Meter, Payer};
 use crate::clock::SharedClock;
 use crate::config::{LlmConfig, OFFLINE_MODEL, ProviderConfig, RoutingConfig};
 use crate::http::transport::Network;
-use crate::id::ProcessKind;
+use crate::id::{AgentId, ProcessKind};
 
 pub use chain::{RETRIES_MAX, RETRY_AFTER_MAX, Reply, SpacebotModel};
 pub use delta::Delta;
@@ -42,6 +44,7 @@ use chain::{Link, Shared};
 use gates::Gates;
 use health::Health;
 use lines::Lines;
+use metered::Account;
 use provider::Providers;
 use tokens::Calibration;
 
@@ -69,6 +72,7 @@ impl Default for Tuning {
 /// Providers, connections and cool-downs of the whole program.
 pub struct LlmManager {
     shared: Arc<Shared>,
+    meter: Option<Arc<dyn Meter>>,
 }
 
 impl LlmManager {
@@ -97,7 +101,13 @@ impl LlmManager {
             never_streams: Mutex::default(),
             calibration: Calibration::default(),
         };
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(shared), meter: None }
+    }
+
+    /// Asks `meter` before every request.
+    #[must_use]
+    pub fn metered(self, meter: Arc<dyn Meter>) -> Self {
+        Self { meter: Some(meter), ..self }
     }
 
     /// The chain of one process. Built when a process starts, so that the models stay the same while
@@ -105,7 +115,10 @@ impl LlmManager {
     pub fn model_for(&self, routing: &RoutingConfig, kind: ProcessKind) -> SpacebotModel {
         let links =
             chain_of(routing, kind).into_iter().map(|name| Link::new(name, &self.shared.providers)).collect();
-        let model = SpacebotModel::new(self.shared.clone(), links, routing.rate_limit_cooldown);
+        // Who says nothing about itself is no agent, and below the daemon's ceilings all the same.
+        let payer = Payer::new(AgentId::new(""), kind);
+        let account = Account { meter: self.meter.clone(), payer };
+        let model = SpacebotModel::new(self.shared.clone(), links, routing.rate_limit_cooldown, account);
         model.thinking(routing.thinking.of(kind))
     }
 

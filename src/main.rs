@@ -92,6 +92,11 @@ fn main() -> ExitCode {
                 done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
             })
         }
+        Command::Usage { config, by, since, json, redate } => with_config(config.file.as_deref(), |config| {
+            let options = cli::usage::Options { by, since, json, redate };
+            let done = cli::usage::run(config, &options);
+            done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+        }),
         Command::Chat { config, once, agent, session } => with_config(config.file.as_deref(), |config| {
             let outcome = Chat::new(&config.api, agent, &session).and_then(|chat| match once {
                 Some(text) => chat.once(&text, &mut std::io::stdout()),

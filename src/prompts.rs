@@ -199,6 +199,7 @@ mod tests {
             Kind::Invalid,
             Kind::NotFound,
             Kind::Full,
+            Kind::Budget,
             Kind::Cancelled,
             Kind::Bug,
         ];

@@ -278,7 +278,10 @@ fn a_call_that_finds_every_line_taken_waits_for_one_and_ends_on_a_stop() {
     const LINES: usize = 64;
     let say = Say::text("never").hang(At::Headers);
     let double = Arc::new(Double::exchanges(vec![Exchange { expect: Value::Null, say }; LINES], true));
-    let model = model(&double, WireFormat::OpenAi, &["primary/m"]);
+    let mut config = config(&double, WireFormat::OpenAi, PATIENT);
+    config.providers[0].max_concurrent = LINES;
+    let model = manager(&config, SystemClock::shared(), true)
+        .model_for(&routing(&["primary/m"]), ProcessKind::Channel);
     let all = Cancel::new();
     let callers: Vec<_> = (0..LINES)
         .map(|_| {

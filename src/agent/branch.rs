@@ -120,7 +120,12 @@ fn driver<'a>(
     let limits = &parts.config.limits;
     Ok(Driver {
         link,
-        model: Box::new(parts.llm.model_for(&parts.config.routing, ProcessKind::Branch)),
+        model: Box::new(
+            parts
+                .llm
+                .model_for(&parts.config.routing, ProcessKind::Branch)
+                .paid_by(job.payer(&parts.config.id)),
+        ),
         toolbox: Box::new(Toolbox::new(tools(parts, job, memory_mode), definitions(memory_mode))),
         desk: ProcessDesk::new(link, Origin::default()),
         journal,

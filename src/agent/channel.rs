@@ -169,6 +169,7 @@ fn answer(
     });
     let speech = toolset::speech(parts);
     let model = parts.llm.model_for(&parts.config.routing, ProcessKind::Channel);
+    let model = model.paid_by(job.payer(&parts.config.id));
     let mut driver = Driver {
         link,
         model: Box::new(Aloud {

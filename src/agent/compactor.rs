@@ -234,7 +234,13 @@ fn ask(
     });
     let mut driver = Driver {
         link,
-        model: Box::new(parts.llm.model_for(&parts.config.routing, ProcessKind::Compactor).without_offline()),
+        model: Box::new(
+            parts
+                .llm
+                .model_for(&parts.config.routing, ProcessKind::Compactor)
+                .paid_by(job.payer(&parts.config.id))
+                .without_offline(),
+        ),
         toolbox: Box::new(Toolbox::new(Vec::new(), &NO_DEFINITIONS)),
         desk: ProcessDesk::new(link, Origin::default()),
         journal: RunJournal::new(&parts.conversations, job.process.number),

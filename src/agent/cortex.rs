@@ -131,7 +131,13 @@ fn ask(
     let preamble = prompts::render(template, &context).map_err(|error| failed(&error))?;
     let mut driver = Driver {
         link,
-        model: Box::new(parts.llm.model_for(&parts.config.routing, ProcessKind::Cortex).without_offline()),
+        model: Box::new(
+            parts
+                .llm
+                .model_for(&parts.config.routing, ProcessKind::Cortex)
+                .paid_by(job.payer(&parts.config.id))
+                .without_offline(),
+        ),
         toolbox: Box::new(Toolbox::new(Vec::new(), &NO_DEFINITIONS)),
         desk: ProcessDesk::new(link, Origin::default()),
         journal: RunJournal::new(&parts.conversations, job.process.number),

@@ -114,7 +114,7 @@ impl Reading<'_> {
         let kind = ProcessKind::Ingestion;
         let reading = reading::Reading {
             kind,
-            model: parts.llm.model_for(&parts.config.routing, kind),
+            model: parts.llm.model_for(&parts.config.routing, kind).paid_by(job.payer(&parts.config.id)),
             preamble: parts.prompts.ingestion(),
             words,
             turns: TURNS,

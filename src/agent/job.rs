@@ -1,10 +1,11 @@
 //! What the hub gives to a process thread.
 
+use crate::billing::Payer;
 use crate::conversation::Place;
 use crate::cortex::NewCortexEvent;
 use crate::error::Kind;
 use crate::event::{Errand, Origin};
-use crate::id::{ConversationId, ProcessId};
+use crate::id::{AgentId, ConversationId, ProcessId};
 
 /// One process to run.
 #[derive(Debug, Clone)]
@@ -12,6 +13,19 @@ pub struct Job {
     pub process: ProcessId,
     pub place: Place,
     pub work: Work,
+}
+
+impl Job {
+    /// On whose account its model calls go. Where the operator talks with the cortex, somebody waits.
+    pub(super) fn payer(&self, agent: &AgentId) -> Payer {
+        let payer = Payer::new(agent.clone(), self.process.kind);
+        Payer {
+            number: Some(self.process.number),
+            conversation: Some(self.place.conversation.clone()),
+            background: payer.background && !matches!(self.work, Work::CortexChat { .. }),
+            ..payer
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -216,7 +216,12 @@ fn driver<'a>(
     };
     Driver {
         link,
-        model: Box::new(parts.llm.model_for(&parts.config.routing, ProcessKind::Worker)),
+        model: Box::new(
+            parts
+                .llm
+                .model_for(&parts.config.routing, ProcessKind::Worker)
+                .paid_by(job.payer(&parts.config.id)),
+        ),
         toolbox: Box::new(toolbox),
         desk: ProcessDesk::new(link, Origin::default()),
         journal,

@@ -19,13 +19,13 @@ use spacebot::hub::Agents;
 use spacebot::hub::bindings::Bindings;
 use spacebot::id::AgentId;
 use spacebot::identity::Identity;
-use spacebot::llm::{LlmManager, offline};
 use spacebot::prompts::Overrides;
 use spacebot::thread::{self, Cancel, Current};
+use spacebot::usage::{Ledger, Rules};
 use spacebot::watch::{Bell, Fingerprint, Watched, Watcher, Woken};
 
 use super::ingestion::{Switches, make_folder_of};
-use super::{StartError, facts, humans};
+use super::{StartError, accounts, facts, humans};
 
 /// What the command line says beside the config.
 #[derive(Debug, Clone)]
@@ -73,6 +73,7 @@ pub(super) struct Readers {
     pub(super) bindings: Arc<Current<Bindings>>,
     pub(super) ingest: Switches,
     pub(super) facts: Arc<Current<Facts>>,
+    pub(super) ledger: Ledger,
 }
 
 /// What is in force now.
@@ -273,8 +274,7 @@ impl Reloader {
     fn agents(&self, config: &Config, outcome: &mut Outcome) -> (Agents, BTreeMap<AgentId, Files>) {
         let llm = (config.llm != self.now.config.llm).then(|| {
             // The old one goes with the last process that has it.
-            let offline = offline::model(self.clock.clone());
-            Arc::new(LlmManager::new(&config.llm, self.clock.clone(), offline))
+            accounts::models(config, &self.clock, &self.readers.ledger)
         });
         let (mut agents, mut files) = (Agents::new(), BTreeMap::new());
         for agent in &config.agents {
@@ -317,12 +317,13 @@ impl Reloader {
         for (id, agent) in new.agents.iter().filter(|(_, agent)| agent.config.ingestion.enabled) {
             make_folder_of(id, agent.workspace.path());
         }
-        let Readers { hub, bindings, ingest, .. } = &self.readers;
+        let Readers { hub, bindings, ingest, ledger, .. } = &self.readers;
         select! {
             // A hub that is gone has stopped.
             send(hub, new.agents.clone()) -> _ => {}
             recv(self.cancel.receiver()) -> _ => return,
         }
+        ledger.set_rules(Rules::of(&new.config));
         bindings.set(Bindings::of(&new.config));
         ingest.set(&new.agents);
         self.now = new;

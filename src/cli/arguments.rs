@@ -147,6 +147,23 @@ pub enum Command {
         #[command(subcommand)]
         action: ChannelAction,
     },
+    /// What model calls took and cost, and how much of each ceiling is used; needs no daemon and may run beside one.
+    Usage {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// day, model, agent, conversation or process.
+        #[arg(long, default_value = "day")]
+        by: String,
+        /// From this day (UTC) on; the first of this month without it.
+        #[arg(long, value_name = "DATE")]
+        since: Option<String>,
+        /// As one line of JSON.
+        #[arg(long)]
+        json: bool,
+        /// After the clock had run ahead: calls that are dated later than now become calls of today.
+        #[arg(long, conflicts_with_all = ["json", "since"])]
+        redate: bool,
+    },
     /// What an agent and others have asked of each other and what came back; needs no daemon and may run beside one.
     Links {
         #[command(flatten)]

@@ -7,11 +7,12 @@ use std::io::{self, BufWriter, Write};
 
 use serde_json::{Value, json};
 
-use crate::config::{AgentConfig, Config};
+use crate::config::{AgentConfig, Config, NANO_PLACES, decimal_text};
 use crate::conversation::{Conversations, Explanation, Record, Run, Step};
 use crate::db::DbError;
 use crate::id::AgentId;
 use crate::text;
+use crate::usage::cost_of_process;
 use elsewhere::Elsewhere;
 
 /// Bytes of a text that are shown in one line.
@@ -37,6 +38,23 @@ impl crate::error::Fault for WhyError {
             WhyError::NoMessage(_) => crate::error::Kind::NotFound,
         }
     }
+}
+
+/// Dollars for all of its runs, and calls without a price; none: none of them asked a model on the network.
+fn cost(
+    config: &Config,
+    agent: &AgentConfig,
+    explanation: &Explanation,
+) -> Result<Option<(String, u64)>, DbError> {
+    let Some(accounts) = super::usage::open(config)? else { return Ok(None) };
+    let costs = accounts.read(|connection| {
+        let of = |run: &Run| cost_of_process(connection, &agent.id, run.number);
+        explanation.runs.iter().map(of).collect::<Result<Vec<_>, _>>()
+    })?;
+    let known: Vec<(u64, u64)> = costs.into_iter().flatten().collect();
+    let nano = known.iter().map(|(nano, _)| nano).sum();
+    let unpriced = known.iter().map(|(_, unpriced)| unpriced).sum();
+    Ok((!known.is_empty()).then(|| (decimal_text(nano, NANO_PLACES), unpriced)))
 }
 
 /// What a run has used, added up.
@@ -114,11 +132,19 @@ pub fn run(config: &Config, agent: Option<&str>, id: Option<&str>, json: bool) -
             Elsewhere::look(&agent.id, request, &file)
         })
         .collect();
+    let cost = cost(config, agent, &explanation)?;
     let mut out = BufWriter::new(io::stdout().lock());
     if json {
-        writeln!(out, "{}", as_json(&explanation, &elsewhere))?;
+        let mut value = as_json(&explanation, &elsewhere);
+        value["cost_usd"] = cost.as_ref().map_or(Value::Null, |(usd, _)| json!(usd));
+        writeln!(out, "{value}")?;
     } else {
         tell(&explanation, &elsewhere, agent, &mut out)?;
+        if let Some((usd, unpriced)) = cost {
+            let note =
+                if unpriced > 0 { format!(" and {unpriced} calls without a price") } else { String::new() };
+            writeln!(out, "cost {usd} USD{note}")?;
+        }
     }
     Ok(out.flush()?)
 }

@@ -38,6 +38,8 @@ pub fn in_force(running: &Config, new: &Config) -> Config {
         irc: running.irc.clone(),
         api: running.api.clone(),
         memory: running.memory.clone(),
+        budget: new.budget.clone(),
+        prices: new.prices.clone(),
     }
     .bound()
 }
@@ -244,6 +246,7 @@ mod tests {
                 ["agents", ..] => "[[agents]]".to_owned(),
                 ["messaging", platform, ..] => format!("[messaging.{platform}]"),
                 ["memory", "embedding", ..] => "[memory.embedding]".to_owned(),
+                ["llm", "prices", ..] => "[llm.prices]".to_owned(),
                 ["bindings" | "links" | "humans", ..] => format!("[[{}]]", key.split('.').next().unwrap()),
                 [table, ..] if key.contains('.') => format!("[{table}]"),
                 _ => key.to_owned(),

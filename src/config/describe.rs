@@ -24,7 +24,7 @@ pub(super) fn written(config: &Config, shown: Shown) -> String {
     out
 }
 
-fn text(text: &str) -> String {
+pub(super) fn text(text: &str) -> String {
     // Every escape of a JSON string is one of a TOML string.
     serde_json::Value::from(text).to_string()
 }
@@ -38,7 +38,7 @@ fn secret(out: &mut String, key: &str, secret: Option<&Secret>, shown: Shown) ->
 }
 
 /// A part of a table's name.
-fn name(part: &str) -> String {
+pub(super) fn name(part: &str) -> String {
     let bare = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_');
     if !part.is_empty() && part.chars().all(bare) { part.to_owned() } else { text(part) }
 }
@@ -62,6 +62,9 @@ fn write_all(out: &mut String, config: &Config, shown: Shown) -> std::fmt::Resul
         writeln!(out, "\n[llm.provider.{}]", name(&provider.id))?;
         provider.write(out, text, shown)?;
     }
+    config.prices.iter().try_for_each(|price| price.write(out))?;
+    writeln!(out)?;
+    config.budget.write(out, "budget")?;
     config.agents.iter().try_for_each(|agent| write_agent(out, agent))?;
     for binding in &config.bindings {
         writeln!(
@@ -162,6 +165,7 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
     writeln!(out, "[agents.schedule]\nmissed_slots = {}", text(missed))?;
     writeln!(out, "job_timeout_secs = {}", agent.schedule.timeout.as_secs())?;
     agent.limits.cortex.write(out)?;
+    agent.budget.write(out, "agents.budget")?;
     agent.loop_guard.write(out)?;
     writeln!(out, "[agents.channel]")?;
     agent.channel.write(out)

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
+use super::budget::decimal;
 use super::load::Environment;
 use super::{ConfigError, Secret};
 
@@ -304,6 +305,25 @@ impl<'s, 'a> Section<'s, 'a> {
         let number = number.filter(|number| (0.0..=1.0).contains(number));
         if number.is_none() {
             self.source.error(value.span().start, &self.path_of(key), "must be from 0 to 1");
+        }
+        number
+    }
+
+    /// A number that is not negative, in units of its last decimal place; at most `most` whole ones.
+    pub(super) fn decimal(&self, key: &'static str, places: u32, most: u64) -> Option<u64> {
+        let value = self.find(key)?;
+        let text = match value.get_ref() {
+            DeValue::Float(float) => float.as_str(),
+            DeValue::Integer(integer) => integer.as_str(),
+            _ => {
+                self.wrong(key, value, "a number");
+                return None;
+            }
+        };
+        let number = decimal(text, places).filter(|number| *number <= most * 10_u64.pow(places));
+        if number.is_none() {
+            let wanted = format!("must be from 0 to {most} with at most {places} decimal places");
+            self.source.error(value.span().start, &self.path_of(key), wanted);
         }
         number
     }

@@ -4,8 +4,35 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::DbError;
 
-/// Number (a UTC time, `YYYYMMDDHHMMSS`), name and text, in order.
-const MIGRATIONS: &[(i64, &str, &str)] = &[
+/// Whose tables a file has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schema {
+    /// `agents/<id>/data/spacebot.db`.
+    Agent,
+    /// `data/global.db`: what belongs to no agent.
+    Instance,
+}
+
+/// Number (a UTC time, `YYYYMMDDHHMMSS`), name and text.
+type Migration = (i64, &'static str, &'static str);
+
+impl Schema {
+    /// In order.
+    fn migrations(self) -> &'static [Migration] {
+        match self {
+            Schema::Agent => AGENT,
+            Schema::Instance => INSTANCE,
+        }
+    }
+}
+
+const INSTANCE: &[Migration] = &[(
+    20261121012000,
+    "token_usage",
+    include_str!("../../migrations/instance/20261121012000_token_usage.sql"),
+)];
+
+const AGENT: &[Migration] = &[
     (20261121000000, "first_path", include_str!("../../migrations/20261121000000_first_path.sql")),
     (20261121000100, "lean_rows", include_str!("../../migrations/20261121000100_lean_rows.sql")),
     (20261121000200, "memory_imports", include_str!("../../migrations/20261121000200_memory_imports.sql")),
@@ -41,13 +68,14 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
 ];
 
 /// Applies what is missing, each file in its own transaction.
-pub(super) fn apply(connection: &mut Connection) -> Result<(), DbError> {
+pub(super) fn apply(connection: &mut Connection, schema: Schema) -> Result<(), DbError> {
     connection.execute_batch(
         "CREATE TABLE IF NOT EXISTS schema_migrations (
              version INTEGER PRIMARY KEY, name TEXT NOT NULL, checksum INTEGER NOT NULL)",
     )?;
-    refuse_unknown(connection)?;
-    for &(version, name, sql) in MIGRATIONS {
+    let migrations = schema.migrations();
+    refuse_unknown(connection, migrations)?;
+    for &(version, name, sql) in migrations {
         let known = connection
             .query_row("SELECT checksum FROM schema_migrations WHERE version = ?1", [version], |row| {
                 row.get::<_, i64>(0)
@@ -71,8 +99,8 @@ pub(super) fn apply(connection: &mut Connection) -> Result<(), DbError> {
 }
 
 /// A database of a newer version is left alone.
-fn refuse_unknown(connection: &Connection) -> Result<(), DbError> {
-    let newest = MIGRATIONS.last().map_or(0, |migration| migration.0);
+fn refuse_unknown(connection: &Connection, migrations: &[Migration]) -> Result<(), DbError> {
+    let newest = migrations.last().map_or(0, |migration| migration.0);
     let unknown = connection
         .query_row("SELECT name FROM schema_migrations WHERE version > ?1", [newest], |row| {
             row.get::<_, String>(0)

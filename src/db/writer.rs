@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rusqlite::Connection;
 
 use super::deferred::Deferred;
+use super::migrations::Schema;
 use super::ticket::Reply;
 use super::{BUSY_TIMEOUT, DbError, keep_plans, migrations};
 
@@ -35,9 +36,12 @@ pub trait CommitGate: Send + Sync {
 pub(super) trait Work: Send {
     fn run(&mut self, connection: &Connection) -> Result<(), DbError>;
     fn finish(self: Box<Self>, outcome: Result<(), DbError>);
+    /// It may be lost with the power, and no commit is synced for its sake.
+    fn is_lazy(&self) -> bool;
 }
 
 pub(super) struct Task<F, T> {
+    lazy: bool,
     work: Option<F>,
     value: Option<T>,
     reply: Reply<T>,
@@ -45,7 +49,11 @@ pub(super) struct Task<F, T> {
 
 impl<F, T> Task<F, T> {
     pub(super) fn new(work: F, reply: Reply<T>) -> Self {
-        Self { work: Some(work), value: None, reply }
+        Self { lazy: false, work: Some(work), value: None, reply }
+    }
+
+    pub(super) fn lazy(work: F, reply: Reply<T>) -> Self {
+        Self { lazy: true, ..Self::new(work, reply) }
     }
 }
 
@@ -61,15 +69,25 @@ impl<T: Send, F: FnOnce(&Connection) -> Result<T, DbError> + Send> Work for Task
         let Self { value, reply, .. } = *self;
         reply.send(outcome.and_then(|()| value.ok_or(DbError::Closed)));
     }
+
+    fn is_lazy(&self) -> bool {
+        self.lazy
+    }
 }
 
 pub(super) struct Writer {
     connection: Connection,
     gate: Option<Arc<dyn CommitGate>>,
+    /// Commits are synced now.
+    synced: bool,
 }
 
 impl Writer {
-    pub(super) fn open(path: &Path, gate: Option<Arc<dyn CommitGate>>) -> Result<Self, DbError> {
+    pub(super) fn open(
+        path: &Path,
+        schema: Schema,
+        gate: Option<Arc<dyn CommitGate>>,
+    ) -> Result<Self, DbError> {
         let open =
             |error: rusqlite::Error| DbError::Open { path: path.to_owned(), reason: error.to_string() };
         let mut connection = Connection::open(path).map_err(open)?;
@@ -82,8 +100,8 @@ impl Writer {
         connection.pragma_update(None, "journal_size_limit", LOG_KEPT_BYTES)?;
         connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
         keep_plans(&connection)?;
-        migrations::apply(&mut connection)?;
-        Ok(Self { connection, gate })
+        migrations::apply(&mut connection, schema)?;
+        Ok(Self { connection, gate, synced: true })
     }
 
     /// Until the last sender is gone; then everything is moved out of the log.
@@ -148,6 +166,7 @@ impl Writer {
         batch: &mut [Box<dyn Work>],
         outcomes: &mut Vec<Result<(), DbError>>,
     ) -> Result<(), DbError> {
+        self.sync(!batch.iter().all(|work| work.is_lazy()))?;
         self.execute("BEGIN IMMEDIATE")?;
         let result = self.run_all(batch, outcomes).and_then(|()| self.commit());
         if result.is_err() && !self.connection.is_autocommit() {
@@ -156,6 +175,16 @@ impl Writer {
         }
         result?;
         self.gate.as_ref().map_or(Ok(()), |gate| gate.after_commit())
+    }
+
+    /// Whether the next commit waits for the disk. What an unsynced one has written gets there with the next synced
+    /// one, and in the same order; a kill of the process loses nothing of it.
+    fn sync(&mut self, synced: bool) -> Result<(), DbError> {
+        if self.synced != synced {
+            self.connection.pragma_update(None, "synchronous", if synced { "FULL" } else { "NORMAL" })?;
+            self.synced = synced;
+        }
+        Ok(())
     }
 
     fn run_all(

@@ -30,7 +30,7 @@ use crate::clock::SharedClock;
 use crate::error::{Fault, Kind};
 
 use names::{NameCache, Names};
-use socket::{Dialler, SharedTls};
+use socket::{Dialler, SharedTls, Undialled};
 
 /// Waiting for a TCP connection and its TLS handshake; a server farther away than this is down.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -72,45 +72,77 @@ pub enum TransportError {
     BadAddress(String),
     #[error("TLS: {0}")]
     Tls(String),
+    /// Within the handshake, before anything of a request.
+    #[error("TLS: {0}")]
+    Handshake(String),
     #[error("not HTTP: {0}")]
     Protocol(String),
     #[error("network: {0}")]
     Network(String),
+    /// There was no connection, so nothing has been sent.
+    #[error("network: {0}")]
+    Unconnected(String),
 }
 
 impl Fault for TransportError {
     fn kind(&self) -> Kind {
         match self {
             Self::Stopped => Kind::Cancelled,
-            Self::TimedOut(_) | Self::Network(_) | Self::Protocol(_) => Kind::Transient,
-            Self::BodyTooLong(_) | Self::BadAddress(_) | Self::Tls(_) => Kind::Invalid,
+            Self::TimedOut(_) | Self::Network(_) | Self::Unconnected(_) | Self::Protocol(_) => {
+                Kind::Transient
+            }
+            Self::BodyTooLong(_) | Self::BadAddress(_) | Self::Tls(_) | Self::Handshake(_) => Kind::Invalid,
         }
     }
 
     fn hint(&self) -> Option<&str> {
         match self {
             Self::BadAddress(_) => Some("base_url must look like https://host/path"),
-            Self::Tls(_) => Some("the server's certificate is not trusted, or the clock is wrong"),
+            Self::Tls(_) | Self::Handshake(_) => {
+                Some("the server's certificate is not trusted, or the clock is wrong")
+            }
             _ => None,
         }
     }
 }
 
 impl TransportError {
+    /// False only where no byte of the request can have left: no connection, or a certificate that was refused.
+    pub fn may_have_been_sent(&self) -> bool {
+        let before = [ureq::Timeout::Resolve, ureq::Timeout::Connect].map(|phase| phase.to_string());
+        match self {
+            Self::Unconnected(_) | Self::BadAddress(_) | Self::Handshake(_) => false,
+            Self::TimedOut(phase) => !before.contains(phase),
+            _ => true,
+        }
+    }
+
+    fn of_rustls(error: &rustls::Error) -> Self {
+        match error {
+            // Certificates are looked at in the handshake only.
+            rustls::Error::InvalidCertificate(_) => Self::Handshake(error.to_string()),
+            _ => Self::Tls(error.to_string()),
+        }
+    }
+
     fn from_ureq(error: ureq::Error) -> Self {
         use ureq::Error as E;
         match error {
             E::Timeout(phase) => Self::TimedOut(phase.to_string()),
             E::BadUri(text) => Self::BadAddress(text),
             E::Tls(text) => Self::Tls(text.to_owned()),
-            E::Rustls(error) => Self::Tls(error.to_string()),
+            E::Rustls(error) => Self::of_rustls(&error),
+            E::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<Undialled>()) => {
+                Self::Unconnected(error.to_string())
+            }
             // A failed handshake arrives as an I/O error around what rustls says.
             E::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
-                Self::Tls(error.to_string())
+                let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+                inner.map_or_else(|| Self::Tls(error.to_string()), Self::of_rustls)
             }
             E::Io(error) => Self::Network(error.to_string()),
-            E::HostNotFound => Self::Network("host not found".to_owned()),
-            E::ConnectionFailed => Self::Network("connection failed".to_owned()),
+            E::HostNotFound => Self::Unconnected("host not found".to_owned()),
+            E::ConnectionFailed => Self::Unconnected("connection failed".to_owned()),
             other => Self::Protocol(other.to_string()),
         }
     }

@@ -21,10 +21,12 @@ use super::error::LlmError;
 use super::gates::Gates;
 use super::health::{Admission, Health, Rest};
 use super::lines::Lines;
+use super::metered::Account;
 use super::provider::Providers;
 use super::repair::repaired;
 use super::tokens::Calibration;
 use super::{Tuning, random_share};
+use crate::billing::{Exhausted, Payer};
 use crate::clock::SharedClock;
 use crate::config::{OFFLINE_MODEL, ProviderConfig, ThinkingEffort};
 use crate::error::{Fault, Kind, log_line};
@@ -101,6 +103,7 @@ pub struct SpacebotModel {
     rate_limit_cooldown: Duration,
     /// The offline responder is the last link.
     ends_offline: bool,
+    account: Account,
     /// None: what the provider does by itself.
     reasoning: Option<Reasoning>,
 }
@@ -111,10 +114,17 @@ struct Call<'a> {
     cancel: &'a Cancel,
     on_delta: &'a mut dyn FnMut(Delta<'_>),
     attempts: u32,
+    /// A ceiling left no room for a model; what the config says then.
+    exhausted: Option<Exhausted>,
 }
 
 impl SpacebotModel {
-    pub(super) fn new(shared: Arc<Shared>, links: Vec<Link>, rate_limit_cooldown: Duration) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        links: Vec<Link>,
+        rate_limit_cooldown: Duration,
+        account: Account,
+    ) -> Self {
         let first = links.first().and_then(|link| Some((link, link.provider.as_ref()?)));
         let capabilities = match first {
             Some((link, provider)) => shared.lines.describe(provider, &link.full_name, &link.name),
@@ -127,6 +137,7 @@ impl SpacebotModel {
             rate_limit_cooldown,
             ends_offline: true,
             reasoning: None,
+            account,
         }
     }
 
@@ -143,6 +154,12 @@ impl SpacebotModel {
             ThinkingEffort::Max => Some(Effort::Max.into()),
         };
         Self { reasoning, ..self }
+    }
+
+    /// On whose account the calls go.
+    #[must_use]
+    pub fn paid_by(self, payer: Payer) -> Self {
+        Self { account: Account { payer, ..self.account }, ..self }
     }
 
     /// The same chain without the offline responder at its end: for what only a language model can do.
@@ -184,7 +201,7 @@ impl SpacebotModel {
         on_delta: &mut dyn FnMut(Delta<'_>),
     ) -> Result<Reply, LlmError> {
         let request = &*repaired(request);
-        let mut call = Call { request, cancel, on_delta, attempts: 0 };
+        let mut call = Call { request, cancel, on_delta, attempts: 0, exhausted: None };
         let mut first_failure = None;
         for (index, link) in self.links.iter().enumerate() {
             let probe = match self.shared.health.admit(&link.full_name) {
@@ -215,7 +232,13 @@ impl SpacebotModel {
                 }
             }
         }
+        if matches!(first_failure, Some(LlmError::OverBudget(_)))
+            && let Some(done) = self.ask_cheaper(&mut call)
+        {
+            return done;
+        }
         match first_failure {
+            Some(error @ LlmError::OverBudget(_)) if call.exhausted == Some(Exhausted::Refuse) => Err(error),
             Some(error) if error.is_for_the_caller() || !self.ends_offline => Err(error),
             None if !self.ends_offline => {
                 let failure = self.reporter(OFFLINE_MODEL).failure(None, "no language model is configured");
@@ -249,6 +272,25 @@ impl SpacebotModel {
             wait *= 2;
         }
         model.call(request, cancel, &mut |_| {})
+    }
+
+    /// Where a ceiling left no room: the model that the config names for this, if it is none of the chain.
+    fn ask_cheaper(&self, call: &mut Call<'_>) -> Option<Result<Reply, LlmError>> {
+        let Some(Exhausted::Model(name)) = call.exhausted.clone() else { return None };
+        if self.links.iter().any(|link| link.full_name == name) {
+            return None;
+        }
+        let link = Link::new(&name, &self.shared.providers);
+        match self.ask(&link, call, false) {
+            Ok(response) => {
+                Some(Ok(Reply { response, model: name, attempts: call.attempts, fell_back: true }))
+            }
+            Err(LlmError::Cancelled) => Some(Err(LlmError::Cancelled)),
+            Err(error) => {
+                report(&error);
+                None
+            }
+        }
     }
 
     fn ask_offline(&self, mut call: Call<'_>, failure: Option<LlmError>) -> Result<Reply, LlmError> {
@@ -341,15 +383,20 @@ impl SpacebotModel {
         }
         let model = lease.model(&link.full_name, provider, &link.name);
         let transport = lease.transport().clone();
+        let mut request = portable(call.request, self.reasoning);
+        let paid = self.account.authorise(&link.full_name, &mut request).map_err(|refused| {
+            call.exhausted.get_or_insert(refused.then);
+            LlmError::OverBudget(reporter.failure(None, &refused.reason))
+        })?;
         let closer = call.cancel.on_cancel(move || transport.stop());
         call.attempts += 1;
-        let request = portable(call.request, self.reasoning);
         (call.on_delta)(Delta::Begins);
         let answer = if self.streams(link) {
             attempt::streamed(&model, request, call.cancel, &mut call.on_delta)
         } else {
             attempt::whole(&model, request, &mut call.on_delta)
         };
+        paid.settle(&answer, &reporter);
         // In this order: a stop that comes between the two still finds the closer, or is seen here.
         // A line that was stopped late would otherwise be given to the next call.
         drop(closer);

@@ -122,12 +122,14 @@ impl Reporter<'_> {
         match error {
             TransportError::Stopped => LlmError::Cancelled,
             // The same megabytes would come again.
-            TransportError::BodyTooLong(_) | TransportError::BadAddress(_) | TransportError::Tls(_) => {
-                LlmError::Rejected(failure)
-            }
-            TransportError::TimedOut(_) | TransportError::Protocol(_) | TransportError::Network(_) => {
-                LlmError::Unreachable(failure)
-            }
+            TransportError::BodyTooLong(_)
+            | TransportError::BadAddress(_)
+            | TransportError::Tls(_)
+            | TransportError::Handshake(_) => LlmError::Rejected(failure),
+            TransportError::TimedOut(_)
+            | TransportError::Protocol(_)
+            | TransportError::Network(_)
+            | TransportError::Unconnected(_) => LlmError::Unreachable(failure),
         }
     }
 
@@ -210,7 +212,7 @@ fn believe(usage: &mut Usage) {
 }
 
 /// The error of our own transport, where it is one.
-fn transport_error(error: &ProviderError) -> Option<&TransportError> {
+pub(super) fn transport_error(error: &ProviderError) -> Option<&TransportError> {
     match error {
         ProviderError::Http(error) => match &**error {
             HttpError::Instance(error) => error.downcast_ref(),

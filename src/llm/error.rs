@@ -41,6 +41,9 @@ pub enum LlmError {
     /// It was not asked: it has failed a moment ago, or another call tries whether it is back.
     #[error("not asked, it rests after a failure: {0}")]
     Resting(Failure),
+    /// It was not asked: a ceiling leaves no room for what the call may come to.
+    #[error("over the budget: {0}")]
+    OverBudget(Failure),
     #[error("the provider is overloaded or broken: {0}")]
     Overloaded(Failure),
     #[error("the provider cannot be reached: {0}")]
@@ -75,6 +78,7 @@ impl LlmError {
             | Self::Unauthorized(failure)
             | Self::RateLimited(failure)
             | Self::Resting(failure)
+            | Self::OverBudget(failure)
             | Self::Overloaded(failure)
             | Self::Unreachable(failure)
             | Self::UnknownModel(failure)
@@ -112,6 +116,7 @@ impl Fault for LlmError {
     fn kind(&self) -> Kind {
         match self {
             Self::Cancelled => Kind::Cancelled,
+            Self::OverBudget(_) => Kind::Budget,
             Self::Unauthorized(_) => Kind::Auth,
             Self::RateLimited(_) => Kind::RateLimited,
             Self::NotConfigured(_) | Self::UnknownModel(_) => Kind::NotFound,
@@ -136,6 +141,7 @@ impl Fault for LlmError {
             Self::UnknownModel(_) => {
                 "check the model's name in [defaults.routing] and the provider's base_url"
             }
+            Self::OverBudget(_) => "spacebot usage shows what is spent; the ceilings stand in [budget]",
             Self::TooLong(_) => "set context_window to the model's real window",
             _ => return None,
         })

@@ -67,7 +67,7 @@ fn of_assistant(content: &AssistantContent) -> usize {
 }
 
 /// Estimate for a whole request: its messages and its tools.
-fn of_request(request: &CompletionRequest) -> usize {
+pub(super) fn of_request(request: &CompletionRequest) -> usize {
     let tools = request.tools.iter().map(|tool| {
         let description: &str = &tool.description;
         description.chars().count() + tool.parameters.to_string().chars().count()

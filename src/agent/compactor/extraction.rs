@@ -72,7 +72,7 @@ fn read_archive(parts: &AgentParts, job: &Job, link: &Link<'_>) -> Result<How, E
         return Ok(How::Compacted { again: false, unread: is_unread(parts, &job.place)? });
     }
     let start = json!({ "kind": "extraction", "conversation": conversation.as_str(), "archive": archive });
-    let read = reading(parts, start, &lines)?.run(parts, job, link);
+    let read = reading(parts, job, start, &lines)?.run(parts, job, link);
     let place = conversation.clone();
     let mark = move |connection: &Connection, now| {
         conversation::end_reading(connection, archive, true)?;
@@ -108,7 +108,7 @@ fn read_on(parts: &AgentParts, job: &Job, link: &Link<'_>) -> Result<How, Extrac
     }
     let start =
         json!({ "kind": "memory_persistence", "conversation": conversation.as_str(), "through": through });
-    let read = reading(parts, start, &lines)?.run(parts, job, link);
+    let read = reading(parts, job, start, &lines)?.run(parts, job, link);
     let place = conversation.clone();
     let mark = move |connection: &Connection, now| conversation::remember(connection, &place, through, now);
     match store(parts, job, link, read, mark)? {
@@ -134,12 +134,18 @@ enum Left {
     Failed { kind: Kind, reason: String, by_model: bool },
 }
 
-fn reading(parts: &AgentParts, start: serde_json::Value, lines: &[Line]) -> Result<Reading, ExtractionError> {
+fn reading(
+    parts: &AgentParts,
+    job: &Job,
+    start: serde_json::Value,
+    lines: &[Line],
+) -> Result<Reading, ExtractionError> {
+    let model = parts.llm.model_for(&parts.config.routing, ProcessKind::Branch);
     let turns = parts.config.limits.branch_max_turns;
     let context = json!({ "name": parts.config.display_name, "max_turns": turns });
     Ok(Reading {
         kind: ProcessKind::Branch,
-        model: parts.llm.model_for(&parts.config.routing, ProcessKind::Branch).without_offline(),
+        model: model.paid_by(job.payer(&parts.config.id)).without_offline(),
         preamble: prompts::render(Template::Extraction, &context)?,
         words: words::of_lines(lines, &parts.config.display_name, Bounds::of(parts, 0).input_tokens()),
         turns,

@@ -90,7 +90,12 @@ fn answer(
         prompts::render(Template::CortexChat, &context).map_err(|error| Box::new(error) as Box<dyn Fault>)?;
     let mut driver = Driver {
         link,
-        model: Box::new(parts.llm.model_for(&parts.config.routing, ProcessKind::Cortex)),
+        model: Box::new(
+            parts
+                .llm
+                .model_for(&parts.config.routing, ProcessKind::Cortex)
+                .paid_by(job.payer(&parts.config.id)),
+        ),
         toolbox: Box::new(Toolbox::new(tools(parts, job), &DEFINITIONS)),
         desk: ProcessDesk::new(link, Origin::default()),
         journal: RunJournal::new(&parts.conversations, job.process.number),

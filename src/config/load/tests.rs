@@ -20,6 +20,7 @@ fn parsed(text: &str) -> Result<Loaded, Vec<String>> {
 /// One of each kind of table, so that every key is asked for.
 const EVERY_TABLE: &str = r#"
 [llm.provider.p]
+[llm.prices."p/m"]
 [[agents]]
 [[bindings]]
 [[links]]
@@ -28,7 +29,9 @@ const EVERY_TABLE: &str = r#"
 "#;
 
 /// Keys that stand in the document as tables of their own, not as rows.
-const TABLES: [&str; 26] = [
+const TABLES: [&str; 28] = [
+    "budget",
+    "prices",
     "offline",
     "memory_persistence",
     "channel",

@@ -22,6 +22,11 @@ use super::{CONNECT_WAIT_MAX, Signal};
 /// One read while draining; the rest of a body follows its last event closely or not at all.
 const DRAIN_WAIT: Duration = Duration::from_millis(50);
 
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Undialled(io::Error);
+
 /// Opens TCP connections.
 #[derive(Debug)]
 pub(super) struct Dialler {
@@ -73,7 +78,7 @@ impl Connector<()> for Dialler {
                 self.names.forget(details.uri);
                 return Err(match error.kind() {
                     io::ErrorKind::TimedOut => Error::Timeout(ureq::Timeout::Connect),
-                    _ => Error::Io(error),
+                    kind => Error::Io(io::Error::new(kind, Undialled(error))),
                 });
             }
         };

@@ -272,7 +272,7 @@ fn names_are_looked_up_once_and_forgotten_when_nobody_answers() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         format!("http://localhost:{}/", listener.local_addr().unwrap().port())
     };
-    assert!(matches!(ours(get(&closed, &refused).unwrap_err()), TransportError::Network(_)));
+    assert!(matches!(ours(get(&closed, &refused).unwrap_err()), TransportError::Unconnected(_)));
     assert_eq!(network.names.kept_for_tests(), 1);
 }
 

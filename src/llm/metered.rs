@@ -1,0 +1,145 @@
+//! What one request may come to, for the meter that is asked before it leaves, and what came of it.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use rig_core::completion::{CompletionRequest, CompletionResponse};
+use rig_core::error::ProviderError;
+use rig_core::message::{ToolResultContent, UserContent};
+
+use super::attempt::Broken;
+use super::classify::{Reporter, transport_error};
+use super::error::LlmError;
+use super::tokens;
+use crate::billing::{Meter, Outcome, Payer, Permit, Refused, Tokens, Wanted};
+use crate::text::CHARACTERS_PER_TOKEN;
+
+/// Tokens that a provider may put around a request: marks of roles, and its own words about tools, which are some
+/// hundred.
+const OWN_TOKENS_MOST: u64 = 2_000;
+/// Tokens of one picture or document, of which a few bytes can unfold to many: the dearest picture that a provider
+/// documents takes 48,000, and the largest windows end a document.
+const PART_TOKENS_MOST: u64 = 1_000_000;
+/// No tokenizer puts so many characters into one token, over a whole request.
+const CHARACTERS_PER_TOKEN_MOST: usize = 16;
+
+/// On whose account the calls of one process go.
+#[derive(Clone)]
+pub(super) struct Account {
+    pub(super) meter: Option<Arc<dyn Meter>>,
+    pub(super) payer: Payer,
+}
+
+impl Account {
+    /// Leave to send this request to this model; puts the limit of output into it that was reckoned with.
+    pub(super) fn authorise(&self, model: &str, request: &mut CompletionRequest) -> Result<Paid, Refused> {
+        let Some(meter) = &self.meter else { return Ok(Paid(None)) };
+        let least = tokens::of_request(request) * CHARACTERS_PER_TOKEN / CHARACTERS_PER_TOKEN_MOST;
+        let permit = meter.authorise(&Wanted {
+            payer: &self.payer,
+            model,
+            input_most: input_most(request),
+            input_least: u64::try_from(least).unwrap_or(u64::MAX),
+            output_most: request.max_tokens,
+        })?;
+        request.max_tokens = permit.output_most().or(request.max_tokens);
+        Ok(Paid(Some(permit)))
+    }
+}
+
+/// Leave to send one request.
+pub(super) struct Paid(Option<Box<dyn Permit>>);
+
+impl Paid {
+    pub(super) fn settle(self, answer: &Result<CompletionResponse, Broken>, reporter: &Reporter<'_>) {
+        let Some(permit) = self.0 else { return };
+        permit.settle(match answer {
+            Ok(response) => {
+                Outcome::Billed { tokens: reported(response), output_least: output_least(response) }
+            }
+            Err(broken) if is_free(broken, reporter) => Outcome::Free,
+            Err(_) => Outcome::Unknown,
+        });
+    }
+}
+
+/// A token stands for a byte at least, so no tokenizer makes more of a text than it has bytes; and the request as
+/// JSON holds every text of it, with more bytes around each than a provider puts tokens there.
+fn input_most(request: &CompletionRequest) -> u64 {
+    let mut bytes = Bytes(0);
+    if serde_json::to_writer(&mut bytes, request).is_err() {
+        return u64::MAX;
+    }
+    let parts = request.documents.len() + request.chat_history.iter().map(foreign_parts).sum::<usize>();
+    let parts = u64::try_from(parts).unwrap_or(u64::MAX).saturating_mul(PART_TOKENS_MOST);
+    bytes.0.saturating_add(OWN_TOKENS_MOST).saturating_add(parts)
+}
+
+/// Pictures, documents and whatever else is no text.
+fn foreign_parts(message: &rig_core::completion::Message) -> usize {
+    let rig_core::completion::Message::User { content } = message else { return 0 };
+    let foreign = |content: &UserContent| match content {
+        UserContent::Text(_) => 0,
+        UserContent::ToolResult(result) => {
+            result.content.iter().filter(|part| matches!(part, ToolResultContent::Image(_))).count()
+        }
+        _ => 1,
+    };
+    content.iter().map(foreign).sum()
+}
+
+/// Counts what is written.
+struct Bytes(u64);
+
+impl Write for Bytes {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn reported(response: &CompletionResponse) -> Tokens {
+    let usage = &response.usage;
+    Tokens {
+        input: usage.input_tokens,
+        output: usage.output_tokens,
+        cache_read: usage.cached_input_tokens,
+        cache_write: usage.cache_creation_input_tokens,
+        reasoning: usage.reasoning_tokens,
+    }
+}
+
+fn output_least(response: &CompletionResponse) -> u64 {
+    let calls = response.tool_calls().map(|call| call.function.arguments_value().to_string().chars().count());
+    let characters = response.text().chars().count() + calls.sum::<usize>();
+    u64::try_from(characters / CHARACTERS_PER_TOKEN_MOST).unwrap_or(u64::MAX)
+}
+
+/// Nothing can have been billed: the request never left, or its provider says that it did not work on it.
+fn is_free(broken: &Broken, reporter: &Reporter<'_>) -> bool {
+    let Broken::Failed { error, begun: false } = broken else { return false };
+    if let Some(reply) = error.provider_response() {
+        // A content filter has read the request, and some providers bill that.
+        let filtered = matches!(reporter.classify(broken).error, LlmError::Filtered(_));
+        return !filtered && reply.status.is_some_and(|status| says_not_done(status.as_u16()));
+    }
+    match transport_error(error) {
+        Some(error) => !error.may_have_been_sent(),
+        None => matches!(
+            &**error,
+            ProviderError::Url(_) | ProviderError::Request(_) | ProviderError::UnsupportedOption(_)
+        ),
+    }
+}
+
+/// Behind these statuses nobody has worked on the request. A time-out or a gateway (408, 502, 504) cannot tell.
+fn says_not_done(status: u16) -> bool {
+    matches!(status, 500 | 503 | 529)
+        || (400..500).contains(&status) && !matches!(status, 408 | 409 | 425 | 499)
+}
+
+#[cfg(test)]
+mod tests;

@@ -36,7 +36,7 @@ idle:
 
 bench:
 	cargo build --release
-	cargo bench --bench figures
+	cargo bench --bench figures --bench models
 
 # What the search finds of LoCoMo conversations; LOCOMO names their folder, BINARY another build.
 bench-memory:

@@ -197,7 +197,8 @@ impl Held {
                     client.write_all(block.as_bytes())?;
                 }
                 arrive.send(()).unwrap();
-                released.recv_timeout(PATIENCE).unwrap();
+                // Nobody releases those of a daemon that is killed.
+                released.recv_timeout(PATIENCE).map_err(std::io::Error::other)?;
             }
             client.write_all(closing.as_bytes())
         });

@@ -25,6 +25,9 @@ const CONTENT: &str = "content";
 const SHORT: usize = 4 << 10;
 /// Between two looks at longer ones: nobody reads faster.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
+/// Bytes that may be looked at in that time. Behind so many the looks come less often, or sixteen long
+/// replies at once would take the whole processor.
+const LOOKED_AT: usize = 16 << 10;
 
 pub(super) struct Aloud<'a> {
     pub(super) model: SpacebotModel,
@@ -51,6 +54,11 @@ impl Answers for Aloud<'_> {
         let clock = &self.clock;
         self.model.call(request, cancel, &mut |delta| words.hear(&delta, clock.monotonic()))
     }
+}
+
+/// Until the next look, when so many bytes have been looked at.
+fn pause_behind(bytes: usize) -> Duration {
+    LOOK_EVERY * u32::try_from(bytes / LOOKED_AT).unwrap_or(u32::MAX).max(1)
 }
 
 /// The words of the reply that is being written.
@@ -86,7 +94,7 @@ impl Words<'_> {
                 };
                 writing.json.push_str(json);
                 if now >= writing.look_at || writing.json.len() <= SHORT {
-                    writing.look_at = now + LOOK_EVERY;
+                    writing.look_at = now + pause_behind(writing.json.len());
                     self.look(false);
                 }
             }
@@ -177,6 +185,32 @@ mod tests {
             Delta::Called { call: 1 },
         ];
         assert_eq!(shown(&deltas), "|[one ]#|[three]");
+    }
+
+    #[test]
+    fn the_longer_a_reply_is_the_less_often_it_is_looked_at() {
+        const PIECES: usize = 8 << 10;
+        let (looks, text) = (RefCell::new(0), RefCell::new(String::new()));
+        let show = |saying: Saying<'_>| {
+            if let Saying::More(more) = saying {
+                *looks.borrow_mut() += 1;
+                text.borrow_mut().push_str(more);
+            }
+        };
+        let speech = Speech::new(Arc::new(Scrubber::new(["k3y-of-the-house"])));
+        let mut words = Words { speech: &speech, show: &show, call: None };
+        let piece = format!("{} ", "x".repeat(31));
+        let first = "{\"content\": \"";
+        words.hear(&REPLIES, Duration::ZERO);
+        words.hear(&arguments(first), Duration::ZERO);
+        for number in 0..PIECES {
+            words.hear(&arguments(&piece), Duration::from_millis(number as u64));
+        }
+        words.hear(&arguments("\"}"), Duration::from_secs(9));
+        words.hear(&Delta::Called { call: 1 }, Duration::from_secs(9));
+        assert_eq!(*text.borrow(), piece.repeat(PIECES));
+        // 128 of them while it is short; one every 40 ms would be 200 more.
+        assert!((140..200).contains(&*looks.borrow()), "{}", looks.borrow());
     }
 
     #[test]

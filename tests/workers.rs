@@ -582,3 +582,35 @@ fn workers_leave_logs_as_told_and_are_inspected() {
         }
     }
 }
+
+#[test]
+fn a_type_of_task_has_a_model_of_its_own_also_after_a_kill() {
+    let hang = Arc::new(AtomicBool::new(true));
+    let hangs = hang.clone();
+    let double = Double::recording(move |request| {
+        let last = last_message(request);
+        if offers(request, "spawn_worker") && last.contains(">work") {
+            assert!(request.json.to_string().contains("`task_type` where it fits: coding, sums"));
+            return calls(&[("spawn_worker", json!({ "task": "the task", "task_type": "coding" }))]);
+        }
+        talk(request).unwrap_or_else(|| match hangs.load(Ordering::SeqCst) {
+            true => Say::text("").hang(At::Headers),
+            false => done(request),
+        })
+    });
+    let overrides = "task_overrides = { coding = \"double/big\", sums = \"double/small\" }\n";
+    let home = Home::new(&format!("{}{overrides}", config(&double, "")));
+    let daemon = home.start();
+    daemon.client("c").ask("1", "work");
+    hanging(&double, 1);
+    daemon.kill();
+    hang.store(false, Ordering::SeqCst);
+    let daemon = home.start();
+    daemon.client("c").hear("told: all done");
+    let model = |request: &Request| request.json["model"].as_str().unwrap().to_owned();
+    let (talking, working): (Vec<Request>, Vec<Request>) =
+        double.requests().into_iter().partition(|request| offers(request, "spawn_worker"));
+    assert!(talking.iter().all(|request| model(request) == "m"));
+    assert!(working.len() > 2 && working.iter().all(|request| model(request) == "big"));
+    drop(daemon);
+}

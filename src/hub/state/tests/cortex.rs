@@ -276,7 +276,7 @@ fn without_a_cortex_nothing_runs_and_a_stop_does_not_wait_for_one() {
 
 fn worker(bench: &mut Bench) -> ProcessId {
     let turn = bench.message("c", 1).one();
-    bench.ask(turn.process, Ask::SpawnWorker { task: "dig".to_owned(), interactive: true });
+    bench.ask(turn.process, Ask::SpawnWorker { task: "dig".to_owned(), interactive: true, task_type: None });
     bench.turned(turn.process, 1);
     bench.one().process
 }

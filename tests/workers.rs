@@ -614,3 +614,24 @@ fn a_type_of_task_has_a_model_of_its_own_also_after_a_kill() {
     assert!(working.len() > 2 && working.iter().all(|request| model(request) == "big"));
     drop(daemon);
 }
+
+#[test]
+fn a_long_run_is_said_to_have_met_its_limit_once_and_only_at_its_end() {
+    let made = AtomicUsize::new(0);
+    let double = Double::recording(move |request| {
+        talk(request).unwrap_or_else(|| {
+            let number = made.fetch_add(1, Ordering::SeqCst);
+            calls(&[("shell", json!({ "command": format!("echo step {number}") }))])
+        })
+    });
+    let home = home(&double, "worker_max_turns = 17");
+    let daemon = home.start();
+    let mut client = daemon.client("c");
+    client.ask("1", "work");
+    client.hear("told: Not finished");
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    let limits = read(&home, "SELECT details FROM cortex_events WHERE event_type = 'run_limit'");
+    assert_eq!(limits.len(), 1, "{limits:?}");
+    assert!(limits[0].contains("\"model_calls\":17"), "{limits:?}");
+}

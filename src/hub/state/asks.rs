@@ -27,7 +27,7 @@ impl Hub {
             Ask::Cancel { process, reason } => {
                 let target = (key.0.clone(), process);
                 if self.is_neighbour(key, &target) {
-                    self.cancel(&target, StopReason::Asked(reason));
+                    self.cancel(&target, StopReason::Asked(reason), now);
                     Answer::Done(process.to_string())
                 } else {
                     refused(Refusal::Unknown(process))
@@ -145,11 +145,12 @@ impl Hub {
     }
 
     /// Asks a process to stop, once.
-    pub(super) fn cancel(&mut self, key: &ProcessKey, reason: StopReason) {
+    pub(super) fn cancel(&mut self, key: &ProcessKey, reason: StopReason, now: Duration) {
         let Some(process) = self.processes.get_mut(key) else { return };
         if !process.stopping {
             process.stopping = true;
             self.timers.set(&TimerKey::Process(key.clone()), None);
+            self.supervise_stop(key, now);
             self.actions.push(Action::Cancel { agent: key.0.clone(), process: key.1, reason });
         }
     }

@@ -24,6 +24,7 @@ check:
 
 install-test-needs:
 	bash tests/install.sh
+	bash tests/aimock.sh $(TARGET)/aimock || echo "aimock could not be fetched: its tests will say so"
 	$(MAKE) -s onnxruntime || echo "onnxruntime could not be fetched: its test will say so"
 
 # More seeds than `make test`; a failing one is printed and replays with SPACEBOT_SIM_SEED=<n>.

@@ -148,8 +148,8 @@ pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
         Work::Apology { kind, single } => channel::apologise(parts, job, *kind, *single),
         Work::Commands { running, apology } => commands::run(parts, job, running, *apology, link),
         Work::Branch { description, origin } => branch::run(parts, job, description, origin, link),
-        Work::Worker { task, interactive, origin } => {
-            worker::run(parts, job, task, *interactive, origin, link)
+        Work::Worker { task, interactive, task_type, origin } => {
+            worker::run(parts, job, (task, task_type.as_deref()), *interactive, origin, link)
         }
         Work::GoOn { what, interactive, waits, .. } => match job.process.kind {
             ProcessKind::Worker => worker::go_on(parts, job, what, *interactive, *waits, link),

@@ -119,6 +119,8 @@ struct Ground {
     files: BTreeMap<AgentId, Files>,
     databases: Vec<JoinHandle<()>>,
     ledger: Ledger,
+    /// Of the agents in the ids of answers.
+    places: BTreeMap<AgentId, i64>,
     /// What the databases hold for the hub.
     found: Vec<Event>,
     search: SearchOptions,
@@ -234,6 +236,9 @@ impl Ground {
         let clock = SystemClock::shared();
         let (ledger, accounts) = accounts::open(config, clock.clone())?;
         let llm = accounts::models(config, &clock, &ledger);
+        let ids: Vec<AgentId> = config.agents.iter().map(|agent| agent.id.clone()).collect();
+        let places =
+            hub::places(ledger.db(), &ids).map_err(|error| StartError::of("instance database", &error))?;
         // Of all agents: one model is loaded once.
         let search = SearchOptions::new(&config.memory, &config.data_folder);
         let mut ground = Self {
@@ -242,6 +247,7 @@ impl Ground {
             files: BTreeMap::new(),
             databases: vec![accounts],
             ledger,
+            places,
             found: Vec::new(),
             search,
         };
@@ -312,7 +318,10 @@ impl Ground {
     }
 
     fn outbox(&self) -> Arc<dyn Outbox> {
-        Arc::new(AgentOutbox::new(self.agents.values().map(|agent| agent.conversations.clone()).collect()))
+        let of = |(id, agent): (&AgentId, &Arc<AgentParts>)| {
+            self.places.get(id).map(|place| (*place, agent.conversations.clone()))
+        };
+        Arc::new(AgentOutbox::new(self.agents.iter().filter_map(of).collect()))
     }
 }
 
@@ -346,7 +355,10 @@ fn lock_folder(folder: &Path) -> Result<Flock<File>, StartError> {
     let file = open.map_err(|error| StartError::io(format!("lock {}", path.display()), &error))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| StartError {
         what: format!("data folder {}", folder.display()),
-        reason: error.to_string(),
+        reason: match error {
+            nix::errno::Errno::EWOULDBLOCK => "it is in use".to_owned(),
+            error => error.to_string(),
+        },
         kind: Kind::Invalid,
         hint: Some("another spacebot is running with this data folder".to_owned()),
     })

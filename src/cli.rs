@@ -5,6 +5,7 @@ pub mod channel;
 pub mod chat;
 pub mod cortex;
 pub mod cron;
+mod database;
 pub mod ingest;
 pub mod links;
 pub mod logger;

@@ -48,6 +48,8 @@ pub use thinking::{ThinkingConfig, ThinkingEffort};
 pub use worker::{WorkerContext, WorkerLogMode};
 pub use working_memory::WorkingMemoryConfig;
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -234,12 +236,22 @@ pub struct RoutingConfig {
     /// How long a model is left alone after a 429 that names no time (`rate_limit_cooldown_secs`).
     pub rate_limit_cooldown: Duration,
     pub thinking: ThinkingConfig,
+    /// Models of workers by the type of their task, in place of `worker`.
+    pub task_overrides: BTreeMap<String, String>,
 }
 
 /// The name of the built-in model.
 pub const OFFLINE_MODEL: &str = "offline/responder";
 
 impl RoutingConfig {
+    /// The same with the model for tasks of this type, where there is one.
+    pub fn of_task(&self, task_type: Option<&str>) -> Cow<'_, Self> {
+        match task_type.and_then(|task_type| self.task_overrides.get(task_type)) {
+            Some(worker) => Cow::Owned(Self { worker: worker.clone(), ..self.clone() }),
+            None => Cow::Borrowed(self),
+        }
+    }
+
     pub fn model(&self, kind: ProcessKind) -> &str {
         match kind {
             ProcessKind::Channel => &self.channel,
@@ -265,6 +277,7 @@ impl Default for RoutingConfig {
             fallbacks: Vec::new(),
             rate_limit_cooldown: Duration::from_secs(60),
             thinking: ThinkingConfig::default(),
+            task_overrides: BTreeMap::new(),
         }
     }
 }

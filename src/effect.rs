@@ -64,6 +64,8 @@ pub enum Ask {
     SpawnWorker {
         task: String,
         interactive: bool,
+        /// One of `task_overrides`.
+        task_type: Option<String>,
     },
     /// Whether this worker can be sent a message; it goes by [`Effect::Route`].
     Route {

@@ -7,6 +7,7 @@ mod clock_watch;
 mod intake;
 mod outbox;
 mod performer;
+mod places;
 mod post;
 pub mod state;
 mod timers;
@@ -18,4 +19,5 @@ pub use performer::{
     Agents, HubParts, Inputs, QUEUE_COMMANDS, QUEUE_CONTROL, QUEUE_INBOUND, QUEUE_RELOADS, QUEUE_UP,
     events_of, ready_tasks, run, unremembered,
 };
+pub use places::places;
 pub use post::post_waits;

@@ -103,11 +103,19 @@ fn read(path: &Path) -> Result<String, IdentityError> {
     file.take(MAX_FILE_BYTES as u64 + 4)
         .read_to_end(&mut bytes)
         .map_err(|error| failed(error.to_string()))?;
-    let words = String::from_utf8_lossy(&bytes);
-    if bytes.len() > MAX_FILE_BYTES {
+    let is_long = bytes.len() > MAX_FILE_BYTES;
+    let words = match std::str::from_utf8(&bytes) {
+        Ok(words) => words,
+        // A letter that the end of what is read has cut in two.
+        Err(error) if is_long && error.error_len().is_none() => {
+            std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default()
+        }
+        Err(error) => return Err(failed(format!("is no UTF-8 text from byte {} on", error.valid_up_to()))),
+    };
+    if is_long {
         log::warn!("{} is longer than {MAX_FILE_BYTES} bytes; the rest is not read", path.display());
     }
-    Ok(text::prefix(&words, MAX_FILE_BYTES).trim().to_owned())
+    Ok(text::prefix(words, MAX_FILE_BYTES).trim().to_owned())
 }
 
 #[cfg(test)]
@@ -142,6 +150,20 @@ mod tests {
             "{told:?}"
         );
         assert!(!folder.path().join("IDENTITY.md").exists());
+    }
+
+    #[test]
+    fn what_is_no_text_keeps_its_old_text_and_a_long_one_is_cut_between_letters() {
+        let folder = tempfile::tempdir().expect("folder");
+        let old = Identity::load_or_seed(folder.path()).expect("seed");
+        fs::write(folder.path().join("SOUL.md"), b"\xff\xfe bad").expect("write");
+        let (new, mistakes) = old.read_again(folder.path());
+        assert_eq!(new, old);
+        assert!(mistakes.len() == 1 && mistakes[0].to_string().contains("no UTF-8 text"), "{mistakes:?}");
+        fs::write(folder.path().join("SOUL.md"), "漢".repeat(MAX_FILE_BYTES)).expect("write");
+        let (new, mistakes) = old.read_again(folder.path());
+        assert!(mistakes.is_empty() && new.soul.chars().all(|letter| letter == '漢'));
+        assert!(new.soul.len() <= MAX_FILE_BYTES && new.soul.len() > MAX_FILE_BYTES - 3);
     }
 
     #[test]

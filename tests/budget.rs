@@ -385,6 +385,8 @@ fn at_the_ceiling_who_writes_gets_a_plain_sentence_until_it_is_raised() {
         report["lines"].as_array().unwrap().iter().map(|line| line["calls"].as_u64().unwrap()).sum::<u64>();
     assert_eq!(calls, u64::try_from(double.requests().len()).unwrap(), "one row for each request: {report}");
     assert_eq!(report["lines"][0]["unpriced_calls"], calls, "and no price is guessed");
+    // The double says that it has read 7 of 10 from its cache.
+    assert_eq!(report["lines"][0]["cache_read_percent"], 70, "{report}");
 }
 
 #[test]

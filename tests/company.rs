@@ -369,15 +369,33 @@ fn who_addresses_the_agent_is_not_left_without_a_word() {
     }
 }
 
-#[test]
-fn results_over_the_limit_are_kept_and_read_by_the_next_turn() {
-    let mut room = Room::new(true);
+/// More results than one turn takes.
+fn with_twenty_results() -> Room {
+    let room = Room::new(true);
     for number in 101..=120 {
         let conversations = &room.parts.conversations;
         conversations.begin_branch(number, &room.place.conversation, "think", &["m0".to_owned()]).unwrap();
         let end = BranchEnd { status: "done", conclusion: format!("finding {number}"), tool_calls: 0 };
         conversations.end_branch(number, end, vec![], nothing_else).unwrap();
     }
+    room
+}
+
+#[test]
+fn results_over_the_limit_are_not_forgotten_for_a_message_that_comes_meanwhile() {
+    let mut room = with_twenty_results();
+    room.thinks(&[("m1", "una")], vec![react()]);
+    room.thinks(&[], vec![reply("sixteen of them")]);
+    let (_, more) = room.turned();
+    assert!(more, "four are left");
+    room.thinks(&[], vec![reply("the rest")]);
+    assert!(!room.turned().1);
+    assert!(room.parts.conversations.waiting_results(&room.place.conversation, 100).unwrap().is_empty());
+}
+
+#[test]
+fn results_over_the_limit_are_kept_and_read_by_the_next_turn() {
+    let mut room = with_twenty_results();
     // More than one turn takes, and no turn may relay them any more: no model is asked.
     for more in [true, false] {
         let how = room.turn(true);

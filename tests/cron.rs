@@ -213,8 +213,11 @@ fn three_failures_in_a_row_switch_the_job_off_and_say_so() {
         if !offers(request, "set_outcome") {
             return make(request);
         }
-        counted.fetch_add(1, Ordering::SeqCst);
-        calls(&[("no_such_tool", json!({}))])
+        // The last run by a model that refuses: nobody is told that none can be reached.
+        match counted.fetch_add(1, Ordering::SeqCst) {
+            4.. => Say::error(400, "invalid_request_error", "no such option"),
+            _ => calls(&[("no_such_tool", json!({}))]),
+        }
     });
     let home = home(&double, "max_turns = 2");
     let daemon = home.start();
@@ -237,10 +240,12 @@ fn three_failures_in_a_row_switch_the_job_off_and_say_so() {
         assert!(told.iter().all(|text| text.contains("three times in a row")), "{told:?}");
         daemon.kill();
     }
-    assert_eq!(tries.load(Ordering::SeqCst), 6, "three runs of two steps");
+    assert_eq!(tries.load(Ordering::SeqCst), 5, "two runs of two steps, and one that was refused");
     assert_eq!(client.unasked.len(), 1);
     assert_eq!(cron(&home, "list")[0]["state"], "off");
-    assert!(cron(&home, "runs")[0]["error"].as_str().unwrap().contains("too many steps"));
+    let errors: Vec<String> =
+        cron(&home, "runs").iter().map(|run| run["error"].as_str().unwrap().to_owned()).collect();
+    assert!(errors[0].contains("no such option") && errors[1].contains("too many steps"), "{errors:?}");
 }
 
 #[test]

@@ -429,7 +429,7 @@ fn a_model_that_may_not_call_tools_says_an_honest_sentence() {
         .tools(tools_of(Asking::Channel))
         .tool_choice(ToolChoice::None);
     let response = ask(&responder(), request, false);
-    assert!(response.text().contains("No language model is reachable"), "{}", response.text());
+    assert!(response.text().contains("No language model answers me"), "{}", response.text());
 }
 
 #[test]

@@ -168,7 +168,7 @@ fn a_model_that_is_gone_leaves_the_offline_responder() {
     let home = home(&double, WireFormat::OpenAi);
     let daemon = home.start();
     let mut client = daemon.client("c");
-    assert!(client.ask("1", "what a day").contains("No language model is reachable"));
+    assert!(client.ask("1", "what a day").contains("No language model answers me"));
     assert!(client.ask("2", "remember that the tea is green").contains("Noted"));
     let (_, log) = daemon.stop();
     assert!(!log.contains("k-double"), "{log}");

@@ -582,3 +582,56 @@ fn workers_leave_logs_as_told_and_are_inspected() {
         }
     }
 }
+
+#[test]
+fn a_type_of_task_has_a_model_of_its_own_also_after_a_kill() {
+    let hang = Arc::new(AtomicBool::new(true));
+    let hangs = hang.clone();
+    let double = Double::recording(move |request| {
+        let last = last_message(request);
+        if offers(request, "spawn_worker") && last.contains(">work") {
+            assert!(request.json.to_string().contains("`task_type` where it fits: coding, sums"));
+            return calls(&[("spawn_worker", json!({ "task": "the task", "task_type": "coding" }))]);
+        }
+        talk(request).unwrap_or_else(|| match hangs.load(Ordering::SeqCst) {
+            true => Say::text("").hang(At::Headers),
+            false => done(request),
+        })
+    });
+    let overrides = "task_overrides = { coding = \"double/big\", sums = \"double/small\" }\n";
+    let home = Home::new(&format!("{}{overrides}", config(&double, "")));
+    let daemon = home.start();
+    daemon.client("c").ask("1", "work");
+    hanging(&double, 1);
+    daemon.kill();
+    hang.store(false, Ordering::SeqCst);
+    let daemon = home.start();
+    daemon.client("c").hear("told: all done");
+    let model = |request: &Request| request.json["model"].as_str().unwrap().to_owned();
+    let (talking, working): (Vec<Request>, Vec<Request>) =
+        double.requests().into_iter().partition(|request| offers(request, "spawn_worker"));
+    assert!(talking.iter().all(|request| model(request) == "m"));
+    assert!(working.len() > 2 && working.iter().all(|request| model(request) == "big"));
+    drop(daemon);
+}
+
+#[test]
+fn a_long_run_is_said_to_have_met_its_limit_once_and_only_at_its_end() {
+    let made = AtomicUsize::new(0);
+    let double = Double::recording(move |request| {
+        talk(request).unwrap_or_else(|| {
+            let number = made.fetch_add(1, Ordering::SeqCst);
+            calls(&[("shell", json!({ "command": format!("echo step {number}") }))])
+        })
+    });
+    let home = home(&double, "worker_max_turns = 17");
+    let daemon = home.start();
+    let mut client = daemon.client("c");
+    client.ask("1", "work");
+    client.hear("told: Not finished");
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    let limits = read(&home, "SELECT details FROM cortex_events WHERE event_type = 'run_limit'");
+    assert_eq!(limits.len(), 1, "{limits:?}");
+    assert!(limits[0].contains("\"model_calls\":17"), "{limits:?}");
+}

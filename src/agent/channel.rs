@@ -173,7 +173,12 @@ fn answer(
     let mut driver = Driver {
         link,
         model: Box::new(Aloud {
-            model: if defers { model.without_offline() } else { model },
+            model: match turn.execution {
+                // A job that fails again and again is to be noticed.
+                Some(_) => model.offline_only_while_away(),
+                None if defers => model.without_offline(),
+                None => model,
+            },
             link,
             speech: speech.clone(),
             clock: parts.conversations.clock().clone(),
@@ -401,7 +406,7 @@ fn commit(
     }) {
         Ok(()) => How::Turned {
             covered: input.messages.last().map(|received| received.id).or(input.covered),
-            more: input.more,
+            more: input.has_more(),
             outbox,
         },
         Err(error) => failed(&error),

@@ -69,6 +69,8 @@ pub(super) struct Counts {
     pub(super) hook: CortexHook,
     /// Names of the tools that were called, each once.
     pub(super) called: Vec<String>,
+    /// The limit of model calls only parts the run: it goes on behind it.
+    pub(super) goes_on: bool,
 }
 
 impl Driver<'_> {
@@ -150,7 +152,9 @@ impl Driver<'_> {
         } else {
             ended
         };
-        self.tell_cortex(&ended);
+        if !(self.counts.goes_on && matches!(ended, Ended::Limit)) {
+            self.tell_cortex(&ended);
+        }
         (ended, run)
     }
 

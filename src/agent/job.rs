@@ -50,6 +50,8 @@ pub enum Work {
     Worker {
         task: String,
         interactive: bool,
+        /// One of `task_overrides`.
+        task_type: Option<String>,
         origin: Origin,
     },
     /// A branch or worker that was cut off goes on.

@@ -76,7 +76,7 @@ impl Desk for ProcessDesk<'_> {
         let (answer, answered) = bounded(1);
         let (task, interactive) = match &ask {
             Ask::Branch { description } => (description.clone(), false),
-            Ask::SpawnWorker { task, interactive } => (task.clone(), *interactive),
+            Ask::SpawnWorker { task, interactive, .. } => (task.clone(), *interactive),
             Ask::Route { .. } | Ask::Cancel { .. } => Default::default(),
         };
         (self.link.up)(What::Asked { ask, origin: self.origin.clone(), answer });

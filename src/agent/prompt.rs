@@ -160,6 +160,7 @@ fn context(config: &AgentConfig, identity: &Identity, workspace: &str) -> Value 
         "bulletin": BULLETIN,
         "sandboxed": config.sandbox.mode == SandboxMode::Enabled,
         "network": config.sandbox.network,
+        "task_types": config.routing.task_overrides.keys().collect::<Vec<_>>(),
         "max_turns": config.limits.branch_max_turns,
         "ingestion_turns": super::ingestion::TURNS,
     })

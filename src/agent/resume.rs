@@ -106,6 +106,12 @@ pub(super) fn read(parts: &AgentParts, job: &Job, prompt: &str) -> Result<Rebuil
     Ok(rebuild(before, Message::user(prompt), &records)?)
 }
 
+/// The type of the task that the run was started with, if it had one.
+pub(super) fn task_type(parts: &AgentParts, job: &Job) -> Option<String> {
+    let records = parts.conversations.records(job.process.number).ok()?;
+    start(&records)?["task_type"].as_str().map(str::to_owned)
+}
+
 /// What the run has used up and read counts for the driver that goes on with it.
 pub(super) fn take_up(driver: &mut Driver<'_>, run: &Rebuilt) {
     driver.counts.model_calls = run.counts.model_calls;

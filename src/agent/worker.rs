@@ -65,7 +65,7 @@ impl WorkerState {
 pub(super) fn run(
     parts: &AgentParts,
     job: &Job,
-    task: &str,
+    (task, task_type): (&str, Option<&str>),
     interactive: bool,
     origin: &Origin,
     link: &Link<'_>,
@@ -74,12 +74,14 @@ pub(super) fn run(
     let forks = parts.config.limits.worker_context == WorkerContext::Fork;
     let fork = if forks { origin.fork.clone() } else { Fork::default() };
     let mut prepared = forked(parts, job, &fork).map(|(past, history)| {
-        let mut driver = driver(parts, job, link, None, RunJournal::new(&parts.conversations, number));
+        let journal = RunJournal::new(&parts.conversations, number);
+        let mut driver = driver(parts, job, link, Of::Turn(task_type), journal);
         let start = json!({
             "kind": "worker",
             "conversation": job.place.conversation.as_str(),
             "task": task,
             "interactive": interactive,
+            "task_type": task_type,
             "turn": origin.turn,
             "words": *fork.words,
             "budget": parts.config.limits.worker_max_turns,
@@ -128,7 +130,8 @@ pub(super) fn go_on(
         }
     };
     let journal = RunJournal::after(&parts.conversations, job.process.number, run.next);
-    let driver = driver(parts, job, link, None, journal);
+    let task_type = resume::task_type(parts, job);
+    let driver = driver(parts, job, link, Of::Turn(task_type.as_deref()), journal);
     let state = if waits { WorkerState::WaitingForInput } else { WorkerState::Running };
     let berth = Live::new(parts, job, link, &driver, run.task, state);
     match take_up(driver, parts.config.limits.worker_max_turns, run) {
@@ -175,7 +178,7 @@ pub(super) fn run_task(
 
 fn work_on_task(parts: &AgentParts, job: &Job, link: &Link<'_>, task: u64, prompt: String) -> How {
     let journal = RunJournal::new(&parts.conversations, job.process.number);
-    let mut driver = driver(parts, job, link, Some(task), journal);
+    let mut driver = driver(parts, job, link, Of::Board(task), journal);
     let budget = parts.config.limits.worker_max_turns;
     let start = json!({ "kind": "worker", "task": prompt, "interactive": false, "budget": budget });
     driver.begin(start, &Past::default(), &[]);
@@ -203,24 +206,32 @@ fn finish(
     write_end(parts, job, &end, &worker.driver.journal.take(), worker.driver.link)
 }
 
+/// Who wants the work.
+enum Of<'a> {
+    /// A turn, and this is its type.
+    Turn(Option<&'a str>),
+    /// The board: the number of the task.
+    Board(u64),
+}
+
 fn driver<'a>(
     parts: &AgentParts,
     job: &Job,
     link: &'a Link<'a>,
-    bound: Option<u64>,
+    work: Of<'_>,
     journal: RunJournal<'a>,
 ) -> Driver<'a> {
-    let toolbox = match bound {
-        Some(task) => Toolbox::new(bound_task::tools(parts, job, task), &bound_task::DEFINITIONS),
-        None => Toolbox::new(worker_tools(parts), &DEFINITIONS),
+    let (toolbox, task_type) = match work {
+        Of::Board(task) => {
+            (Toolbox::new(bound_task::tools(parts, job, task), &bound_task::DEFINITIONS), None)
+        }
+        Of::Turn(task_type) => (Toolbox::new(worker_tools(parts), &DEFINITIONS), task_type),
     };
+    let routing = parts.config.routing.of_task(task_type);
     Driver {
         link,
         model: Box::new(
-            parts
-                .llm
-                .model_for(&parts.config.routing, ProcessKind::Worker)
-                .paid_by(job.payer(&parts.config.id)),
+            parts.llm.model_for(&routing, ProcessKind::Worker).paid_by(job.payer(&parts.config.id)),
         ),
         toolbox: Box::new(toolbox),
         desk: ProcessDesk::new(link, Origin::default()),

@@ -342,8 +342,9 @@ impl Reloader {
         if !taken.is_empty() {
             log::info!("read again, in force from now on: {}", taken.join(", "));
         }
+        let told = old.waits_for_restart.clone();
         let waits_for_restart = waiting.unwrap_or(old.waits_for_restart);
-        if !waits_for_restart.is_empty() {
+        if !waits_for_restart.is_empty() && waits_for_restart != told {
             log::warn!("read again, waits for a restart: {}", waits_for_restart.join(", "));
         }
         let words = match mistakes.len() {

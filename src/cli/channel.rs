@@ -7,10 +7,11 @@ use serde_json::json;
 
 use super::arguments::ChannelAction;
 use super::chat::printable;
+use super::database::{self, AgentDatabaseError};
 use crate::clock::SystemClock;
 use crate::config::{AgentConfig, ChannelSettings, Config, Delegation, MemoryMode, ResponseMode};
 use crate::conversation::{Conversations, Known, change_settings};
-use crate::db::{Db, DbError};
+use crate::db::DbError;
 use crate::error::{Fault, Kind};
 
 /// Takes back what is set, so that the binding or the agent decides.
@@ -19,13 +20,11 @@ const DEFAULT: &str = "default";
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelCommandError {
     #[error("{0}")]
+    Agent(#[from] AgentDatabaseError),
+    #[error("{0}")]
     Db(#[from] DbError),
     #[error("the output could not be written: {0}")]
     Output(#[from] io::Error),
-    #[error("there is no agent {0:?} in the config")]
-    UnknownAgent(String),
-    #[error("agent {0} has no database yet")]
-    NoDatabase(String),
     #[error("there is no conversation {0:?}")]
     UnknownConversation(String),
     #[error("{value:?} is not one of {known}")]
@@ -35,6 +34,7 @@ pub enum ChannelCommandError {
 impl Fault for ChannelCommandError {
     fn kind(&self) -> Kind {
         match self {
+            ChannelCommandError::Agent(error) => error.kind(),
             ChannelCommandError::Db(error) => error.kind(),
             ChannelCommandError::Output(_) | ChannelCommandError::Invalid { .. } => Kind::Invalid,
             _ => Kind::NotFound,
@@ -43,8 +43,8 @@ impl Fault for ChannelCommandError {
 
     fn hint(&self) -> Option<&str> {
         match self {
+            ChannelCommandError::Agent(error) => error.hint(),
             ChannelCommandError::Db(error) => error.hint(),
-            ChannelCommandError::NoDatabase(_) => Some("start the daemon once"),
             ChannelCommandError::UnknownConversation(_) => Some("spacebot channel list shows them"),
             _ => None,
         }
@@ -56,13 +56,7 @@ impl Fault for ChannelCommandError {
 /// # Errors
 /// It could not be done, and nothing is set.
 pub fn run(config: &Config, agent: Option<&str>, action: &ChannelAction) -> Result<(), ChannelCommandError> {
-    let unknown = || ChannelCommandError::UnknownAgent(agent.unwrap_or_default().to_owned());
-    let agent = config.agent(agent).ok_or_else(unknown)?;
-    let file = config.data_folder.join("agents").join(agent.id.as_str()).join("data/spacebot.db");
-    if !file.exists() {
-        return Err(ChannelCommandError::NoDatabase(agent.id.to_string()));
-    }
-    let db = Db::open_inline(&file, None)?;
+    let (agent, db) = database::open(config, agent)?;
     let conversations = Conversations::new(db.clone(), SystemClock::shared());
     let mut out = io::stdout().lock();
     match action {

@@ -6,11 +6,12 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 
 use super::arguments::CronAction;
+use super::database::{self, AgentDatabaseError};
 use crate::clock::{SystemClock, Timestamp, Zone};
-use crate::config::{AgentConfig, Config};
+use crate::config::Config;
 use crate::cron::schedule::{ActiveHours, Rhythm};
 use crate::cron::{Cron, Execution, Job};
-use crate::db::{Db, DbError};
+use crate::db::DbError;
 use crate::error::{Fault, Kind};
 use crate::text;
 
@@ -22,29 +23,27 @@ const MAX_RUNS: usize = 1000;
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
     #[error("{0}")]
+    Agent(#[from] AgentDatabaseError),
+    #[error("{0}")]
     Db(#[from] DbError),
     #[error("the output could not be written: {0}")]
     Output(#[from] io::Error),
-    #[error("there is no agent {0:?} in the config")]
-    UnknownAgent(String),
-    #[error("agent {0} has no jobs yet")]
-    NoDatabase(String),
 }
 
 impl Fault for CommandError {
     fn kind(&self) -> Kind {
         match self {
+            CommandError::Agent(error) => error.kind(),
             CommandError::Db(error) => error.kind(),
             CommandError::Output(_) => Kind::Invalid,
-            CommandError::UnknownAgent(_) | CommandError::NoDatabase(_) => Kind::NotFound,
         }
     }
 
     fn hint(&self) -> Option<&str> {
         match self {
+            CommandError::Agent(error) => error.hint(),
             CommandError::Db(error) => error.hint(),
-            CommandError::NoDatabase(_) => Some("start the daemon once"),
-            CommandError::Output(_) | CommandError::UnknownAgent(_) => None,
+            CommandError::Output(_) => None,
         }
     }
 }
@@ -54,12 +53,8 @@ impl Fault for CommandError {
 /// # Errors
 /// There is no such agent, or its database cannot be read.
 pub fn run(config: &Config, agent: Option<&str>, action: &CronAction) -> Result<(), CommandError> {
-    let agent = find(config, agent)?;
-    let file = config.data_folder.join("agents").join(agent.id.as_str()).join("data/spacebot.db");
-    if !file.exists() {
-        return Err(CommandError::NoDatabase(agent.id.to_string()));
-    }
-    let cron = Cron::new(Db::open_inline(&file, None)?, agent.timezone.clone());
+    let (agent, db) = database::open(config, agent)?;
+    let cron = Cron::new(db, agent.timezone.clone());
     let now = SystemClock::shared().now();
     let mut out = io::stdout().lock();
     match action {
@@ -82,10 +77,6 @@ pub fn run(config: &Config, agent: Option<&str>, action: &CronAction) -> Result<
 }
 
 /// The named agent, or the default one.
-fn find<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a AgentConfig, CommandError> {
-    config.agent(name).ok_or_else(|| CommandError::UnknownAgent(name.unwrap_or_default().to_owned()))
-}
-
 fn rhythm(job: &Job) -> String {
     match &job.timing.rhythm {
         Rhythm::Expression(expression) => expression.to_string(),

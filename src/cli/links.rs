@@ -6,10 +6,11 @@ use std::io::{self, BufWriter, Write};
 use serde_json::{Value, json};
 
 use super::chat::printable;
+use super::database::{self, AgentDatabaseError};
 use crate::clock::{SystemClock, Timestamp};
 use crate::config::{AgentConfig, Config};
 use crate::conversation::{Conversations, Request};
-use crate::db::{Db, DbError};
+use crate::db::DbError;
 use crate::error::{Fault, Kind};
 use crate::id::AgentId;
 use crate::tasks::{Status, Task, Tasks};
@@ -21,11 +22,9 @@ const SHOWN_BYTES: usize = 200;
 #[derive(Debug, thiserror::Error)]
 pub enum LinksError {
     #[error("{0}")]
+    Agent(#[from] AgentDatabaseError),
+    #[error("{0}")]
     Database(#[from] DbError),
-    #[error("there is no agent {0:?} in the config")]
-    UnknownAgent(String),
-    #[error("agent {0} has no database yet")]
-    NoDatabase(String),
     #[error("the output could not be written: {0}")]
     Output(#[from] io::Error),
 }
@@ -33,16 +32,16 @@ pub enum LinksError {
 impl Fault for LinksError {
     fn kind(&self) -> Kind {
         match self {
+            LinksError::Agent(error) => error.kind(),
             LinksError::Database(error) => error.kind(),
             LinksError::Output(_) => Kind::Invalid,
-            LinksError::UnknownAgent(_) | LinksError::NoDatabase(_) => Kind::NotFound,
         }
     }
 
     fn hint(&self) -> Option<&str> {
         match self {
+            LinksError::Agent(error) => error.hint(),
             LinksError::Database(error) => error.hint(),
-            LinksError::NoDatabase(_) => Some("start the daemon once"),
             _ => None,
         }
     }
@@ -73,13 +72,7 @@ pub fn run(
     limit: usize,
     as_json: bool,
 ) -> Result<(), LinksError> {
-    let agent =
-        config.agent(agent).ok_or_else(|| LinksError::UnknownAgent(agent.unwrap_or_default().to_owned()))?;
-    let file = config.data_folder.join("agents").join(agent.id.as_str()).join("data/spacebot.db");
-    if !file.exists() {
-        return Err(LinksError::NoDatabase(agent.id.to_string()));
-    }
-    let (db, with) = (Db::open_inline(&file, None)?, with.map(AgentId::new));
+    let ((agent, db), with) = (database::open(config, agent)?, with.map(AgentId::new));
     let conversations = Conversations::new(db.clone(), SystemClock::shared());
     let board = Tasks::new(db, SystemClock::shared());
     let own = conversations.requests(with.as_ref(), limit)?;

@@ -124,8 +124,8 @@ fn dollars(nano: i64) -> String {
 fn print(out: &mut impl Write, lines: &[Line], by: &str) -> Result<(), UsageError> {
     writeln!(
         out,
-        "{by:<COLUMN_BYTES$} {:>7} {:>11} {:>11} {:>11} {:>11} {:>10} {:>7}  USD",
-        "calls", "input", "cache read", "cache write", "output", "reasoning", "unknown"
+        "{by:<COLUMN_BYTES$} {:>7} {:>11} {:>11} {:>6} {:>11} {:>11} {:>10} {:>7}  USD",
+        "calls", "input", "cache read", "share", "cache write", "output", "reasoning", "unknown"
     )?;
     for line in lines {
         let unpriced = match line.unpriced {
@@ -134,11 +134,12 @@ fn print(out: &mut impl Write, lines: &[Line], by: &str) -> Result<(), UsageErro
         };
         writeln!(
             out,
-            "{:<COLUMN_BYTES$} {:>7} {:>11} {:>11} {:>11} {:>11} {:>10} {:>7}  {}{unpriced}",
+            "{:<COLUMN_BYTES$} {:>7} {:>11} {:>11} {:>6} {:>11} {:>11} {:>10} {:>7}  {}{unpriced}",
             text::one_line(&line.key, COLUMN_BYTES).replace(char::is_control, " "),
             line.calls,
             line.input,
             line.cache_read,
+            read_share(line).map_or(String::new(), |share| format!("{share} %")),
             line.cache_write,
             line.output,
             line.reasoning,
@@ -147,6 +148,11 @@ fn print(out: &mut impl Write, lines: &[Line], by: &str) -> Result<(), UsageErro
         )?;
     }
     Ok(())
+}
+
+/// Per cent of the input that was read from a cache; none: there was no input.
+fn read_share(line: &Line) -> Option<i64> {
+    (line.input > 0).then(|| line.cache_read.saturating_mul(100) / line.input)
 }
 
 fn standing_line(standing: &Standing) -> String {
@@ -159,6 +165,7 @@ fn line_value(line: &Line) -> Value {
         "key": line.key, "calls": line.calls,
         "input_tokens": line.input, "output_tokens": line.output,
         "cache_read_tokens": line.cache_read, "cache_write_tokens": line.cache_write,
+        "cache_read_percent": read_share(line),
         "reasoning_tokens": line.reasoning, "unknown_calls": line.unknown,
         "charged_tokens": line.charged_tokens, "charged_usd": dollars(line.charged_nano),
         "unpriced_calls": line.unpriced,

@@ -147,6 +147,10 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
     writeln!(out, "fallbacks = {}", list(&routing.fallbacks))?;
     writeln!(out, "rate_limit_cooldown_secs = {}", routing.rate_limit_cooldown.as_secs())?;
     routing.thinking.write(out)?;
+    let overrides = routing.task_overrides.iter();
+    let overrides: Vec<_> =
+        overrides.map(|(name, model)| format!("{} = {}", text(name), text(model))).collect();
+    writeln!(out, "task_overrides = {{ {} }}", overrides.join(", "))?;
     let sandbox = &agent.sandbox;
     let mode = if sandbox.mode == SandboxMode::Enabled { "enabled" } else { "disabled" };
     writeln!(out, "[agents.sandbox]\nmode = {}\nnetwork = {}", text(mode), sandbox.network)?;

@@ -26,11 +26,14 @@ impl Schema {
     }
 }
 
-const INSTANCE: &[Migration] = &[(
-    20261121012000,
-    "token_usage",
-    include_str!("../../migrations/instance/20261121012000_token_usage.sql"),
-)];
+const INSTANCE: &[Migration] = &[
+    (20261121012000, "token_usage", include_str!("../../migrations/instance/20261121012000_token_usage.sql")),
+    (
+        20261121021000,
+        "agent_places",
+        include_str!("../../migrations/instance/20261121021000_agent_places.sql"),
+    ),
+];
 
 const AGENT: &[Migration] = &[
     (20261121000000, "first_path", include_str!("../../migrations/20261121000000_first_path.sql")),

@@ -1,24 +1,24 @@
 //! One outbox for adapters over the databases of all agents. An id that leaves here carries the
-//! agent in its low bits, because every database counts from one.
+//! number of its agent ([`super::places`]) in its low bits, because every database counts by itself.
 
 use crate::conversation::Conversations;
 use crate::error::Kind;
 use crate::id::{ConversationId, InstanceId, OutboxId};
 use crate::message::{Delivery, Outbound, Outbox, OutboxError, Recorded};
 
-/// Low bits of an id that hold the agent's place in the list.
+/// Low bits of an id that hold the number of the agent.
 const AGENT_BITS: u32 = 6;
 /// Most agents of one daemon.
 pub const MAX_AGENTS: usize = 1 << AGENT_BITS;
 
 pub struct AgentOutbox {
-    agents: Vec<Conversations>,
+    /// With its number.
+    agents: Vec<(i64, Conversations)>,
 }
 
 impl AgentOutbox {
-    /// At most [`MAX_AGENTS`]; further ones would not be heard.
-    pub fn new(agents: Vec<Conversations>) -> Self {
-        debug_assert!(agents.len() <= MAX_AGENTS);
+    /// Each with its number, below [`MAX_AGENTS`].
+    pub fn new(agents: Vec<(i64, Conversations)>) -> Self {
         Self { agents }
     }
 }
@@ -32,7 +32,7 @@ impl Outbox for AgentOutbox {
         limit: usize,
     ) -> Result<Vec<Outbound>, OutboxError> {
         let mut all = Vec::new();
-        for (place, agent) in (0_i64..).zip(&self.agents) {
+        for (place, agent) in &self.agents {
             // The newest row of this agent whose outer id is not above `after`.
             let row = OutboxId((after.0 - place) >> AGENT_BITS);
             let rows = agent.pending(instance, conversation, row, limit)?;
@@ -100,16 +100,18 @@ impl AgentOutbox {
 
     fn by_agent(&self, ids: &[OutboxId]) -> Result<Vec<Part>, OutboxError> {
         let mask = (1 << AGENT_BITS) - 1;
-        let of_nobody =
-            |id: &OutboxId| usize::try_from(id.0 & mask).is_ok_and(|place| place >= self.agents.len());
+        let of_nobody = |id: &OutboxId| self.agents.iter().all(|(place, _)| id.0 & mask != *place);
         if let Some(id) = ids.iter().find(|id| of_nobody(id)) {
             let reason = format!("answer {id} belongs to no agent");
             return Err(OutboxError { reason, kind: Kind::NotFound });
         }
         let mut parts = Vec::new();
-        for (place, agent) in (0_i64..).zip(&self.agents) {
-            let rows: Vec<_> =
-                ids.iter().filter(|id| id.0 & mask == place).map(|id| OutboxId(id.0 >> AGENT_BITS)).collect();
+        for (place, agent) in &self.agents {
+            let rows: Vec<_> = ids
+                .iter()
+                .filter(|id| id.0 & mask == *place)
+                .map(|id| OutboxId(id.0 >> AGENT_BITS))
+                .collect();
             if !rows.is_empty() {
                 parts.push((agent.clone(), rows));
             }
@@ -146,7 +148,7 @@ mod tests {
             let say = (0..2).map(|n| Content::Text { text: format!("{name} {n}") }).collect();
             agent.commit_turn(&place, TurnCommit { say, ..TurnCommit::default() }).expect("commit");
         }
-        let outbox = AgentOutbox::new(agents);
+        let outbox = AgentOutbox::new((0..).zip(agents).collect());
         let all = outbox.pending(&instance, None, OutboxId(0), 10).expect("read");
         assert_eq!(all.len(), 4);
         for after in &all {
@@ -174,7 +176,7 @@ mod tests {
             Conversations::new(db, clock.clone())
         };
         let (one, other) = (agent("a"), agent("b"));
-        let outbox = AgentOutbox::new(vec![one.clone(), other.clone()]);
+        let outbox = AgentOutbox::new(vec![(0, one.clone()), (1, other.clone())]);
         let (instance, conversation) = (InstanceId::new("webhook"), ConversationId::new("webhook:c"));
         let place = Place {
             conversation: conversation.clone(),

@@ -40,6 +40,9 @@ const QUEUE_RINGS: usize = 1;
 /// One turn of the loop should take far less than this.
 const SLOW_TURN: Duration = Duration::from_millis(100);
 
+/// What the threads of processes that are over get to end.
+const LAST_STEPS: Duration = Duration::from_millis(500);
+
 /// Nothing ran for this long: memory that the last turns needed goes back to the system, once.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -130,7 +133,12 @@ pub fn run(mut hub: Hub, parts: HubParts, tick_every: Option<Duration>, mut tick
             break;
         }
     }
+    let waited = Instant::now();
     for ((_, process), left) in performer.running {
+        // Most have said that they are over, and are about to leave their thread.
+        while !left.handle.is_finished() && waited.elapsed() < LAST_STEPS {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
         if !left.handle.is_finished() {
             log::warn!("{process} did not end in time and is left behind");
         }

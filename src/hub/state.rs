@@ -397,7 +397,7 @@ impl Hub {
         while let Some(key) = self.timers.pop(now) {
             match key {
                 TimerKey::Conversation(key) => self.consider(&key, now),
-                TimerKey::Process(key) => self.cancel(&key, StopReason::Timeout),
+                TimerKey::Process(key) => self.cancel(&key, StopReason::Timeout, now),
                 TimerKey::Schedule(agent) => self.look(&agent),
                 TimerKey::Run(key) => self.run_timed_out(&key, now),
                 TimerKey::Tasks(agent) => self.start_tasks(&agent, now),

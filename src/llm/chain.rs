@@ -103,6 +103,8 @@ pub struct SpacebotModel {
     rate_limit_cooldown: Duration,
     /// The offline responder is the last link.
     ends_offline: bool,
+    /// It stands in only for models that are away, not for those that somebody has to mend.
+    only_while_away: bool,
     account: Account,
     /// None: what the provider does by itself.
     reasoning: Option<Reasoning>,
@@ -136,6 +138,7 @@ impl SpacebotModel {
             capabilities,
             rate_limit_cooldown,
             ends_offline: true,
+            only_while_away: false,
             reasoning: None,
             account,
         }
@@ -174,6 +177,13 @@ impl SpacebotModel {
         let rests: Option<Vec<Duration>> =
             self.links.iter().map(|link| self.shared.health.rests(&link.full_name)).collect();
         rests?.into_iter().min()
+    }
+
+    /// The same chain, in which the offline responder takes the place of models that are away, and not of those that
+    /// refuse: for what nobody looks at.
+    #[must_use]
+    pub fn offline_only_while_away(self) -> Self {
+        Self { only_while_away: true, ..self }
     }
 
     /// `provider/model` of the first link.
@@ -240,6 +250,7 @@ impl SpacebotModel {
         match first_failure {
             Some(error @ LlmError::OverBudget(_)) if call.exhausted == Some(Exhausted::Refuse) => Err(error),
             Some(error) if error.is_for_the_caller() || !self.ends_offline => Err(error),
+            Some(error) if self.only_while_away && !error.is_passing() => Err(error),
             None if !self.ends_offline => {
                 let failure = self.reporter(OFFLINE_MODEL).failure(None, "no language model is configured");
                 Err(LlmError::NotConfigured(failure))

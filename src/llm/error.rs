@@ -105,6 +105,11 @@ impl LlmError {
         )
     }
 
+    /// It may be gone by itself the next time.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self.kind(), Kind::Transient | Kind::RateLimited)
+    }
+
     /// The fault lies in the request, so that an answer from the offline responder would hide what
     /// the caller has to do about it.
     pub(super) fn is_for_the_caller(&self) -> bool {

@@ -29,7 +29,8 @@ struct Arguments {
     #[serde(default)]
     #[schemars(with = "Vec<String>", skip_serializing_if = "Option::is_none")]
     saved_memory_ids: Option<Vec<String>>,
-    /// One sentence: what was worth keeping, or why nothing was.
+    /// One sentence on why nothing was worth keeping; needed with no_memories.
+    #[serde(default)]
     reason: String,
 }
 
@@ -55,7 +56,8 @@ impl Tool for MemoryPersistenceComplete {
         if context.cancel.is_cancelled() {
             return Err(ToolError::Cancelled);
         }
-        if arguments.reason.trim().chars().count() < REASON_CHARACTERS {
+        let needs_reason = arguments.outcome == Outcome::NoMemories;
+        if needs_reason && arguments.reason.trim().chars().count() < REASON_CHARACTERS {
             return Err(ToolError::Invalid("give a reason".to_owned()));
         }
         let ids = arguments.saved_memory_ids.unwrap_or_default();

@@ -15,6 +15,9 @@ struct Arguments {
     /// True to keep the worker after its first result, for more messages by `route`.
     #[serde(default)]
     interactive: bool,
+    /// The type of the task, if it is one of those that are listed for you.
+    #[serde(default)]
+    task_type: Option<String>,
 }
 
 pub struct SpawnWorker;
@@ -29,10 +32,10 @@ impl Tool for SpawnWorker {
     }
 
     fn call(&mut self, arguments: Value, context: &mut ToolContext<'_>) -> Result<String, ToolError> {
-        let Arguments { task, interactive } = arguments_of(arguments)?;
+        let Arguments { task, interactive, task_type } = arguments_of(arguments)?;
         if task.trim().is_empty() {
             return Err(ToolError::Invalid("task is empty".to_owned()));
         }
-        started(context.desk.ask(Ask::SpawnWorker { task, interactive })?)
+        started(context.desk.ask(Ask::SpawnWorker { task, interactive, task_type })?)
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn before(parts: &AgentParts, job: &Job, input: &Input) -> Option<How
 
 /// They stand in the history without an answer; the rest is for another turn.
 fn give_up(parts: &AgentParts, job: &Job, input: &Input, stale: Vec<Received>) -> How {
-    let more = input.more || stale.len() < input.messages.len() || !input.results.is_empty();
+    let more = input.has_more() || stale.len() < input.messages.len() || !input.results.is_empty();
     let given_up = Input::of(stale, more);
     let say = if is_waited_for(job, &given_up) { vec![text(prompts::notice("stale"))] } else { Vec::new() };
     log::warn!(

@@ -22,8 +22,10 @@ pub(super) struct Input {
     /// The oldest that are unanswered, without a gap.
     pub(super) messages: Vec<Received>,
     pub(super) results: Vec<WaitingResult>,
-    /// More messages or results wait.
+    /// More messages wait.
     pub(super) more: bool,
+    /// More results wait.
+    results_left: bool,
     /// The newest message that this turn has dealt with before.
     pub(super) covered: Option<InboxId>,
     /// Before which effect a newer message came, and which was the newest until then.
@@ -39,11 +41,11 @@ impl Input {
         let conversation = &job.place.conversation;
         let mut messages = parts.conversations.unanswered(conversation, limit + 1)?;
         let mut results = parts.conversations.waiting_results(conversation, MAX_RESULTS + 1)?;
-        let more = messages.len() > limit || results.len() > MAX_RESULTS;
+        let (more, results_left) = (messages.len() > limit, results.len() > MAX_RESULTS);
         messages.truncate(limit);
         recognise(parts, &mut messages);
         results.truncate(MAX_RESULTS);
-        Ok(Self { messages, results, more, ..Self::default() })
+        Ok(Self { messages, results, more, results_left, ..Self::default() })
     }
 
     /// These messages alone.
@@ -97,6 +99,11 @@ impl Input {
     /// Platform ids of the messages that are left to the turn itself.
     fn own(&self) -> impl Iterator<Item = &String> {
         self.messages[self.handed..].iter().map(|received| &received.message.platform_id)
+    }
+
+    /// Something is left for another turn.
+    pub(super) fn has_more(&self) -> bool {
+        self.more || self.results_left
     }
 
     pub(super) fn is_empty(&self) -> bool {

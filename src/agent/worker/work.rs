@@ -122,6 +122,7 @@ impl<'a> Worker<'a> {
             }
             self.driver.counts.max_model_calls =
                 self.driver.counts.model_calls + TURNS_PER_SEGMENT.min(budget.saturating_sub(used));
+            self.driver.counts.goes_on = used + TURNS_PER_SEGMENT < budget;
             let history = std::mem::take(&mut self.history);
             let (ended, run) = self.driver.drive_on(prompt, history, recorded.take(), gate);
             self.history = run.full_history();

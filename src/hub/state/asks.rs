@@ -16,7 +16,10 @@ impl Hub {
             _ if self.stage != Stage::Running => refused(Refusal::Stopping),
             _ if key.1.kind != ProcessKind::Channel => refused(Refusal::Forbidden),
             Ask::Branch { description } => self.spawn_branch(key, description, origin, now),
-            Ask::SpawnWorker { task, interactive } => self.spawn_worker(key, task, interactive, origin, now),
+            Ask::SpawnWorker { task, interactive, task_type } => {
+                let work = Work::Worker { task: task.clone(), interactive, task_type, origin };
+                self.spawn_worker(key, task, work, now)
+            }
             Ask::Route { worker } => match self.is_routable(key, worker) {
                 true => Answer::Done(worker.to_string()),
                 false => refused(Refusal::Unknown(worker)),
@@ -24,7 +27,7 @@ impl Hub {
             Ask::Cancel { process, reason } => {
                 let target = (key.0.clone(), process);
                 if self.is_neighbour(key, &target) {
-                    self.cancel(&target, StopReason::Asked(reason));
+                    self.cancel(&target, StopReason::Asked(reason), now);
                     Answer::Done(process.to_string())
                 } else {
                     refused(Refusal::Unknown(process))
@@ -60,8 +63,7 @@ impl Hub {
         &mut self,
         key: &ProcessKey,
         task: String,
-        interactive: bool,
-        origin: Origin,
+        work: Work,
         now: Duration,
     ) -> Answer {
         let Some((limits, place)) = self.surroundings(key) else { return Answer::Refused(Refusal::Stopping) };
@@ -73,9 +75,8 @@ impl Hub {
         if self.count_beside(key, ProcessKind::Worker) >= limits.max_concurrent_workers {
             return Answer::Refused(Refusal::Limit { what: "workers", limit: limits.max_concurrent_workers });
         }
-        let what = task.clone();
-        let begin = Begin::new(ProcessKind::Worker, what, limits.worker_timeout);
-        match self.start(&key.0, place, begin, now, Work::Worker { task, interactive, origin }) {
+        let begin = Begin::new(ProcessKind::Worker, task, limits.worker_timeout);
+        match self.start(&key.0, place, begin, now, work) {
             Some(process) => Answer::Started(process),
             None => Answer::Refused(Refusal::Stopping),
         }
@@ -144,11 +145,12 @@ impl Hub {
     }
 
     /// Asks a process to stop, once.
-    pub(super) fn cancel(&mut self, key: &ProcessKey, reason: StopReason) {
+    pub(super) fn cancel(&mut self, key: &ProcessKey, reason: StopReason, now: Duration) {
         let Some(process) = self.processes.get_mut(key) else { return };
         if !process.stopping {
             process.stopping = true;
             self.timers.set(&TimerKey::Process(key.clone()), None);
+            self.supervise_stop(key, now);
             self.actions.push(Action::Cancel { agent: key.0.clone(), process: key.1, reason });
         }
     }

@@ -84,7 +84,7 @@ impl Hub {
                     .map(|(key, _)| key.clone())
                     .collect();
                 for key in gone {
-                    self.cancel(&key, StopReason::Asked(WITHDRAWN.to_owned()));
+                    self.cancel(&key, StopReason::Asked(WITHDRAWN.to_owned()), now);
                 }
             }
         }

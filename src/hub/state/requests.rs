@@ -12,7 +12,7 @@ impl Hub {
             Command::CancelProcess { agent, process, reason, answer } => {
                 let key = (agent, process);
                 let known = self.processes.contains_key(&key);
-                self.cancel(&key, StopReason::Asked(reason));
+                self.cancel(&key, StopReason::Asked(reason), now);
                 self.actions.push(Action::Told { to: answer, done: known });
             }
             Command::CortexChat { agent, thread, channel, message, answer } => {

@@ -171,7 +171,7 @@ impl Hub {
             .map(|(id, _)| id.clone())
             .collect();
         for process in going_on {
-            self.cancel(&process, reason.clone());
+            self.cancel(&process, reason.clone(), now);
         }
         if !busy {
             self.consider_run(key, now);

@@ -23,7 +23,7 @@ impl Hub {
             .map(|(key, _)| key.clone())
             .collect();
         for key in idle {
-            self.cancel(&key, StopReason::Shutdown);
+            self.cancel(&key, StopReason::Shutdown, now);
         }
     }
 
@@ -34,7 +34,7 @@ impl Hub {
                 self.timers.set(&TimerKey::Stop, Some(now + STOP_CANCEL_WAIT));
                 let keys: Vec<_> = self.processes.keys().cloned().collect();
                 for key in keys {
-                    self.cancel(&key, StopReason::Shutdown);
+                    self.cancel(&key, StopReason::Shutdown, now);
                 }
             }
             Stage::Cancelling => self.exit(),

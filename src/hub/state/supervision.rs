@@ -32,6 +32,13 @@ impl Hub {
         }
     }
 
+    /// From when it was told to stop.
+    pub(super) fn supervise_stop(&mut self, key: &ProcessKey, now: Duration) {
+        if self.patience(key).is_some() {
+            self.timers.set(&TimerKey::Supervision(key.clone()), Some(now + STOP_REACTION));
+        }
+    }
+
     /// It may have been quiet for too long: asks for its signs of life.
     pub(super) fn feel(&mut self, key: &ProcessKey, now: Duration) {
         let Some(process) = self.processes.get(key) else { return };
@@ -56,8 +63,7 @@ impl Hub {
         }
         let words = format!("{} did nothing for {} s and is ended", key.1, quiet.as_secs());
         self.note_about(key, "process_stuck", words);
-        self.cancel(key, StopReason::Timeout);
-        self.timers.set(&TimerKey::Supervision(key.clone()), Some(now + STOP_REACTION));
+        self.cancel(key, StopReason::Timeout, now);
     }
 
     fn note_about(&mut self, key: &ProcessKey, event_type: &'static str, words: String) {

@@ -247,7 +247,7 @@ fn limits_and_twins_are_refused_in_words() {
         ..LimitsConfig::default()
     });
     let turn = bench.message("c", 1).one();
-    let worker = |task: &str| Ask::SpawnWorker { task: task.to_owned(), interactive: false };
+    let worker = |task: &str| Ask::SpawnWorker { task: task.to_owned(), interactive: false, task_type: None };
     assert!(matches!(bench.ask(turn.process, worker("ls")).recv(), Ok(Answer::Started(_))));
     let running = bench.one();
     let twin = bench.ask(turn.process, worker("ls")).recv();
@@ -264,7 +264,7 @@ fn cancel_and_route_reach_only_the_same_conversation() {
     let here = bench.message("c", 1).one();
     let there = bench.message("d", 2).one();
     bench
-        .ask(here.process, Ask::SpawnWorker { task: "x".to_owned(), interactive: true })
+        .ask(here.process, Ask::SpawnWorker { task: "x".to_owned(), interactive: true, task_type: None })
         .recv()
         .expect("answer");
     let worker = bench.one().process;
@@ -299,7 +299,7 @@ fn waiting_for_input_does_not_count_as_work() {
     let mut bench = bench(LimitsConfig::default());
     let turn = bench.message("c", 1).one();
     bench
-        .ask(turn.process, Ask::SpawnWorker { task: "x".to_owned(), interactive: true })
+        .ask(turn.process, Ask::SpawnWorker { task: "x".to_owned(), interactive: true, task_type: None })
         .recv()
         .expect("answer");
     let worker = bench.one().process;
@@ -325,7 +325,7 @@ fn a_worker_that_waits_outlives_its_working_time() {
     let mut bench = bench(LimitsConfig::default());
     let turn = bench.message("c", 1).one();
     bench
-        .ask(turn.process, Ask::SpawnWorker { task: "x".to_owned(), interactive: true })
+        .ask(turn.process, Ask::SpawnWorker { task: "x".to_owned(), interactive: true, task_type: None })
         .recv()
         .expect("answer");
     let worker = bench.one().process;
@@ -364,7 +364,7 @@ fn a_stop_gives_grace_then_cancels_then_leaves() {
     let mut bench = bench(LimitsConfig::default());
     let turn = bench.message("c", 1).one();
     bench
-        .ask(turn.process, Ask::SpawnWorker { task: "x".to_owned(), interactive: false })
+        .ask(turn.process, Ask::SpawnWorker { task: "x".to_owned(), interactive: false, task_type: None })
         .recv()
         .expect("answer");
     let worker = bench.one().process;
@@ -473,7 +473,7 @@ fn ready_tasks_start_by_urgency_within_the_limits_and_their_results_are_told() {
 fn one_conversation_at_its_limit_does_not_hold_up_the_others() {
     let mut bench = bench(LimitsConfig { max_concurrent_workers: 1, ..LimitsConfig::default() });
     let turn = bench.message("busy", 1).one();
-    let spawn = Ask::SpawnWorker { task: "ls".to_owned(), interactive: false };
+    let spawn = Ask::SpawnWorker { task: "ls".to_owned(), interactive: false, task_type: None };
     bench.ask(turn.process, spawn).recv().expect("answer");
     let worker = bench.one().process;
     assert!(bench.news(TaskNews::Ready(ready(1, 0, Some("busy")))).started().is_empty());

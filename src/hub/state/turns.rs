@@ -315,9 +315,13 @@ impl Conversation {
     fn defer(&mut self, turn: &RunningTurn, wait: Duration, now: Duration) {
         self.failures = 0;
         self.not_before = Some(now + wait);
+        self.give_back(turn, now);
+    }
+
+    /// Results that nobody has seen wait again, and have used up no turn.
+    fn give_back(&mut self, turn: &RunningTurn, now: Duration) {
         if turn.results {
             self.results_due = Some(now);
-            // Nobody has seen them.
             self.retriggers = self.retriggers.saturating_sub(u32::from(self.newest <= self.covered));
         }
     }
@@ -332,8 +336,6 @@ impl Conversation {
             self.not_before = Some(now + wait);
         }
         self.apology = apology.or(turn.apology);
-        if turn.results {
-            self.results_due = Some(now);
-        }
+        self.give_back(turn, now);
     }
 }

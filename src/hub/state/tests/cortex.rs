@@ -276,7 +276,7 @@ fn without_a_cortex_nothing_runs_and_a_stop_does_not_wait_for_one() {
 
 fn worker(bench: &mut Bench) -> ProcessId {
     let turn = bench.message("c", 1).one();
-    bench.ask(turn.process, Ask::SpawnWorker { task: "dig".to_owned(), interactive: true });
+    bench.ask(turn.process, Ask::SpawnWorker { task: "dig".to_owned(), interactive: true, task_type: None });
     bench.turned(turn.process, 1);
     bench.one().process
 }
@@ -336,6 +336,22 @@ fn who_does_nothing_is_ended_once_and_who_asks_a_model_or_waits_is_not() {
     let cortex = &bench.hub.agents[&AgentId::new(MAIN)].cortex;
     let kinds: Vec<_> = cortex.noted().collect();
     assert_eq!(kinds, ["process_stuck", "process_hangs"]);
+}
+
+#[test]
+fn whose_time_is_up_is_not_said_to_hang_before_it_has_had_a_moment_to_end() {
+    let mut bench = with_cortex(LimitsConfig::default());
+    let turn = bench.message("c", 1).one();
+    bench.ask(turn.process, Ask::Branch { description: "think".to_owned() });
+    let branch = bench.started().into_iter().find(|job| job.process.kind == ProcessKind::Branch);
+    let branch = branch.expect("a branch").process;
+    bench.turned(turn.process, 1);
+    // The time of a branch and the patience with one are the same by default.
+    bench.wait(60_000).wait(29_000);
+    assert_eq!(bench.cancelled(), [(branch, StopReason::Timeout)]);
+    bench.exit(branch, How::Finished).wait(60_000);
+    let noted: Vec<_> = bench.hub.agents[&AgentId::new(MAIN)].cortex.noted().collect();
+    assert!(!noted.contains(&"process_hangs"), "{noted:?}");
 }
 
 fn observation(tool: &str, calls: &[bool], end: DriveEnd) -> Observation {

@@ -88,7 +88,10 @@ fn a_run_is_one_turn_and_its_end() {
 fn a_run_goes_on_while_its_branches_and_workers_do() {
     let mut bench = bench(LimitsConfig::default());
     let turn = bench.looked(vec![run(7, 1)], None).one();
-    bench.ask(turn.process, Ask::SpawnWorker { task: "count".to_owned(), interactive: false });
+    bench.ask(
+        turn.process,
+        Ask::SpawnWorker { task: "count".to_owned(), interactive: false, task_type: None },
+    );
     let worker = bench.one();
     bench.silent(turn.process, 1);
     assert!(bench.started().is_empty(), "the worker is not done");
@@ -111,7 +114,10 @@ fn a_run_goes_on_while_its_branches_and_workers_do() {
 fn a_run_that_takes_too_long_is_stopped_with_everything_in_it() {
     let mut bench = bench(LimitsConfig::default());
     let turn = bench.looked(vec![run(7, 1)], None).one();
-    bench.ask(turn.process, Ask::SpawnWorker { task: "count".to_owned(), interactive: false });
+    bench.ask(
+        turn.process,
+        Ask::SpawnWorker { task: "count".to_owned(), interactive: false, task_type: None },
+    );
     let worker = bench.one();
     bench.wait(99_999);
     assert!(bench.cancelled().is_empty());

@@ -11,9 +11,10 @@ mod server;
 #[path = "../tests/support/llm/stand_in.rs"]
 mod stand_in;
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use daemon::Home;
@@ -29,11 +30,13 @@ use spacebot::llm::{Delta, LlmManager, SpacebotModel, Tuning};
 use spacebot::thread::Cancel;
 use spacebot::usage::{Ledger, Rules};
 
-use server::{Bare, FirstWords, Held};
+use server::{Bare, FirstWords, Held, Words};
 
 /// Calls of each kind in a comparison; their order alternates.
 const CALLS: usize = 500;
 const DELTAS: usize = 10_000;
+/// Times that so many are measured.
+const ROUNDS: usize = 5;
 const STREAMS: usize = 16;
 const STREAM_BYTES: usize = 1 << 20;
 /// Bytes of a delta where its size matters: what a provider sends at a time.
@@ -134,19 +137,22 @@ fn call(model: &SpacebotModel, request: &CompletionRequest, on_delta: &mut dyn F
 
 /// From the write of the first words of a reply to our caller's delta.
 fn first_words_in_the_process() {
-    let server = FirstWords::new(Duration::from_millis(3));
+    let server = FirstWords::new();
     let (model, request) = (model(server.port), short_request());
     let mut bare = Bare::new(server.port);
     let (mut ours, mut base) = (Vec::new(), Vec::new());
     for _ in 0..CALLS {
         base.push(bare_first_words(&mut bare, &server));
         let mut took = None;
-        call(&model, &request, &mut |delta| {
-            if let Delta::Arguments { json, .. } = delta
-                && json.contains(FirstWords::TEXT)
-            {
+        call(&model, &request, &mut |delta| match delta {
+            Delta::Call { .. } => {
+                server.opened();
+                server.write();
+            }
+            Delta::Arguments { json, .. } if json.contains(FirstWords::TEXT) => {
                 took = Some(server.seen(Instant::now()));
             }
+            _ => {}
         });
         ours.push(took.unwrap());
     }
@@ -155,6 +161,9 @@ fn first_words_in_the_process() {
 
 fn bare_first_words(bare: &mut Bare, server: &FirstWords) -> Duration {
     bare.ask();
+    server.opened();
+    bare.read_until(|piece| piece.ends_with(b"\n\n\r\n"));
+    server.write();
     bare.read_until(|piece| piece.windows(FirstWords::TEXT.len()).any(|w| w == FirstWords::TEXT.as_bytes()));
     let took = server.seen(Instant::now());
     bare.read_to_end();
@@ -163,25 +172,33 @@ fn bare_first_words(bare: &mut Bare, server: &FirstWords) -> Duration {
 
 /// From the write of the first words to a poll that the whole daemon has parked.
 fn first_words_in_a_poll() {
-    // Long enough for the turn to begin and the poll to be parked.
-    let server = FirstWords::new(Duration::from_millis(15));
+    let server = FirstWords::new();
     let home = Home::new(&config(server.port));
     let daemon = home.start();
     let mut client = daemon.client("c");
     let mut bare = Bare::new(server.port);
-    let http = ureq::Agent::new_with_defaults();
-    let (mut ours, mut base, mut after) = (Vec::new(), Vec::new(), 0);
+    let mut poll = TcpStream::connect(("127.0.0.1", home.webhook)).unwrap();
+    let health = format!("http://127.0.0.1:{}/health", home.webhook);
+    let (mut ours, mut base) = (Vec::new(), Vec::new());
     for number in 0..CALLS {
         base.push(bare_first_words(&mut bare, &server));
         let id = format!("m{number}");
         client.send(&id, "hello");
-        let url = format!("http://127.0.0.1:{}/poll/c?after={after}&wait=30&draft=0&from=0", home.webhook);
-        let text = http.get(&url).call().unwrap().body_mut().read_to_string().unwrap();
+        server.opened();
+        poll.write_all(b"GET /poll/c?after=0&wait=30&draft=0&from=0 HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+            .unwrap();
+        // When these have been answered, the poll has been looked at.
+        (0..3).for_each(|_| assert_eq!(daemon::get(&health).0, 200));
+        server.write();
+        let mut piece = [0; 4 << 10];
+        let length = poll.read(&mut piece).unwrap();
         let now = Instant::now();
+        let text = String::from_utf8_lossy(&piece[..length]);
         assert!(text.contains(FirstWords::TEXT) && text.contains("\"draft\""), "{text}");
         ours.push(server.seen(now));
         client.answer(&id);
-        after = client.after;
+        // Says that it has come, so that the next poll does not get it.
+        client.poll(0);
     }
     compare("first words to a parked poll, p50 / p99, ms", &mut ours[10..], &mut base[10..]);
 }
@@ -199,22 +216,31 @@ fn each(total: Duration, count: usize) -> f64 {
 }
 
 fn cost_of_deltas() {
-    const ROUNDS: usize = 5;
     let request = short_request();
-    for (how, pause) in [("one by one", Some(Duration::from_micros(50))), ("all at once", None)] {
-        let port = server::words(DELTAS, "word ", pause);
-        let model = model(port);
-        let mut bare = Bare::new(port);
+    for (how, asked_for) in [("one by one", true), ("all at once", false)] {
+        let server = Words::new(DELTAS, "word ", asked_for);
+        let model = model(server.port);
+        let mut bare = Bare::new(server.port);
         let (mut ours, mut base, mut seen) = (Duration::ZERO, Duration::ZERO, 0);
         for _ in 0..ROUNDS {
-            let before = cpu();
+            server.took(0);
+            let (before, mut pieces) = (cpu(), 0);
             bare.ask();
-            bare.read_to_end();
-            base += cpu() - before;
-            let before = cpu();
-            call(&model, &request, &mut |delta| {
-                seen += usize::from(matches!(delta, Delta::Arguments { .. }))
+            bare.read_until(|piece| {
+                pieces += 1;
+                server.took(pieces);
+                piece.ends_with(server::END)
             });
+            base += cpu() - before;
+            server.took(0);
+            let (before, mut pieces) = (cpu(), 0);
+            call(&model, &request, &mut |delta| {
+                if matches!(delta, Delta::Arguments { .. }) {
+                    pieces += 1;
+                    server.took(pieces);
+                }
+            });
+            seen += pieces;
             ours += cpu() - before;
         }
         assert!(seen >= ROUNDS * DELTAS, "{seen}");
@@ -235,48 +261,15 @@ fn cpu_of(pid: nix::unistd::Pid) -> Duration {
 }
 
 fn cost_of_deltas_in_the_daemon() {
-    let pause = Duration::from_micros(50);
-    let port = server::words(DELTAS, "word ", Some(pause));
-    let home = Home::new(&config(port));
+    let server = Words::new(DELTAS, "word ", false);
+    let home = Home::new(&config(server.port));
     let daemon = home.start();
     let mut client = daemon.client("c");
     client.ask("warm", "hello");
-    for looks_on in [false, true] {
-        let (before, over) = (cpu_of(daemon.pid()), AtomicBool::new(false));
-        let started = Instant::now();
-        let (over_now, webhook, after) = (&over, home.webhook, client.after);
-        let polls = std::thread::scope(|scope| {
-            let watcher = scope.spawn(move || if looks_on { watch(webhook, after, over_now) } else { 0 });
-            client.ask(&format!("m{looks_on}"), "hello");
-            over.store(true, Ordering::SeqCst);
-            watcher.join().unwrap()
-        });
-        let spent = each(cpu_of(daemon.pid()) - before, DELTAS);
-        let who = if looks_on { "one looks on" } else { "nobody looks on" };
-        line(
-            &format!("CPU of the daemon per delta, {who}, µs"),
-            format!("{spent:.1} ({polls} polls in {:.1} s)", started.elapsed().as_secs_f64()),
-        );
-    }
-}
-
-/// Polls for what is written until the answer is there; how often.
-fn watch(port: u16, after: i64, over: &AtomicBool) -> usize {
-    let http = ureq::Agent::new_with_defaults();
-    let (mut number, mut from, mut polls) = (0, 0, 0);
-    while !over.load(Ordering::SeqCst) {
-        let url = format!("http://127.0.0.1:{port}/poll/c?after={after}&wait=1&draft={number}&from={from}");
-        let text = http.get(&url).call().unwrap().body_mut().read_to_string().unwrap();
-        let body: serde_json::Value = serde_json::from_str(&text).unwrap();
-        polls += 1;
-        if let Some(piece) = body.get("draft") {
-            number = piece["number"].as_u64().unwrap();
-            from = piece["from"].as_u64().unwrap() + piece["content"].as_str().unwrap().len() as u64;
-        } else if !body["messages"].as_array().unwrap().is_empty() {
-            break;
-        }
-    }
-    polls
+    let before = cpu_of(daemon.pid());
+    (0..ROUNDS).for_each(|number| drop(client.ask(&format!("m{number}"), "hello")));
+    let spent = each(cpu_of(daemon.pid()) - before, ROUNDS * DELTAS);
+    line("CPU of the daemon per delta, all at once, turn included, µs", format!("{spent:.1}"));
 }
 
 /// One small answer, whole and streamed, against a bare POST of the same bytes.
@@ -352,7 +345,8 @@ fn memory_of_streams() {
     let before = memory(child.id()).0;
     step(true);
     server.wait_for(STREAMS);
-    settle(|| memory(child.id()).0);
+    // It says so when all of it is there.
+    step(false);
     let held = memory(child.id()).0;
     server.release(STREAMS);
     step(false);
@@ -373,22 +367,25 @@ fn streams(port: u16) {
     let mut order = String::new();
     println!("ready");
     std::io::stdin().read_line(&mut order).unwrap();
+    let left = AtomicUsize::new(STREAMS);
     std::thread::scope(|scope| {
         for _ in 0..STREAMS {
-            scope.spawn(|| call(&model, &CompletionRequest::new("go on"), &mut |_| {}));
+            scope.spawn(|| {
+                let mut bytes = 0;
+                call(&model, &CompletionRequest::new("go on"), &mut |delta| {
+                    let Delta::Arguments { json, .. } = delta else { return };
+                    let before = bytes;
+                    bytes += json.len();
+                    let is_there = before < STREAM_BYTES && bytes >= STREAM_BYTES;
+                    if is_there && left.fetch_sub(1, Ordering::SeqCst) == 1 {
+                        println!("there");
+                    }
+                });
+            });
         }
     });
     println!("over");
     std::io::stdin().read_line(&mut order).unwrap();
-}
-
-/// Until a figure stays the same: what is on its way has arrived.
-fn settle(figure: impl Fn() -> f64) {
-    let mut last = f64::NAN;
-    while last != figure() {
-        last = figure();
-        std::thread::sleep(Duration::from_millis(500));
-    }
 }
 
 fn memory_of_the_daemon() {
@@ -403,7 +400,8 @@ fn memory_of_the_daemon() {
     }
     server.wait_for(STREAMS);
     let took = started.elapsed().as_secs_f64();
-    settle(|| memory(daemon.pid()).0);
+    // The wait is the daemon's own: a poll that nobody answers. What is on its way comes meanwhile.
+    daemon.client("nobody").poll(3);
     let (held, most) = memory(daemon.pid());
     line(
         "the same in the daemon: before / held / most, MiB of RSS",

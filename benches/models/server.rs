@@ -5,14 +5,14 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 /// Longest wait of one side for the other.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(240);
 /// The end of a chunked body.
 pub const END: &[u8] = b"0\r\n\r\n";
 const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -117,10 +117,12 @@ pub fn at_once() -> (u16, Arc<Mutex<Vec<u8>>>) {
     (port, kept)
 }
 
-/// Opens a stream, lets `settle` pass until everybody waits for it, and says when it writes the first words;
+/// Opens a stream, writes the first words of it when it is told that everybody waits for them, and says when;
 /// the rest comes when these have been seen.
 pub struct FirstWords {
     pub port: u16,
+    opened: Receiver<()>,
+    waited_for: Sender<()>,
     written: Receiver<Instant>,
     seen: Sender<()>,
 }
@@ -128,20 +130,32 @@ pub struct FirstWords {
 impl FirstWords {
     pub const TEXT: &str = "Hello";
 
-    pub fn new(settle: Duration) -> Self {
+    pub fn new() -> Self {
+        let ((open, opened), (waited_for, wait)) = (bounded(1), bounded(1));
         let ((write, written), (seen, see)) = (bounded(1), bounded(1));
         let words = arguments(&format!("{{\"content\":\"{} there ", Self::TEXT));
         let (opening, closing) = (opening(), closing());
         let port = serve(move |client, _| {
             client.write_all(opening.as_bytes())?;
-            std::thread::sleep(settle);
+            open.send(()).unwrap();
+            wait.recv_timeout(PATIENCE).unwrap();
             let now = Instant::now();
             client.write_all(words.as_bytes())?;
             write.send(now).unwrap();
             see.recv_timeout(PATIENCE).unwrap();
             client.write_all(closing.as_bytes())
         });
-        Self { port, written, seen }
+        Self { port, opened, waited_for, written, seen }
+    }
+
+    /// Waits until the stream is open.
+    pub fn opened(&self) {
+        self.opened.recv_timeout(PATIENCE).unwrap();
+    }
+
+    /// From now on the words may come.
+    pub fn write(&self) {
+        self.waited_for.send(()).unwrap();
     }
 
     /// The words have been seen at `now`: how long they took.
@@ -152,23 +166,43 @@ impl FirstWords {
     }
 }
 
-/// A stream of `count` words of a reply, `pause` between any two; none: all in one write.
-pub fn words(count: usize, word: &str, pause: Option<Duration>) -> u16 {
-    let (opening, closing, word) = (opening(), closing(), arguments(word));
-    let first = arguments("{\"content\":\"");
-    serve(move |client, _| {
-        client.write_all(format!("{opening}{first}").as_bytes())?;
-        match pause {
-            Some(pause) => {
-                for _ in 0..count {
-                    std::thread::sleep(pause);
-                    client.write_all(word.as_bytes())?;
+/// A stream of `count` words of a reply, each in a write of its own when it is `asked_for` or, without,
+/// at once.
+pub struct Words {
+    pub port: u16,
+    taken: Option<Arc<AtomicUsize>>,
+}
+
+impl Words {
+    pub fn new(count: usize, word: &str, asked_for: bool) -> Self {
+        let (opening, closing, word) = (opening(), closing(), arguments(word));
+        let first = arguments("{\"content\":\"");
+        let taken = asked_for.then(Arc::<AtomicUsize>::default);
+        let asked = taken.clone();
+        let port = serve(move |client, _| {
+            client.write_all(format!("{opening}{first}").as_bytes())?;
+            let Some(asked) = &asked else {
+                client.write_all(word.repeat(count).as_bytes())?;
+                return client.write_all(closing.as_bytes());
+            };
+            for number in 0..count {
+                // The opening counts for one.
+                while asked.load(Ordering::SeqCst) <= number {
+                    std::thread::yield_now();
                 }
+                client.write_all(word.as_bytes())?;
             }
-            None => client.write_all(word.repeat(count).as_bytes())?,
+            client.write_all(closing.as_bytes())
+        });
+        Self { port, taken }
+    }
+
+    /// So many pieces have come: the next may.
+    pub fn took(&self, pieces: usize) {
+        if let Some(taken) = &self.taken {
+            taken.store(pieces, Ordering::SeqCst);
         }
-        client.write_all(closing.as_bytes())
-    })
+    }
 }
 
 /// Streams that stop before their end until all have come so far.
@@ -237,7 +271,7 @@ impl Bare {
     }
 
     /// Reads until `done` with a piece.
-    pub fn read_until(&mut self, done: impl Fn(&[u8]) -> bool) {
+    pub fn read_until(&mut self, mut done: impl FnMut(&[u8]) -> bool) {
         let mut buffer = [0; 8 << 10];
         loop {
             let length = self.stream.read(&mut buffer).unwrap();

@@ -218,8 +218,7 @@ pub struct Client {
     http: ureq::Agent,
     base: String,
     conversation: String,
-    /// Number of the last answer that came.
-    pub after: i64,
+    after: i64,
     /// Answers by the platform id of the message they answer.
     pub answers: BTreeMap<String, Vec<String>>,
     /// What was said without being asked.

@@ -123,3 +123,25 @@ fn each_agent_has_its_own_limits() {
     });
     drop(daemon);
 }
+
+#[test]
+fn an_agent_that_is_new_and_comes_first_shows_nobody_an_old_answer_again() {
+    let double = Double::answering(|request| {
+        let last = last_message(request);
+        calls(&[("reply", json!({ "content": if last.contains("second") { "two" } else { "one" } }))])
+    });
+    let known = "[[agents]]\nid = \"main\"\ndefault = true\n";
+    let mut home = Home::new(&format!("{}{known}", config(&double, "")));
+    let daemon = home.start();
+    let mut client = daemon.client("c");
+    assert_eq!(client.ask("1", "first"), "one");
+    let (status, _) = daemon.stop();
+    assert!(status.success());
+    home.configure(&format!("{}[[agents]]\nid = \"alpha\"\n{known}", config(&double, "")));
+    let daemon = home.start();
+    client.send("2", "second");
+    assert_eq!(client.answer("2"), "two");
+    assert_eq!(client.said, ["one", "two"]);
+    let (status, _) = daemon.stop();
+    assert!(status.success());
+}

@@ -89,8 +89,10 @@ impl Drop for Pass<'_> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::clock::{SimulatedClock, Timestamp};
+    use crate::clock::{Clock, SimulatedClock, Timestamp};
     use crate::config::ApiType;
 
     fn gates(max_concurrent: usize, requests_per_minute: Option<usize>) -> Gates {
@@ -112,6 +114,32 @@ mod tests {
         assert!(gates.enter("p", &stopped).is_none());
         drop(second);
         assert!(gates.enter("p", &cancel).unwrap().is_some());
+    }
+
+    /// Says the next of these milliseconds each time that it is asked.
+    struct Steps(Mutex<VecDeque<u64>>);
+
+    impl Clock for Steps {
+        fn now(&self) -> Timestamp {
+            Timestamp(0)
+        }
+
+        fn monotonic(&self) -> Duration {
+            Duration::from_millis(lock(&self.0).pop_front().unwrap_or_default())
+        }
+    }
+
+    #[test]
+    fn who_comes_too_early_in_a_minute_waits_for_its_end() {
+        let clock = Arc::new(Steps(Mutex::new([0, 59_999, 60_000].into())));
+        let provider = ProviderConfig::new("p", ApiType::OpenAi);
+        let provider = ProviderConfig { requests_per_minute: Some(1), ..provider };
+        let gates = Gates::new(&[provider], clock.clone());
+        for _ in 0..2 {
+            drop(gates.enter("p", &Cancel::new()).unwrap());
+        }
+        assert!(lock(&clock.0).is_empty(), "it has looked again after its wait");
+        assert_eq!(*lock(&gates.gates["p"].begun), [Duration::from_secs(60)]);
     }
 
     #[test]

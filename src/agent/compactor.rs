@@ -6,25 +6,20 @@ mod decide;
 mod extraction;
 mod words;
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use rig_agent::run::RunSpec;
-use rig_core::completion::{Message, ToolDefinition};
+use rig_core::completion::Message;
 use serde_json::json;
 
 use super::AgentParts;
-use super::driver::{Conduct, Counts, Driver, Ended};
+use super::driver::{Conduct, Driver, Ended};
 use super::job::Job;
-use super::journal::RunJournal;
-use super::link::{Link, ProcessDesk};
+use super::link::Link;
 use super::past::Past;
-use super::toolbox::Toolbox;
 use crate::conversation::{Change, History, InPlace, Place, Record, Window};
 use crate::db::DbError;
 use crate::error::{Fault, Kind};
-use crate::event::{How, Origin, What};
-use crate::hooks::LoopGuard;
+use crate::event::{How, What};
 use crate::id::ProcessKind;
 use crate::prompts::{self, Template};
 use crate::text;
@@ -232,22 +227,7 @@ fn ask(
         "prompt": plan.words,
         "bytes": most,
     });
-    let mut driver = Driver {
-        link,
-        model: Box::new(
-            parts
-                .llm
-                .model_for(&parts.config.routing, ProcessKind::Compactor)
-                .paid_by(job.payer(&parts.config.id))
-                .without_offline(),
-        ),
-        toolbox: Box::new(Toolbox::new(Vec::new(), &NO_DEFINITIONS)),
-        desk: ProcessDesk::new(link, Origin::default()),
-        journal: RunJournal::new(&parts.conversations, job.process.number),
-        spec: RunSpec { preamble: Some(preamble), max_turns: Some(1), ..RunSpec::new() },
-        counts: Counts { max_model_calls: 1, ..Counts::default() },
-        guard: LoopGuard::new(parts.config.loop_guard.of(ProcessKind::Compactor)),
-    };
+    let mut driver = Driver::of_one_call(parts, job, link, preamble);
     driver.begin(start, &Past::default(), &[]);
     let summary = summary(&mut driver, &plan.words, most, &mut Silent).inspect_err(|_| driver.give_up());
     Ok((summary?, driver.journal.take()))
@@ -273,8 +253,6 @@ pub(super) fn summary(
     driver.end(json!({ "bytes": summary.len() }), &json!({ "summary": summary }), &run.full_history());
     Ok(summary)
 }
-
-static NO_DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
 
 /// Ends with the first text.
 pub(super) struct Silent;

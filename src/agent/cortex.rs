@@ -9,27 +9,22 @@ mod synthesis;
 
 pub use profile::introduce;
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use rig_agent::run::RunSpec;
-use rig_core::completion::{Message, ToolDefinition};
+use rig_core::completion::Message;
 use serde_json::json;
 
 use super::AgentParts;
 use super::compactor::Silent;
-use super::driver::{Conduct, Counts, Driver, Ended};
+use super::driver::{Conduct, Driver, Ended};
 use super::job::Job;
-use super::journal::RunJournal;
-use super::link::{Link, ProcessDesk};
+use super::link::Link;
 use super::past::Past;
-use super::toolbox::Toolbox;
 use crate::config::MemoryMode;
 use crate::conversation::Place;
 use crate::cortex::{CortexStore, NewCortexEvent};
 use crate::error::{Fault, Kind};
-use crate::event::{Errand, How, Origin};
-use crate::hooks::LoopGuard;
+use crate::event::{Errand, How};
 use crate::id::ProcessKind;
 use crate::memory::MemoryError;
 use crate::prompts::{self, Template};
@@ -129,22 +124,7 @@ fn ask(
     words: &str,
 ) -> Result<String, How> {
     let preamble = prompts::render(template, &context).map_err(|error| failed(&error))?;
-    let mut driver = Driver {
-        link,
-        model: Box::new(
-            parts
-                .llm
-                .model_for(&parts.config.routing, ProcessKind::Cortex)
-                .paid_by(job.payer(&parts.config.id))
-                .without_offline(),
-        ),
-        toolbox: Box::new(Toolbox::new(Vec::new(), &NO_DEFINITIONS)),
-        desk: ProcessDesk::new(link, Origin::default()),
-        journal: RunJournal::new(&parts.conversations, job.process.number),
-        spec: RunSpec { preamble: Some(preamble), max_turns: Some(1), ..RunSpec::new() },
-        counts: Counts { max_model_calls: 1, ..Counts::default() },
-        guard: LoopGuard::new(parts.config.loop_guard.of(ProcessKind::Cortex)),
-    };
+    let mut driver = Driver::of_one_call(parts, job, link, preamble);
     let start = json!({ "kind": "cortex", "errand": what, "prompt": words });
     driver.begin(start, &Past::default(), &[]);
     let answer = answer(&mut driver, what, words, &mut Silent).inspect_err(|_| driver.give_up())?;
@@ -171,5 +151,3 @@ pub(super) fn answer(
     driver.end(json!({ "bytes": answer.len() }), &json!({ "answer": answer }), &run.full_history());
     Ok(answer)
 }
-
-static NO_DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();

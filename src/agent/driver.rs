@@ -4,6 +4,7 @@
 
 mod conduct;
 mod observed;
+mod single;
 
 use std::collections::BTreeSet;
 use std::time::Instant;

@@ -103,8 +103,8 @@ pub(super) fn apologise(parts: &AgentParts, job: &Job, kind: Kind, single: bool)
     if input.is_empty() {
         return How::Turned { covered: None, more: false, outbox: Vec::new() };
     }
-    let message = input.messages.last().map(|received| received.message.platform_id.as_str());
-    let event = happening::turn_failed(parts, job, kind, message);
+    let messages = input.messages.iter().map(|received| received.message.platform_id.clone()).collect();
+    let event = happening::turn_failed(parts, job, kind, messages);
     commit(
         parts,
         job,
@@ -152,7 +152,7 @@ fn answer(
         words.extend(deferral::note(parts, job, input).map_err(boxed)?);
     }
     words.extend(earlier::text(parts, job, input, settings.delegation == Delegation::Direct).map(Part::Note));
-    words.extend(people::text(parts, job, &input.messages).map(Part::People));
+    words.extend(people::text(parts, job, settings.memory_mode, &input.messages).map(Part::People));
     words.extend(recent::text(parts, job, history.lines.first().map(|line| line.at)).map(Part::Recent));
     words.push(Part::Status(
         status::render(&turn.running, parts.conversations.now(), &parts.config.timezone).map_err(boxed)?,

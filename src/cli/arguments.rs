@@ -270,7 +270,7 @@ pub enum ChannelAction {
     Set {
         conversation: String,
         #[command(flatten)]
-        change: ChannelChange,
+        change: Box<ChannelChange>,
     },
 }
 

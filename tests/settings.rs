@@ -177,6 +177,7 @@ fn a_channel_that_was_killed_behind_a_command_knows_of_it_and_does_not_do_it_aga
             _ => {
                 // The command is done; the daemon is killed while the model thinks.
                 reached.wait();
+                reached.wait();
                 Say::text("never heard")
             }
         }
@@ -194,6 +195,7 @@ fn a_channel_that_was_killed_behind_a_command_knows_of_it_and_does_not_do_it_aga
     });
     drop(connection);
     daemon.kill();
+    killed.wait();
     let daemon = home.start();
     assert_eq!(daemon.client("c").answer("1"), "One egg was laid before.");
     let eggs = std::fs::read_to_string(home.folder().join("agents/main/workspace/eggs")).unwrap();

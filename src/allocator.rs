@@ -46,8 +46,9 @@ pub fn give_back() {
     }
 }
 
-/// Lets go of the pages of a loaded library, after its last user for now has gone. Whoever calls into it again
-/// has them read again, from the system's cache as a rule. Other systems than Linux keep them.
+/// Lets go of the code and constants of a loaded library, or of the program itself, after the last user of most of
+/// it has gone. What is called again is read again, from the system's cache as a rule. Other systems than Linux
+/// keep them.
 pub fn give_back_library(library: &Path) {
     #[cfg(not(target_os = "linux"))]
     let _ = library;

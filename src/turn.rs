@@ -411,7 +411,8 @@ mod tests {
         }
 
         fn part(&mut self) -> Part {
-            match self.roll(7) {
+            match self.roll(8) {
+                6 => Part::File { name: self.text(), text: self.text() },
                 0 => said(&self.text(), self.time().0, &self.text()),
                 1 => {
                     let kinds = [ProcessKind::Channel, ProcessKind::Branch, ProcessKind::Worker];

@@ -128,7 +128,7 @@ mod tests {
             (b"a\0b", FileKind::Other),
             // A beginning of one is none.
             (b"\x89PNG", FileKind::Other),
-            (b"RIFF\x01\x02\x03\x04WAVE", FileKind::Other),
+            (b"RIFF\xff\x02\x03\x04WAVE", FileKind::Other),
         ];
         for (bytes, kind) in cases {
             assert_eq!(FileKind::of(bytes), kind, "{bytes:?}");

@@ -6,6 +6,7 @@
 // Floor 0: ground.
 pub mod allocator;
 pub mod clock;
+pub mod environment;
 pub mod error;
 pub mod id;
 pub mod text;

@@ -29,7 +29,7 @@ const EVERY_TABLE: &str = r#"
 "#;
 
 /// Keys that stand in the document as tables of their own, not as rows.
-const TABLES: [&str; 28] = [
+const TABLES: [&str; 29] = [
     "budget",
     "prices",
     "offline",
@@ -43,6 +43,7 @@ const TABLES: [&str; 28] = [
     "routing",
     "sandbox",
     "ingestion",
+    "skills",
     "agents",
     "bindings",
     "links",

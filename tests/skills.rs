@@ -18,6 +18,12 @@ use llm_double::script::{calls, config, last_message, messages, offers};
 use llm_double::{Double, Request, Say};
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
+use spacebot::effect::{Answer, Ask, Effect};
+use spacebot::skills::{Place, Shelf, Skills};
+use spacebot::thread::Cancel;
+use spacebot::tools::read_skill::ReadSkill;
+use spacebot::tools::spawn_worker::SpawnWorker;
+use spacebot::tools::{Desk, MAX_TOOL_OUTPUT_BYTES, Tool, ToolContext, ToolError};
 
 fn skill(name: &str, body: &str) -> String {
     format!("---\nname: {name}\ndescription: All about {name}.\n---\n{body}\n")
@@ -254,6 +260,99 @@ fn what_workers_write_is_offered_to_nobody_unless_the_operator_wants_that() {
     client.ask("4", "read it");
     let read = last_message(&last(&double));
     assert!(read.contains("Ask me.") && !read.contains("information"), "{read}");
+}
+
+/// Keeps what it is asked.
+#[derive(Default)]
+struct Asked(Vec<Ask>);
+
+impl Desk for Asked {
+    fn tell(&mut self, _: Effect) {}
+
+    fn ask(&mut self, ask: Ask) -> Result<Answer, ToolError> {
+        self.0.push(ask);
+        Ok(Answer::Done("begun".to_owned()))
+    }
+}
+
+fn call(tool: &mut dyn Tool, arguments: Value, desk: &mut Asked) -> Result<String, ToolError> {
+    tool.call(arguments, &mut ToolContext { cancel: &Cancel::new(), desk, outside: false })
+}
+
+/// The skills of the whole daemon.
+fn offered(home: &Home) -> Arc<Skills> {
+    let (shelf, mistakes) = Shelf::default().read_again(&Place::instance(home.folder()));
+    assert_eq!(mistakes, []);
+    Arc::new(Skills::of(&shelf, &Shelf::default()))
+}
+
+#[test]
+fn a_long_skill_is_read_in_parts_and_nothing_else_is_given() {
+    let home = Home::new("");
+    let lines: Vec<_> = (1..=9000).map(|line| format!("line {line}")).collect();
+    let path = file(&home, "skills", "long");
+    fs::write(&path, skill("long", &lines.join("\n"))).unwrap();
+    fs::write(path.with_file_name("wide.txt"), "漢".repeat(20_000)).unwrap();
+    fs::write(home.folder().join("skills/key"), "k-secret").unwrap();
+    let mut tool = ReadSkill::new(offered(&home));
+    assert!(!tool.reads_outside());
+    let mut read = |arguments| call(&mut tool, arguments, &mut Asked::default());
+
+    let (mut found, mut offset) = (Vec::new(), 1);
+    while found.len() < lines.len() {
+        let part = read(json!({ "name": "long", "offset": offset })).unwrap();
+        assert!(part.len() <= MAX_TOOL_OUTPUT_BYTES && part.starts_with("[skill long]\n"));
+        let before = found.len();
+        found.extend(part.lines().filter(|line| line.starts_with("line ")).map(str::to_owned));
+        assert!(found.len() > before, "{part}");
+        offset = found.len() + 1;
+        assert_eq!(part.contains(&format!("[more from line {offset} on")), found.len() < lines.len());
+    }
+    assert_eq!(found, lines);
+    assert!(read(json!({ "name": "long", "offset": "99999" })).unwrap().contains("[it has 9000 lines]"));
+    let wide = read(json!({ "name": "long", "file": "wide.txt" })).unwrap();
+    assert!(wide.contains('…') && wide.len() <= MAX_TOOL_OUTPUT_BYTES);
+    assert_eq!(read(json!({ "name": "long/wide.txt" })).unwrap(), wide);
+
+    for (arguments, reason) in [
+        (json!({ "name": "short" }), "there is no skill \"short\"; there are long"),
+        (json!({ "name": "../skills/key" }), "there is no skill"),
+        (json!({ "name": "long", "file": "../key" }), "without `..`"),
+        (json!({ "name": "long/../key" }), "without `..`"),
+        (json!({ "name": "long", "file": "none" }), "no such file"),
+        (json!({ "name": "long", "path": "x" }), "unknown field"),
+    ] {
+        let error = read(arguments.clone()).expect_err("refused").to_string();
+        assert!(error.contains(reason) && !error.contains("k-secret"), "{arguments}: {error}");
+    }
+}
+
+#[test]
+fn a_worker_is_told_of_the_skills_that_there_are_and_of_no_others() {
+    let home = Home::new("");
+    fs::write(file(&home, "skills", "sweep"), skill("sweep", "Body")).unwrap();
+    let mut tool = SpawnWorker::new(offered(&home));
+    let mut desk = Asked::default();
+    call(&mut tool, json!({ "task": "Sweep. ", "suggested_skills": ["sweep"] }), &mut desk).unwrap();
+    call(&mut tool, json!({ "task": "Sweep. " }), &mut desk).unwrap();
+    for (skills, reason) in
+        [(json!(["sweep", "fly"]), "no skill \"fly\""), (json!(vec!["sweep"; 9]), "more than 8 names")]
+    {
+        let error = call(&mut tool, json!({ "task": "x", "suggested_skills": skills }), &mut desk);
+        assert!(error.expect_err("refused").to_string().contains(reason));
+    }
+    let task = |ask: &Ask| match ask {
+        Ask::SpawnWorker { task, .. } => task.clone(),
+        other => panic!("{other:?}"),
+    };
+    let tasks: Vec<_> = desk.0.iter().map(task).collect();
+    assert_eq!(tasks[1], "Sweep. ");
+    assert!(
+        tasks[0].starts_with("Sweep.\n\nSkills that fit") && tasks[0].ends_with(": sweep"),
+        "{}",
+        tasks[0]
+    );
+    assert_eq!(tasks.len(), 2);
 }
 
 #[test]

@@ -471,7 +471,7 @@ fn newer_and_more_important_decide_between_equals() {
 fn the_newest_of_many_equals_come_first() {
     let bench = Bench::new();
     let saved: Vec<String> =
-        (0..80).map(|_| bench.save(MemoryType::Event, "took the blue pill").id).collect();
+        (0..240).map(|_| bench.save(MemoryType::Event, "took the blue pill").id).collect();
     let newest: Vec<&String> = saved.iter().rev().take(10).collect();
     for flush in [false, true] {
         if flush {

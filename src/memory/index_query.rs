@@ -78,14 +78,13 @@ impl Snapshot {
     ) -> Result<Vec<(String, f32)>, TantivyError> {
         let query = build_query(&Fields::of(searcher), query, memory_type);
         // Every memory of the tail may stand in the index too, and is then taken from the tail.
-        let top = || TopDocs::with_limit(limit + self.tail.len());
+        let wanted = limit + self.tail.len();
+        let top = || TopDocs::with_limit(wanted);
         let by_score = top().order_by_score();
         let mut best = searcher.search_with_statistics_provider(&*query, &by_score, statistics)?;
-        if let [.., (one, _), (last, _)] = best[..]
-            && one == last
-        {
-            // Among equals tantivy takes the oldest. More of them than fit: take the newest, which
-            // costs a look at every match.
+        if best.len() == wanted && best[wanted / 2].0 == best[wanted - 1].0 {
+            // Among equals tantivy takes the oldest. If the better half has some of those that did not all
+            // fit, take the newest, which costs a look at every match.
             let newest = SortByStaticFastValue::<i64>::for_field(CREATED_AT);
             let by_both = top().order_by((SortBySimilarityScore, newest));
             let found = searcher.search_with_statistics_provider(&*query, &by_both, statistics)?;

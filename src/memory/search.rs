@@ -199,8 +199,8 @@ fn add_context(
         }
     }
     if query.parts.locality {
-        let found: Vec<Memory> = memories.values().cloned().collect();
-        let neighbours = sources.db.read(|connection| Neighbours::load(connection, &found, memory_type))?;
+        let found = || memories.values();
+        let neighbours = sources.db.read(|connection| Neighbours::load(connection, found(), memory_type))?;
         fusion::add_neighbours(ranking, &neighbours);
     }
     // Behind the neighbours: all of a day would else give to each other.

@@ -28,6 +28,8 @@ const SAVES: usize = 50;
 const WORDS: usize = 20_000;
 
 fn main() {
+    // As the daemon does.
+    spacebot::allocator::tune();
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["make", folder, count] => make(Path::new(folder), count.parse().unwrap()),

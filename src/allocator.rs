@@ -46,11 +46,11 @@ pub fn give_back() {
     }
 }
 
-/// Lets go of the pages of a loaded library, after its last user for now has gone. Whoever calls into it again
-/// has them read again, from the system's cache as a rule. Other systems than Linux keep them.
+/// Lets go of the code and constants of a loaded library, or of the program itself, after the last user of most of
+/// it has gone. What is called again is read again, from the system's cache as a rule. Other systems than Linux
+/// keep them.
+#[cfg_attr(not(target_os = "linux"), allow(unused_variables))]
 pub fn give_back_library(library: &Path) {
-    #[cfg(not(target_os = "linux"))]
-    let _ = library;
     #[cfg(target_os = "linux")]
     for (start, length) in unwritten_mappings(library) {
         // SAFETY: nothing was ever written to this mapping of a file, so dropping its pages changes no byte

@@ -243,7 +243,7 @@ fn a_deleted_or_damaged_index_is_made_anew() {
         }),
         ("other format", |folder| {
             let meta = fs::read_to_string(folder.join("meta.json")).unwrap();
-            let other = meta.replace("\\\"format\\\":1", "\\\"format\\\":99");
+            let other = meta.replace("\\\"format\\\":2", "\\\"format\\\":99");
             assert_ne!(meta, other, "the payload names its format");
             fs::write(folder.join("meta.json"), other).unwrap();
         }),

@@ -66,9 +66,7 @@ impl Neighbours {
 }
 
 /// For each conversation the spans around its memories, none overlapping another.
-fn windows<'a>(
-    memories: impl Iterator<Item = &'a Memory>,
-) -> BTreeMap<&'a str, Vec<(Timestamp, Timestamp)>> {
+fn windows<'a>(memories: impl Iterator<Item = &'a Memory>) -> BTreeMap<&'a str, Vec<(Timestamp, Timestamp)>> {
     let mut times: BTreeMap<&str, Vec<Timestamp>> = BTreeMap::new();
     for memory in memories {
         if let Some(channel) = &memory.channel_id {

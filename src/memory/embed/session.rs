@@ -36,8 +36,10 @@ pub(super) fn backend(places: &Places) -> Result<&'static str, EmbedError> {
 /// After the last model has gone: what the runtime itself holds goes back to the system, until the next one.
 pub(super) fn rest() {
     allocator::give_back();
-    if let Some(Ok(Backend { library: Some(library), .. })) = BACKEND.get() {
-        allocator::give_back_library(library);
+    let Some(Ok(backend)) = BACKEND.get() else { return };
+    // The built-in runtime is code of the program itself.
+    if let Some(file) = backend.library.clone().or_else(|| std::env::current_exe().ok()) {
+        allocator::give_back_library(&file);
     }
 }
 

@@ -40,6 +40,7 @@ pub mod ingest;
 pub mod llm;
 pub mod memory;
 pub mod messaging;
+pub mod skills;
 pub mod tasks;
 pub mod usage;
 pub mod working_memory;

@@ -50,6 +50,13 @@ fn main() -> ExitCode {
                 Err(error) => failed(&error),
             }
         }),
+        Command::Skills { config, agent, json } => with_config(config.file.as_deref(), |config| {
+            match cli::skills::run(config, agent.as_deref(), json) {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::FAILURE,
+                Err(error) => failed(&error),
+            }
+        }),
         Command::Memory { config, agent, action } => with_config(config.file.as_deref(), |config| {
             match memory::run(config, agent.as_deref(), action) {
                 Ok(true) => ExitCode::SUCCESS,

@@ -257,15 +257,19 @@ impl World {
         if !begun.is_empty() {
             return Err(format!("tasks that nobody takes: {begun:?}"));
         }
-        // What is final is told once: a success, a stop, and the failure after which nothing is tried.
-        let told = read(
+        // What is final is told once: a success, a stop, and the failure after which nothing is tried; and what
+        // names messages that its worker has not read.
+        let told = read(&format!(
             "SELECT t.number || ': ' || final || ' ends, told ' || told FROM
-                 (SELECT number, (SELECT count(*) FROM task_attempts a WHERE a.task = number AND (outcome IN
-                     ('success', 'partial', 'cancelled') OR attempt >= 3)) AS final,
+                 (SELECT number, (SELECT count(*) FROM task_attempts a JOIN worker_runs w ON w.id = a.worker
+                     WHERE a.task = number AND (outcome IN ('success', 'partial', 'cancelled') OR attempt >= 3
+                         OR instr(w.result, '{}') > 0)) AS final,
                  (SELECT count(*) FROM conversation_messages WHERE role = 'event'
-                     AND instr(content, 'task=\"task #' || number || ': ') > 0) AS told FROM tasks WHERE asked_by IS NULL) t
+                     AND instr(content, 'task=\"task #' || number || ': ') > 0) AS told
+                 FROM tasks WHERE asked_by IS NULL) t
              WHERE final <> told",
-        );
+            prompts::notice("worker_unheard")
+        ));
         if !told.is_empty() {
             return Err(format!("results of tasks: {told:?}"));
         }

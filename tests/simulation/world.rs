@@ -33,6 +33,8 @@ use crate::{CONVERSATIONS, INSTANCE, STEPS, TASKS};
 /// Longest time that passes at once where models are away, in milliseconds: so long that some messages have
 /// waited for too long.
 const JUMP: u64 = 4_500_000;
+/// The same for the next try of what has failed.
+const NAP: u64 = 120_000;
 
 /// How the platform behaves; the broken one exists to show that the checks notice.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -102,16 +104,18 @@ impl World {
                 let full = !self.disk.full.load(Ordering::SeqCst);
                 self.disk.full.store(full, Ordering::SeqCst);
             }
-            _ => {
-                // The crash comes with one of the next commits.
-                self.disk.after.store(self.random.chance(50), Ordering::SeqCst);
-                let commits = i64::try_from(1 + self.random.below(6)).expect("small");
-                self.disk.commits_to_crash.store(commits, Ordering::SeqCst);
-            }
+            _ => self.crash_soon(6),
         }
         if self.disk.crashed.load(Ordering::SeqCst) {
             self.restart();
         }
+    }
+
+    /// The crash comes with one of the next commits.
+    fn crash_soon(&mut self, most: u64) {
+        self.disk.after.store(self.random.chance(50), Ordering::SeqCst);
+        let commits = i64::try_from(1 + self.random.below(most)).expect("small");
+        self.disk.commits_to_crash.store(commits, Ordering::SeqCst);
     }
 
     pub fn restart(&mut self) {
@@ -122,7 +126,12 @@ impl World {
 
     fn pass_time(&mut self) {
         let waits = self.ground.variant.loses_models() && self.life.jobs.borrow().is_empty();
-        let most = if waits && self.random.chance(40) { JUMP } else { 3_000 };
+        let most = match self.random.below(100) {
+            0..=24 if waits => JUMP,
+            // To what the daemon waits for.
+            25..=69 if waits => NAP,
+            _ => 3_000,
+        };
         self.clock.advance(Duration::from_millis(self.random.below(most)));
         self.life.handle(Event::Timer, self.now());
     }
@@ -131,12 +140,12 @@ impl World {
     fn something_else(&mut self) {
         let variant = self.ground.variant;
         match (variant.loses_models(), variant.cortex) {
-            (true, true) if self.random.chance(50) => self.ask_cortex(),
+            (true, true) if self.random.chance(35) => self.ask_cortex(),
             (true, _) => {
                 let names = self.model_names();
                 let name = names[usize::try_from(self.random.below(names.len() as u64)).expect("index")];
                 let models = &self.ground.models;
-                let stays_away = models.is_away(name) && self.random.chance(60);
+                let stays_away = models.is_away(name) && self.random.chance(75);
                 models.set_away(name, stays_away || !models.is_away(name));
             }
             (false, _) => self.send_new(None),
@@ -265,6 +274,10 @@ impl World {
         }
         let index = usize::try_from(self.random.below((jobs + carries) as u64)).expect("index");
         if index >= jobs {
+            // Between two databases a crash has most to tear apart.
+            if self.random.chance(20) {
+                self.crash_soon(4);
+            }
             return self.life.carry(index - jobs, &self.clock);
         }
         let (agent, job) = {

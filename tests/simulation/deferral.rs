@@ -36,12 +36,14 @@ impl World {
                 (row[0].as_str().unwrap_or_default().to_owned(), [number(1), number(2), number(3)])
             })
             .collect();
+        // What was lost on the way stands behind what came before it was sent again.
+        let arrived = texts(parts, "SELECT platform_id FROM inbox ORDER BY id");
+        let places: BTreeMap<&str, usize> = arrived.iter().map(String::as_str).zip(1..).collect();
         let mut newest: BTreeMap<String, usize> = BTreeMap::new();
         for row in texts(parts, TURNS).iter().map(json) {
             let (at, prompt) = (row[0].as_i64().unwrap_or_default(), row[4].as_str().unwrap_or_default());
-            let list: serde_json::Value =
-                serde_json::from_str(row[3].as_str().unwrap_or("[]")).unwrap_or(row[3].clone());
-            let ids: Vec<&str> = list.as_array().into_iter().flatten().filter_map(|id| id.as_str()).collect();
+            let ids: Vec<&str> =
+                row[3].as_array().into_iter().flatten().filter_map(|id| id.as_str()).collect();
             let waited: Vec<_> =
                 ids.iter().filter_map(|id| put_off.get(*id)).filter(|times| times[0] < at).collect();
             if let Some(stale) = waited.iter().find(|times| at - times[0] > millis(MAX_AGE)) {
@@ -56,15 +58,10 @@ impl World {
             }
             let order = newest.entry(row[2].to_string()).or_default();
             for id in &ids {
-                let number = self.platform.sent.iter().position(|sent| sent.platform_id == *id).unwrap_or(0);
-                // What came before a message may have been lost and sent again behind it.
-                let place =
-                    texts(parts, &format!("SELECT CAST(id AS TEXT) FROM inbox WHERE platform_id = '{id}'"));
-                let place = place.first().and_then(|id| id.parse().ok()).unwrap_or(number);
-                if place < *order {
+                if places[*id] < *order {
                     return Err(format!("deferral: {id} is answered behind newer ones"));
                 }
-                *order = place;
+                *order = places[*id];
             }
         }
         given_up(parts)?;

@@ -272,10 +272,13 @@ impl World {
         if jobs + carries == 0 {
             return;
         }
-        let index = usize::try_from(self.random.below((jobs + carries) as u64)).expect("index");
+        let carried = carries > 0 && self.random.chance(30);
+        let first = if carried { jobs } else { 0 };
+        let index =
+            first + usize::try_from(self.random.below((jobs + carries - first) as u64)).expect("index");
         if index >= jobs {
             // Between two databases a crash has most to tear apart.
-            if self.random.chance(20) {
+            if self.random.chance(40) {
                 self.crash_soon(4);
             }
             return self.life.carry(index - jobs, &self.clock);

@@ -12,6 +12,7 @@ use spacebot::agent::{self, AgentParts, Job, Link, PostNews, Pulse, Work};
 use spacebot::clock::{Clock, SimulatedClock, SystemClock};
 use spacebot::command::{Command, StatusReport};
 use spacebot::conversation::Place;
+use spacebot::cortex::ChatRole;
 use spacebot::db::DbError;
 use spacebot::event::{How, ProcessEvent, StopReason, What};
 use spacebot::hub;
@@ -143,6 +144,13 @@ impl Life {
             self.watch.ended(&running, &how, clock.monotonic());
         }
         self.running.borrow_mut().remove(&(agent.clone(), process));
+        if let Work::CortexChat { thread, .. } = &job.work
+            // What fails is cut off by a crash.
+            && !matches!(how, How::Failed(..))
+            && parts.cortex().chat(thread, 1).expect("read").iter().any(|last| last.role == ChatRole::User)
+        {
+            self.watch.breaks(format!("the operator of {agent} has no answer in {thread}: {how:?}"));
+        }
         if process.kind == ProcessKind::Channel {
             let mut failing = self.failing.borrow_mut();
             failing.remove(&job.place.conversation);

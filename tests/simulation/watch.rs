@@ -88,6 +88,10 @@ impl Watch {
         *self.state().counts.entry(what).or_default() += 1;
     }
 
+    pub fn breaks(&self, promise: String) {
+        self.state().broken.push(promise);
+    }
+
     pub fn counts(&self) -> BTreeMap<&'static str, usize> {
         self.state().counts.clone()
     }

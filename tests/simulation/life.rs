@@ -21,7 +21,7 @@ use spacebot::id::{AgentId, ConversationId, OutboxId, ProcessId, ProcessKind};
 use spacebot::message::{Inbound, Lane};
 use spacebot::thread::{Cancel, contained};
 
-use crate::start::agent_of;
+use crate::start::{agent_of, main_agent};
 use crate::watch::{RUNNING, Running, Watch};
 
 /// Turns of its conversation that may run while a worker waits for words.
@@ -107,7 +107,9 @@ impl Life {
             name: message.place.clone(),
         };
         let (lane, addressed) = (message.lane(), message.addressed);
-        let agent = agent_of(&message.conversation);
+        // Where the first agent is alone, all conversations are its own.
+        let agent = Some(agent_of(&message.conversation)).filter(|agent| self.agents.contains_key(agent));
+        let agent = agent.unwrap_or_else(main_agent);
         match self.agents[&agent].conversations.receive(message) {
             Ok(None) => true,
             Ok(Some(inbox)) => {

@@ -363,8 +363,8 @@ impl World {
             .collect();
         again.into_iter().for_each(|message| self.take_in(message));
         for _ in 0..10_000 {
-            self.ground.watch.check()?;
             while !self.life.jobs.borrow().is_empty() || !self.life.carries.borrow().is_empty() {
+                self.ground.watch.check()?;
                 while !self.life.carries.borrow().is_empty() {
                     self.life.carry(0, &self.clock);
                 }

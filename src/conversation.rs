@@ -34,7 +34,7 @@ use crate::config::ChannelConfig;
 use crate::db::rusqlite::Connection;
 use crate::db::{Db, DbError};
 use crate::id::{ConversationId, InboxId, InstanceId, OutboxId, ProcessId};
-use crate::message::{Content, Delivery, Inbound, Lane, NewFile, Outbound, Outbox, OutboxError, Recorded};
+use crate::message::{Content, Delivery, Inbound, Lane, Outbound, Outbox, OutboxError, Recorded};
 use crate::{error::Fault, event::Received};
 
 pub use crate::message::Place;
@@ -138,27 +138,6 @@ impl Conversations {
     ) {
         let now = self.now();
         self.db.submit_then(move |connection| inbox::insert(connection, &message, now), done);
-    }
-
-    /// As [`Conversations::begin_receive`] for a message with files, whose bytes are on disk when this
-    /// returns; `done` may be called at once.
-    pub fn begin_receive_with(
-        &self,
-        message: Inbound,
-        files: Vec<NewFile>,
-        done: impl FnOnce(Result<Option<InboxId>, DbError>) + Send + 'static,
-    ) {
-        let staged = match self.attachments().stage(files) {
-            Ok(staged) => staged,
-            Err(error) => return done(Err(error.into())),
-        };
-        let now = self.now();
-        let receive = move |connection: &Connection| {
-            let id = inbox::insert(connection, &message, now)?;
-            id.map_or(Ok(()), |id| staged.keep(connection, id))?;
-            Ok(id)
-        };
-        self.db.submit_then(receive, done);
     }
 
     /// Unanswered messages of one conversation that are no commands, oldest first.

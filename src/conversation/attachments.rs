@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 
 use ring::digest::{SHA256, digest};
 
-use super::Conversations;
+use super::{Conversations, inbox};
 use crate::db::DbError;
 use crate::db::rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::id::InboxId;
 use crate::message::attachment::Files;
-use crate::message::{Attachment, FileKind, NewFile};
+use crate::message::{Attachment, FileKind, Inbound, NewFile};
 
 /// Bytes of all files of one agent; beyond it those of the oldest answered messages go. Some fifty times what
 /// one message may bring, and little on any card.
@@ -52,6 +52,27 @@ impl Conversations {
     /// Where the bytes of files are read.
     pub fn attachments(&self) -> AttachmentFolder {
         AttachmentFolder(self.db.path().with_file_name(FOLDER))
+    }
+
+    /// As [`Conversations::begin_receive`] for a message with files, whose bytes are on disk when this
+    /// returns; `done` may be called at once.
+    pub fn begin_receive_with(
+        &self,
+        message: Inbound,
+        files: Vec<NewFile>,
+        done: impl FnOnce(Result<Option<InboxId>, DbError>) + Send + 'static,
+    ) {
+        let staged = match self.attachments().stage(files) {
+            Ok(staged) => staged,
+            Err(error) => return done(Err(error.into())),
+        };
+        let now = self.now();
+        let receive = move |connection: &Connection| {
+            let id = inbox::insert(connection, &message, now)?;
+            id.map_or(Ok(()), |id| staged.keep(connection, id))?;
+            Ok(id)
+        };
+        self.db.submit_then(receive, done);
     }
 
     /// After a start, before any message comes: deletes files that belong to no message.

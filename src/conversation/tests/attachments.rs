@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::message::attachment::Files;
-use crate::message::{Attachment, FileKind};
+use crate::message::{Attachment, FileKind, NewFile};
 
 fn file(name: &str, bytes: &[u8]) -> NewFile {
     NewFile { name: name.to_owned(), media_type: "text/plain".to_owned(), bytes: bytes.to_vec() }

@@ -106,7 +106,7 @@ pub fn recover(
     limits: &LimitsConfig,
     working_memory: &WorkingMemoryConfig,
 ) -> Result<Recovered, DbError> {
-    let (recorded, attempts) = (working_memory.enabled, limits.task_max_attempts);
+    let (recorded, retries) = (working_memory.enabled, bound_task::retries(limits));
     conversations.recover_and(prompts::notice("interrupted"), move |connection, cut_off, now| {
         let mut go_on = Vec::new();
         for run in cut_off {
@@ -116,7 +116,7 @@ pub fn recover(
                 happening::cut_off(run).insert(connection, now)?;
             }
         }
-        Ok(conversation::Verdict { go_on, quiet: tasks::interrupt(connection, attempts, now)? })
+        Ok(conversation::Verdict { go_on, quiet: tasks::interrupt(connection, retries, now)? })
     })
 }
 

@@ -309,6 +309,8 @@ pub struct LimitsConfig {
     pub worker_log_mode: WorkerLogMode,
     /// Workers that a task gets before it has failed (1 to 10).
     pub task_max_attempts: usize,
+    /// The pause after the first failure of a task, which doubles with each (`task_retry_secs`, 0 to 600).
+    pub task_retry: Duration,
     /// How long messages, answers, runs and journals are kept after they are over (`keep_days`, 1 to 3,650).
     pub keep: Duration,
     /// How long messages in company wait for each other.
@@ -336,6 +338,7 @@ impl Default for LimitsConfig {
             worker_context: WorkerContext::default(),
             worker_log_mode: WorkerLogMode::default(),
             task_max_attempts: 3,
+            task_retry: Duration::from_secs(30),
             keep: 90 * DAY,
             coalescing: CoalescingConfig::default(),
             cortex: CortexConfig::default(),

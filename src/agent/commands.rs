@@ -264,7 +264,7 @@ fn approve(
 ) -> Result<(String, Vec<TaskNews>), DbError> {
     let (context, news) = match tasks::approve(connection, number, by, now)? {
         Ok(changed) => {
-            let outcome = if changed.before == changed.task.status { "already" } else { "approved" };
+            let outcome = if changed.news.is_empty() { "already" } else { "approved" };
             let context = json!({
                 "outcome": outcome, "number": number, "title": changed.task.title,
                 "status": spoken(changed.task.status),

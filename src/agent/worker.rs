@@ -27,7 +27,7 @@ use crate::event::{Fork, How, Origin, StopReason, What};
 use crate::hooks::LoopGuard;
 use crate::id::ProcessKind;
 use crate::prompts;
-use crate::tasks;
+use crate::tasks::{self, Claim};
 use crate::tools::{self, Tool};
 use berth::Live;
 
@@ -150,23 +150,28 @@ pub(super) fn run_task(
     link: &Link<'_>,
 ) -> How {
     let number = job.process.number;
-    let mut claimed = None;
+    let mut claimed = Claim::Gone;
     let begun = persist(link.cancel, || {
         let note = happening::note(happening::worker_spawned(parts, job));
         let claim = move |connection: &Connection, now| {
             let claimed = tasks::claim(connection, task, revision, number, now)?;
-            if claimed.is_some() {
+            let taken = matches!(claimed, Claim::Taken(_));
+            if taken {
                 note(connection, now)?;
             }
-            Ok(claimed)
+            Ok((taken, claimed))
         };
         claimed = parts.conversations.begin_claimed_worker(number, &job.place.conversation, what, claim)?;
         Ok(())
     });
     match claimed {
         _ if begun != How::Finished => begun,
-        None => How::Idle,
-        Some(task) => match bound_task::prompt(&task, parts.config.limits.task_max_attempts) {
+        Claim::Gone => How::Idle,
+        Claim::Early(news) => {
+            (link.up)(What::Task(news));
+            How::Idle
+        }
+        Claim::Taken(task) => match bound_task::prompt(&task, parts.config.limits.task_max_attempts) {
             Ok(prompt) => work_on_task(parts, job, link, task.number, prompt),
             Err(error) => {
                 log::error!("{} has no prompt: {error}", job.process);

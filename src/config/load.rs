@@ -286,6 +286,7 @@ fn limits(section: &Section<'_, '_>, base: &LimitsConfig) -> LimitsConfig {
             .choice("worker_log_mode", &WorkerLogMode::ALL)
             .unwrap_or(base.worker_log_mode),
         task_max_attempts: count("task_max_attempts", 1, 10, base.task_max_attempts),
+        task_retry: seconds(section, "task_retry_secs", 0, 600).unwrap_or(base.task_retry),
         keep: section
             .number("keep_days", 1, 3650)
             .map_or(base.keep, |days| Duration::from_secs(days * DAY.as_secs())),

@@ -68,6 +68,7 @@ const AGENT: &[Migration] = &[
     (20261121012000, "worker messages", include_str!("../../migrations/20261121012000_worker_messages.sql")),
     (20261121020000, "deferral", include_str!("../../migrations/20261121020000_deferral.sql")),
     (20261121022000, "syntheses", include_str!("../../migrations/20261121022000_syntheses.sql")),
+    (20261121031000, "retries", include_str!("../../migrations/20261121031000_retries.sql")),
 ];
 
 /// Applies what is missing, each file in its own transaction.

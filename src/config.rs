@@ -300,8 +300,10 @@ pub struct LimitsConfig {
     pub history_messages: usize,
     /// Wall clock of one worker without waiting for input (`worker_timeout_secs`, 10 to 86,400).
     pub worker_timeout: Duration,
-    /// Wall clock of one branch (`branch_timeout_secs`, 5 to 3,600).
+    /// A branch without any activity is ended (`branch_timeout_secs`, 5 to 3,600).
     pub branch_timeout: Duration,
+    /// Wall clock of one branch, whatever it does (`branch_wall_clock_secs`, 10 to 86,400).
+    pub branch_wall_clock: Duration,
     /// How long an interactive worker waits for the next `route` (`worker_idle_timeout_secs`).
     pub worker_idle_timeout: Duration,
     /// What a worker knows of the conversation besides its task.
@@ -334,6 +336,8 @@ impl Default for LimitsConfig {
             history_messages: 200,
             worker_timeout: Duration::from_secs(1800),
             branch_timeout: Duration::from_secs(60),
+            // Ten calls of a slow model, and less than a turn may take.
+            branch_wall_clock: Duration::from_secs(600),
             worker_idle_timeout: Duration::from_secs(600),
             worker_context: WorkerContext::default(),
             worker_log_mode: WorkerLogMode::default(),

@@ -52,7 +52,7 @@ impl Hub {
             });
         }
         let what = description.clone();
-        let begin = Begin::new(ProcessKind::Branch, what, limits.branch_timeout);
+        let begin = Begin::new(ProcessKind::Branch, what, limits.branch_wall_clock);
         match self.start(&key.0, place, begin, now, Work::Branch { description, origin }) {
             Some(process) => Answer::Started(process),
             None => Answer::Refused(Refusal::Stopping),

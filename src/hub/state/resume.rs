@@ -18,7 +18,7 @@ impl Hub {
         let timeout = match run.process.kind {
             _ if run.waiting => agent.limits.worker_idle_timeout,
             ProcessKind::Worker => agent.limits.worker_timeout,
-            _ => agent.limits.branch_timeout,
+            _ => agent.limits.branch_wall_clock,
         };
         // Where its result is told. Without room in the table it is told by a later start.
         self.know(&(agent_id.clone(), place.conversation.clone(), Lane::Talk), place.clone());

@@ -38,7 +38,7 @@ use std::time::Duration;
 
 pub use cortex::introduce;
 pub use delegation::{PostNews, carry, has_post};
-pub use job::{Job, RunEnd, Running, Turn, Work};
+pub use job::{Job, RunEnd, Running, Troubles, Turn, Work};
 pub use link::Link;
 pub use prompt::AgentPrompts;
 pub use pulse::Pulse;
@@ -146,7 +146,9 @@ pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
             how
         }
         Work::Apology { kind, single } => channel::apologise(parts, job, *kind, *single),
-        Work::Commands { running, apology } => commands::run(parts, job, running, *apology, link),
+        Work::Commands { running, troubles, apology } => {
+            commands::run(parts, job, (running, troubles), *apology, link)
+        }
         Work::Branch { description, origin } => branch::run(parts, job, description, origin, link),
         Work::Worker { task, interactive, task_type, origin } => {
             worker::run(parts, job, (task, task_type.as_deref()), *interactive, origin, link)

@@ -233,6 +233,13 @@ fn a_model_that_does_not_answer_is_noted_and_shown() {
         client.ask(&number.to_string(), "hello");
     }
     assert_eq!(cortex_of(&daemon)["observed"]["provider_failures"], 3);
+    let before = double.requests().len();
+    let status = client.ask("status", "/status");
+    assert!(
+        status.contains("\ndouble/m is not asked until ") && status.contains("again: models."),
+        "{status}"
+    );
+    assert_eq!(double.requests().len(), before, "a command asks no model");
     eventually("it is noted", Duration::from_secs(40), || {
         let (status, body) = daemon::get(&format!("http://127.0.0.1:{}/api/cortex/events", home.api));
         assert_eq!(status, 200, "{body}");

@@ -1,5 +1,7 @@
 //! What the hub gives to a process thread.
 
+use std::time::Duration;
+
 use crate::billing::Payer;
 use crate::conversation::Place;
 use crate::cortex::NewCortexEvent;
@@ -41,6 +43,7 @@ pub enum Work {
     Commands {
         /// What runs in the whole agent.
         running: Vec<(ConversationId, Running)>,
+        troubles: Troubles,
         apology: Option<Kind>,
     },
     Branch {
@@ -101,6 +104,15 @@ pub enum Work {
         execution: i64,
         end: RunEnd,
     },
+}
+
+/// What an agent does without for a while, or could as well do without.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Troubles {
+    /// What fails again and again: tools, `models`, `workers`.
+    pub failing: Vec<String>,
+    /// Errands of the cortex that rest, and for how long.
+    pub resting: Vec<(String, Duration)>,
 }
 
 /// How the run of a job ended.

@@ -32,7 +32,7 @@ use crossbeam_channel::Sender;
 use self::batch::Batch;
 use self::board::Board;
 use super::timers::Timers;
-use crate::agent::{Job, Look, Running, Turn, Work};
+use crate::agent::{Job, Look, Running, Troubles, Turn, Work};
 use crate::command::{Command, ProcessReport, StatusReport};
 use crate::config::LimitsConfig;
 use crate::conversation::{Place, Resumed};

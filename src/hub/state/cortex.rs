@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::observation::Seen;
 use super::{Begin, Hub, ProcessKey, Stage, TimerKey};
-use crate::agent::Work;
+use crate::agent::{Troubles, Work};
 use crate::command::CortexReport;
 use crate::conversation::Place;
 use crate::cortex::NewCortexEvent;
@@ -124,6 +124,13 @@ impl Cortex {
     fn forget_syntheses(&mut self, now: Duration) {
         let syntheses = self.chores.iter_mut().filter(|(errand, _)| errand.is_synthesis());
         syntheses.filter(|(_, chore)| chore.not_before <= now).for_each(|(_, chore)| chore.wanted = None);
+    }
+
+    /// Errands that have failed, and how long they rest still.
+    fn resting(&self, now: Duration) -> impl Iterator<Item = (&'static str, Duration)> {
+        let rests = move |chore: &Chore| chore.not_before > now && chore.failures > 0;
+        let resting = self.chores.iter().filter(move |(_, chore)| rests(chore));
+        resting.map(move |(errand, chore)| (errand.as_str(), chore.not_before - now))
     }
 
     #[cfg(test)]
@@ -293,18 +300,22 @@ impl Hub {
         self.arm_cortex(id);
     }
 
+    /// What an operator is to know who asks how the agent does.
+    pub(super) fn troubles_of(&self, id: &AgentId, now: Duration) -> Troubles {
+        let Some(agent) = self.agents.get(id) else { return Troubles::default() };
+        let resting = agent.cortex.resting(now).map(|(errand, left)| (errand.to_owned(), left)).collect();
+        Troubles { failing: agent.cortex.seen.tripped(), resting }
+    }
+
     pub(super) fn cortex_reports(&self, now: Duration) -> Vec<CortexReport> {
         let report = |(id, agent): (&AgentId, &super::Agent)| {
             let cortex = &agent.cortex;
-            let resting = |(errand, chore): (&Errand, &Chore)| {
-                (chore.not_before > now && chore.failures > 0)
-                    .then(|| format!("{} for {} s", errand.as_str(), (chore.not_before - now).as_secs()))
-            };
+            let resting = |(errand, left): (&str, Duration)| format!("{errand} for {} s", left.as_secs());
             CortexReport {
                 agent: id.to_string(),
                 state: if agent.limits.cortex.enabled { cortex.warmth.as_str() } else { "off" }.to_owned(),
                 running: cortex.running.map(|(_, errand)| errand.as_str().to_owned()),
-                resting: cortex.chores.iter().filter_map(resting).collect(),
+                resting: cortex.resting(now).map(resting).collect(),
                 chatting: cortex.chat.is_some(),
                 warm_after_ms: cortex
                     .warm_after

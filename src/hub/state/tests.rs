@@ -599,7 +599,7 @@ fn commands_are_answered_while_a_turn_runs_and_when_all_turns_are_taken() {
     let mut bench = bench(LimitsConfig { max_concurrent_turns: 1, ..LimitsConfig::default() });
     let turn = bench.message("c", 1).one();
     let job = bench.message("d", 2).command("c", 3).one();
-    let Work::Commands { running, apology: None } = &job.work else { panic!("{job:?}") };
+    let Work::Commands { running, apology: None, .. } = &job.work else { panic!("{job:?}") };
     assert!(matches!(&running[..], [(_, running)] if running.process == turn.process));
     assert!(bench.command("c", 4).started().is_empty(), "one at a time in a conversation");
     let next = bench.turned(job.process, 3).one();

@@ -431,6 +431,42 @@ fn a_tool_that_fails_three_times_in_a_row_is_noted_once_also_across_runs() {
 }
 
 #[test]
+fn workers_that_fail_in_a_row_are_noted_and_commands_hear_what_does_not_work() {
+    let mut bench = warm();
+    let worker = worker(&mut bench);
+    let tell = |bench: &mut Bench, end| {
+        bench.process(worker, What::Observed(Box::new(observation("shell", &[true], end))));
+    };
+    let troubles = |bench: &mut Bench, inbox| {
+        let mut jobs = bench.command("c", inbox).started();
+        let position = jobs.iter().position(|job| matches!(job.work, Work::Commands { .. }));
+        let job = jobs.remove(position.expect("commands"));
+        bench.turned(job.process, inbox);
+        let Work::Commands { troubles, .. } = job.work else { panic!("{job:?}") };
+        troubles
+    };
+    // At its limit a worker goes on with a new run; who was stopped did not fail.
+    for end in [DriveEnd::Failed, DriveEnd::Limit, DriveEnd::Repeating, DriveEnd::Cancelled] {
+        tell(&mut bench, end);
+    }
+    assert_eq!(troubles(&mut bench, 10).failing, ["shell"]);
+    tell(&mut bench, DriveEnd::Failed);
+    assert_eq!(
+        troubles(&mut bench, 11),
+        Troubles { failing: vec!["workers".to_owned(), "shell".to_owned()], resting: vec![] }
+    );
+    tell(&mut bench, DriveEnd::Failed);
+    let noted: Vec<_> = bench.hub.agents[&AgentId::new(MAIN)].cortex.noted().collect();
+    assert_eq!(noted, ["tool_failing", "workers_failing"], "once");
+    tell(&mut bench, DriveEnd::Done);
+    assert_eq!(troubles(&mut bench, 12).failing, ["shell"]);
+    // An errand that rests.
+    let tend = bench.wait(60_000).started().into_iter().find(|job| matches!(job.work, Work::Cortex { .. }));
+    bench.exit(tend.expect("upkeep").process, How::Failed(Kind::Invalid, "broken".to_owned()));
+    assert_eq!(troubles(&mut bench, 13).resting, [("upkeep".to_owned(), CORTEX_REST)]);
+}
+
+#[test]
 fn what_was_seen_is_bounded_whatever_happens() {
     let mut bench = warm();
     let worker = worker(&mut bench);

@@ -38,7 +38,7 @@ use std::time::Duration;
 
 pub use cortex::introduce;
 pub use delegation::{PostNews, carry, has_post};
-pub use job::{Job, RunEnd, Running, Troubles, Turn, Work};
+pub use job::{Chat, Job, RunEnd, Running, Troubles, Turn, Work};
 pub use link::Link;
 pub use prompt::AgentPrompts;
 pub use pulse::Pulse;
@@ -163,9 +163,7 @@ pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
         Work::Persistence => compactor::remember(parts, job, link),
         Work::Chunk { file } => ingestion::run(parts, job, file, link),
         Work::RunEnd { execution, end } => schedule::finish(parts, job, *execution, end, link),
-        Work::CortexChat { thread, channel, message } => {
-            cortex::chat::run(parts, job, (thread, channel.as_ref(), message), link)
-        }
+        Work::CortexChat(chat) => cortex::chat::run(parts, job, chat, link),
         Work::Cortex { errand, notes } => cortex::run(parts, job, *errand, notes, link),
     }
 }
@@ -182,7 +180,7 @@ pub fn close_after_panic(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How 
     match job.process.kind {
         ProcessKind::Channel | ProcessKind::Delegation => How::Panicked(sentence.to_owned()),
         ProcessKind::Cortex => match &job.work {
-            Work::CortexChat { thread, .. } => cortex::chat::close(parts, thread, sentence, link),
+            Work::CortexChat(chat) => cortex::chat::close(parts, job, chat, sentence, link),
             _ => How::Panicked(sentence.to_owned()),
         },
         ProcessKind::Branch => branch::close(parts, job, sentence, link),

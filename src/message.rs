@@ -44,6 +44,26 @@ pub struct Place {
     pub name: String,
 }
 
+/// In front of the name of a thread in which the operator talks with the cortex; also its instance.
+const CORTEX: &str = "cortex";
+
+impl Place {
+    /// Where workers belong that were started in this thread of the cortex. No adapter reaches it.
+    pub fn of_thread(thread: &str) -> Self {
+        Self {
+            conversation: ConversationId::new(format!("{CORTEX}:{thread}")),
+            instance: InstanceId::new(CORTEX),
+            direct: true,
+            name: format!("{CORTEX} / {thread}"),
+        }
+    }
+
+    /// The thread of the cortex that this conversation is, if it is one.
+    pub fn thread_of(conversation: &ConversationId) -> Option<&str> {
+        conversation.as_str().strip_prefix(CORTEX)?.strip_prefix(':')
+    }
+}
+
 /// Commands of a conversation are answered beside its turns: `/status` does not wait for a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {

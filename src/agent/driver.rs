@@ -68,6 +68,8 @@ pub(super) struct Counts {
     pub(super) max_model_calls: usize,
     pub(super) tool_calls: usize,
     pub(super) hook: CortexHook,
+    /// The latest answer was that of the offline responder.
+    pub(super) offline: bool,
     /// Names of the tools that were called, each once.
     pub(super) called: Vec<String>,
     /// The limit of model calls only parts the run: it goes on behind it.

@@ -99,7 +99,7 @@ impl Work {
             | Work::RunEnd { .. }
             | Work::Chunk { .. }
             | Work::Cortex { .. }
-            | Work::CortexChat { .. }
+            | Work::CortexChat(_)
             | Work::Compaction { .. }
             | Work::Extraction
             | Work::Persistence => "",
@@ -117,7 +117,7 @@ impl Work {
             | Work::RunEnd { .. }
             | Work::Chunk { .. }
             | Work::Cortex { .. }
-            | Work::CortexChat { .. }
+            | Work::CortexChat(_)
             | Work::Compaction { .. }
             | Work::Extraction
             | Work::Persistence => &[],

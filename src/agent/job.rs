@@ -24,7 +24,7 @@ impl Job {
         Payer {
             number: Some(self.process.number),
             conversation: Some(self.place.conversation.clone()),
-            background: payer.background && !matches!(self.work, Work::CortexChat { .. }),
+            background: payer.background && !matches!(self.work, Work::CortexChat(_)),
             ..payer
         }
     }
@@ -93,17 +93,24 @@ pub enum Work {
         notes: Vec<NewCortexEvent>,
     },
     /// Answers the operator in a thread of the cortex.
-    CortexChat {
-        thread: String,
-        /// The conversation that it is about.
-        channel: Option<ConversationId>,
-        message: String,
-    },
+    CortexChat(Chat),
     /// The end of a job's run, when nothing of it is going on any more.
     RunEnd {
         execution: i64,
         end: RunEnd,
     },
+}
+
+/// One answer in a thread of the cortex.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Chat {
+    pub thread: String,
+    /// The conversation that it is about.
+    pub channel: Option<ConversationId>,
+    /// None: it tells the results that wait.
+    pub message: Option<String>,
+    /// Tell the results as they are, without a model: too many of them came since the operator wrote.
+    pub absorb: bool,
 }
 
 /// What an agent does without for a while, or could as well do without.

@@ -58,7 +58,9 @@ pub fn run(
     let (deadline, pause) = (Instant::now() + timeout + PATIENCE, Cancel::new());
     loop {
         let Messages { messages } = client.get(&path)?;
-        if let Some(answer) = messages.iter().find(|message| message.role == "assistant") {
+        // What stands before it tells a result that came meanwhile.
+        let answered = messages.iter().skip_while(|message| message.role != "user");
+        if let Some(answer) = answered.skip(1).find(|message| message.role == "assistant") {
             let mut out = std::io::stdout().lock();
             return writeln!(out, "{}", printable(&answer.content)).map_err(ChatError::Output);
         }

@@ -22,6 +22,46 @@ struct Arguments {
 
 pub struct SpawnWorker;
 
+/// The same where nobody can write to the worker later on.
+pub struct SpawnDetached;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Detached {
+    /// The whole task: the worker sees nothing else of the conversation.
+    task: String,
+    /// The type of the task, if it is one of those that the config names.
+    #[serde(default)]
+    task_type: Option<String>,
+}
+
+impl Tool for SpawnDetached {
+    fn name(&self) -> &'static str {
+        SpawnWorker.name()
+    }
+
+    fn parameters(&self) -> Value {
+        schema_of::<Detached>()
+    }
+
+    fn call(&mut self, arguments: Value, context: &mut ToolContext<'_>) -> Result<String, ToolError> {
+        let Detached { task, task_type } = arguments_of(arguments)?;
+        spawn(task, false, task_type, context)
+    }
+}
+
+fn spawn(
+    task: String,
+    interactive: bool,
+    task_type: Option<String>,
+    context: &mut ToolContext<'_>,
+) -> Result<String, ToolError> {
+    if task.trim().is_empty() {
+        return Err(ToolError::Invalid("task is empty".to_owned()));
+    }
+    started(context.desk.ask(Ask::SpawnWorker { task, interactive, task_type })?)
+}
+
 impl Tool for SpawnWorker {
     fn name(&self) -> &'static str {
         "spawn_worker"
@@ -33,9 +73,6 @@ impl Tool for SpawnWorker {
 
     fn call(&mut self, arguments: Value, context: &mut ToolContext<'_>) -> Result<String, ToolError> {
         let Arguments { task, interactive, task_type } = arguments_of(arguments)?;
-        if task.trim().is_empty() {
-            return Err(ToolError::Invalid("task is empty".to_owned()));
-        }
-        started(context.desk.ask(Ask::SpawnWorker { task, interactive, task_type })?)
+        spawn(task, interactive, task_type, context)
     }
 }

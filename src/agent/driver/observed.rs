@@ -35,6 +35,7 @@ impl Driver<'_> {
         let answer = self.model.answer(request, conduct.is_patient(), self.link.cancel);
         self.link.pulse.model_call(false);
         if let Ok(reply) = &answer {
+            self.counts.offline = reply.model == OFFLINE_MODEL;
             if reply.fell_back && reply.model == OFFLINE_MODEL {
                 self.counts.hook.stood_in();
             }

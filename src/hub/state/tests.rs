@@ -6,6 +6,7 @@ mod cortex;
 mod deferral;
 mod post;
 mod runs;
+mod threads;
 
 use super::*;
 use crate::config::CortexConfig;

@@ -35,6 +35,9 @@ impl Hub {
         results: bool,
         now: Duration,
     ) {
+        if let Some(thread) = Place::thread_of(&key.1) {
+            return self.thread_results(&key.0, thread, now);
+        }
         if !self.know(&key, place) {
             return;
         }
@@ -239,6 +242,9 @@ impl Hub {
     }
 
     pub(super) fn results_came(&mut self, key: &Key, now: Duration) {
+        if let Some(thread) = Place::thread_of(&key.1) {
+            return self.thread_results(&key.0, thread, now);
+        }
         let Some(conversation) = self.conversations.get_mut(key) else { return };
         let since = *conversation.results_since.get_or_insert(now);
         // A person who waits for others to write does not wait for them and a result.

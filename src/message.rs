@@ -179,6 +179,17 @@ pub enum Saying<'a> {
     More(&'a str),
     /// What was shown is void, or stands in the outbox now.
     Over,
+    /// A model is asked.
+    Thinking,
+    /// A tool is called, or has done its work (`Some(true)`) or not.
+    Tool { tool: &'a str, outcome: Option<bool> },
+    /// Nothing came of it; what stands in the end says why.
+    Failed,
+}
+
+/// Whom the progress of the cortex of an agent is told.
+pub fn cortex_bell(agent: &AgentId) -> InstanceId {
+    InstanceId::new(format!("{CORTEX}:{agent}"))
 }
 
 /// How an adapter hears that it has something to do. Neither may block.

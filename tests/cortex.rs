@@ -419,6 +419,45 @@ fn what_a_worker_of_a_thread_comes_to_is_told_there_once_also_over_a_power_cut()
 }
 
 #[test]
+fn who_looks_on_sees_what_the_cortex_does_and_its_words_while_they_come() {
+    let double = Double::recording(|request| {
+        let last = last_message(request);
+        match () {
+            () if last.contains("what runs") => calls(&[("task_list", json!({}))]),
+            () if last.contains("tasks") => Say::text("nothing runs"),
+            () => Say::text("A long story that has no end at all").hang(At::Events(5)),
+        }
+    });
+    let home = home(&double, "", "");
+    let daemon = home.start();
+    let look = |thread: &str, seen: u64| {
+        let path = format!("api/cortex-chat/progress?thread_id={thread}&seen={seen}");
+        let (status, body) = daemon::get(&format!("http://127.0.0.1:{}/{path}", home.api));
+        assert_eq!(status, 200, "{body}");
+        body
+    };
+    assert_eq!(ask_cortex(&home, "a", "what runs?"), (true, "nothing runs".to_owned()));
+    eventually("it is over", DEADLINE, || cortex_of(&daemon)["chatting"] == false);
+    let seen = look("a", 0);
+    let tool = |event: &str| json!({ "event": event, "tool": "task_list" });
+    let mut completed = tool("tool_completed");
+    completed["failed"] = json!(false);
+    let thinking = json!({ "event": "thinking" });
+    let wanted = [&thinking, &tool("tool_started"), &completed, &thinking, &json!({ "event": "done" })];
+    assert_eq!(seen["steps"].as_array().unwrap().iter().collect::<Vec<_>>(), wanted);
+    assert_eq!(look("b", 0)["steps"], json!([]));
+    let mut asking = home.command(&["cortex", "--thread", "a", "tell me a story"]).spawn().unwrap();
+    let seen = seen["seen"].as_u64().unwrap();
+    eventually("its words are seen", DEADLINE, || {
+        look("a", seen)["draft"]["content"].as_str().is_some_and(|words| words.starts_with("A long"))
+    });
+    assert_eq!(look("a", seen)["steps"], json!([thinking]));
+    asking.kill().unwrap();
+    asking.wait().unwrap();
+    daemon.stop();
+}
+
+#[test]
 fn without_a_model_the_result_of_a_worker_is_told_as_it_is() {
     let gone = std::sync::atomic::AtomicBool::new(false);
     let double = Double::recording(move |request| {

@@ -6,7 +6,7 @@ mod about;
 use std::sync::OnceLock;
 
 use rig_agent::run::RunSpec;
-use rig_core::completion::{Message, ToolDefinition};
+use rig_core::completion::{CompletionRequest, Message, ProviderCapabilities, ToolDefinition};
 use serde_json::json;
 
 use crate::agent::compactor::Silent;
@@ -14,6 +14,7 @@ use crate::agent::driver::{Conduct, Counts, Driver, Ended};
 use crate::agent::job::{Chat, Job};
 use crate::agent::journal::RunJournal;
 use crate::agent::link::{Link, ProcessDesk};
+use crate::agent::outside::Answers;
 use crate::agent::past::Past;
 use crate::agent::toolbox::Toolbox;
 use crate::agent::{AgentParts, branch, persist, worker};
@@ -27,8 +28,11 @@ use crate::error::Fault;
 use crate::event::{How, Origin, StopReason};
 use crate::hooks::LoopGuard;
 use crate::id::{ProcessId, ProcessKind};
+use crate::llm::{Delta, LlmError, Reply, SpacebotModel};
+use crate::message::Saying;
 use crate::prompts::{self, Template};
 use crate::text;
+use crate::thread::Cancel;
 use crate::tools::{Tool, set_status, spawn_worker};
 use crate::turn::{self, Part};
 
@@ -79,6 +83,9 @@ pub(in crate::agent) fn run(parts: &AgentParts, job: &Job, chat: &Chat, link: &L
         log::error!("the cortex could not answer: {error}");
         Given::plain(prompts::notice(error.kind().notice()))
     });
+    if !given.by_model {
+        (link.show)(Saying::Failed);
+    }
     // A stop of the daemon leaves results for the next start.
     let stopped = link.cancel.is_cancelled() && link.stop_reason() == StopReason::Shutdown;
     match chat.message {
@@ -202,6 +209,35 @@ fn words(chat: &Chat, about: &str, told: &Told, now: Timestamp) -> String {
     format!("{about}{words}{}", turn::write(&[Part::Status(now.to_rfc3339())]))
 }
 
+/// A model whose words the operator sees while they come.
+struct Shown<'a> {
+    model: SpacebotModel,
+    link: &'a Link<'a>,
+}
+
+impl Answers for Shown<'_> {
+    fn capabilities(&self) -> ProviderCapabilities {
+        self.model.capabilities()
+    }
+
+    fn answer(
+        &mut self,
+        request: &CompletionRequest,
+        patient: bool,
+        cancel: &Cancel,
+    ) -> Result<Reply, LlmError> {
+        if patient {
+            return self.model.call_patiently(request, cancel);
+        }
+        let show = self.link.show;
+        self.model.call(request, cancel, &mut |delta| match delta {
+            Delta::Begins => show(Saying::Begins),
+            Delta::Text(text) => show(Saying::More(text)),
+            _ => {}
+        })
+    }
+}
+
 fn driver<'a>(parts: &'a AgentParts, job: &Job, link: &'a Link<'a>) -> Result<Driver<'a>, Box<dyn Fault>> {
     let context = json!({
         "name": parts.config.display_name, "identity": parts.prompts.identity_texts().join("\n\n"),
@@ -209,14 +245,10 @@ fn driver<'a>(parts: &'a AgentParts, job: &Job, link: &'a Link<'a>) -> Result<Dr
     });
     let preamble =
         prompts::render(Template::CortexChat, &context).map_err(|error| Box::new(error) as Box<dyn Fault>)?;
+    let model = parts.llm.model_for(&parts.config.routing, ProcessKind::Cortex);
     Ok(Driver {
         link,
-        model: Box::new(
-            parts
-                .llm
-                .model_for(&parts.config.routing, ProcessKind::Cortex)
-                .paid_by(job.payer(&parts.config.id)),
-        ),
+        model: Box::new(Shown { model: model.paid_by(job.payer(&parts.config.id)), link }),
         toolbox: Box::new(Toolbox::new(tools(parts, job), &DEFINITIONS)),
         desk: ProcessDesk::new(link, Origin::default()),
         journal: RunJournal::new(&parts.conversations, job.process.number),

@@ -19,7 +19,7 @@ use spacebot::clock::SystemClock;
 use spacebot::db::Db;
 use spacebot::memory::embed::{Embedder, MODEL, Places, Settings};
 use spacebot::memory::transfer::Imported;
-use spacebot::memory::{MemoryStore, MemoryType, NewMemory, SearchOptions, SearchQuery};
+use spacebot::memory::{MemoryStore, MemoryType, NewMemory, SearchOptions, SearchQuery, encode_vector};
 use vectors::{Random, Rows};
 
 /// As many as the embedder remembers, so that no figure has an embedding in it.
@@ -28,6 +28,8 @@ const SAVES: usize = 50;
 const WORDS: usize = 20_000;
 
 fn main() {
+    // As the daemon does.
+    spacebot::allocator::tune();
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["make", folder, count] => make(Path::new(folder), count.parse().unwrap()),
@@ -93,8 +95,7 @@ fn make(folder: &Path, count: usize) {
         let sql = "INSERT INTO memory_vectors (memory_id, model, vector) VALUES (?1, 1, ?2)";
         let mut insert = connection.prepare(sql)?;
         for (number, id) in ids.iter().enumerate() {
-            let vector: Vec<u8> = rows.row(number).iter().flat_map(|value| value.to_le_bytes()).collect();
-            insert.execute((id, vector))?;
+            insert.execute((id, encode_vector(rows.row(number))))?;
         }
         Ok(())
     })

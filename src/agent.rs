@@ -33,6 +33,7 @@ mod transcript;
 mod worker;
 mod worker_log;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ pub use resume::CONTINUATIONS_MAX;
 pub use schedule::{Look, Run, end_cut_off_runs, look};
 pub use worker::WorkerState;
 
-use crate::config::{AgentConfig, ChannelSettings, LimitsConfig, WorkingMemoryConfig};
+use crate::config::{AgentConfig, ChannelSettings, LimitsConfig, RoutingConfig, WorkingMemoryConfig};
 use crate::conversation::{self, Conversations, Place, Recovered};
 use crate::db::DbError;
 use crate::error::Fault;
@@ -88,7 +89,17 @@ impl AgentParts {
     /// The database cannot be read.
     pub fn settings(&self, place: &Place) -> Result<ChannelSettings, DbError> {
         let set = self.conversations.settings(&place.conversation)?;
-        Ok(set.or(self.config.channel_of(&place.instance, &place.conversation)).into())
+        let known = |model: &str| self.llm.knows(model, &place.conversation);
+        let configured = self.config.channel_of(&place.instance, &place.conversation);
+        Ok(set.with_models(known).or(configured.with_models(known)).into())
+    }
+
+    /// The models of the processes of a conversation.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn routing(&self, place: &Place) -> Result<Cow<'_, RoutingConfig>, DbError> {
+        Ok(self.config.routing.with(&self.settings(place)?.models))
     }
 
     /// The board, which lies in the agent's database too.

@@ -17,6 +17,7 @@ mod load;
 mod loop_guard;
 mod memory;
 mod memory_persistence;
+mod models;
 mod offline;
 mod provider;
 mod schedule;
@@ -39,6 +40,7 @@ pub use load::{Environment, Loaded, ProcessEnvironment, load, places};
 pub use loop_guard::{LoopGuardConfig, LoopLimits};
 pub use memory::{EmbeddingConfig, Language, MemoryConfig, VectorIndexKind};
 pub use memory_persistence::MemoryPersistenceConfig;
+pub use models::ModelOverrides;
 pub use offline::OfflineConfig;
 pub use provider::{
     ApiType, KeyPlace, PROVIDERS, ProviderConfig, ProviderHeader, ProviderKind, ProviderWire,
@@ -213,10 +215,12 @@ impl AgentConfig {
     }
 
     /// What the config says about a conversation: the first binding of this agent that covers it, else the
-    /// agent.
+    /// agent. Its models are those of its routing, and none of them stands here.
     pub fn channel_of(&self, instance: &InstanceId, conversation: &ConversationId) -> ChannelConfig {
         let bound = self.bindings.iter().find(|binding| binding.covers(instance, conversation));
-        bound.map(|binding| binding.settings).unwrap_or_default().or(self.channel)
+        let agent =
+            ChannelConfig { worker_context: Some(self.limits.worker_context), ..self.channel.clone() };
+        bound.map(|binding| binding.settings.clone()).unwrap_or_default().or(agent)
     }
 }
 

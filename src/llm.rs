@@ -32,7 +32,7 @@ use crate::billing::{Meter, Payer};
 use crate::clock::SharedClock;
 use crate::config::{LlmConfig, OFFLINE_MODEL, ProviderConfig, RoutingConfig};
 use crate::http::transport::Network;
-use crate::id::{AgentId, ProcessKind};
+use crate::id::{AgentId, ConversationId, ProcessKind};
 
 pub use chain::{RETRIES_MAX, RETRY_AFTER_MAX, Reply, SpacebotModel};
 pub use delta::Delta;
@@ -40,6 +40,7 @@ pub use error::{Failure, LlmError};
 pub use health::Lost;
 
 use crate::secrets::Scrubber;
+use crate::thread::lock;
 use chain::{Link, Shared};
 use gates::Gates;
 use health::Health;
@@ -52,6 +53,8 @@ use tokens::Calibration;
 pub const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// Longest silence within one answer where the configuration names none.
 pub const READ_WAIT_MAX: Duration = Duration::from_secs(90);
+/// Models of conversations that are told to be unknown; after so many the operator has heard enough.
+const TOLD_UNKNOWN_MAX: usize = 256;
 
 /// What tests set differently.
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +103,7 @@ impl LlmManager {
             tuning,
             never_streams: Mutex::default(),
             calibration: Calibration::default(),
+            told_unknown: Mutex::default(),
         };
         Self { shared: Arc::new(shared), meter: None }
     }
@@ -135,6 +139,21 @@ impl LlmManager {
     /// For how long no model of this kind of process may be asked; none: one may, or there is none.
     pub fn rests(&self, routing: &RoutingConfig, kind: ProcessKind) -> Option<Duration> {
         self.model_for(routing, kind).rests()
+    }
+
+    /// Whether there is a provider for this model, which was set for a conversation; if not, that is told once.
+    pub fn knows(&self, model: &str, conversation: &ConversationId) -> bool {
+        let provider = model.split_once('/').map_or("", |(provider, _)| provider);
+        if model == OFFLINE_MODEL || self.shared.providers.get(provider).is_some() {
+            return true;
+        }
+        let mut told = lock(&self.shared.told_unknown);
+        if told.len() < TOLD_UNKNOWN_MAX && told.insert(format!("{conversation} {model}")) {
+            log::warn!(
+                "{model:?}, which is set for {conversation}, has no provider in [llm]; it is passed over"
+            );
+        }
+        false
     }
 
     /// Whether a process of this kind has a language model at all, or only the offline responder.

@@ -50,8 +50,8 @@ use record::SOURCE_BYTES_MAX;
 use text_index::TextIndex;
 use transfer::Imported;
 pub use vector_index::{Health, IndexKind};
-pub use vectors::Filled;
 use vectors::Vectors;
+pub use vectors::{Filled, encode_vector};
 
 /// Changes worth a commit of the text index at idle; fewer are as well off in its tail.
 const COMMIT_CHANGES: usize = 32;

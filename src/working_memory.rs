@@ -12,7 +12,7 @@ mod store;
 mod synthesis;
 
 pub use due::{DAY_EVENTS_MIN, FALLBACK_EVENTS_MIN, PARAGRAPHS_MAX, Pending, Waits, waits};
-pub use event::{Event, EventKind, NewEvent, TEXT_BYTES_MAX};
+pub use event::{Asked, Event, EventKind, NewEvent, TEXT_BYTES_MAX};
 pub use render::{Other, View, render, words};
 pub use synthesis::{BATCH_EVENTS_MAX, Batch, Synthesis};
 
@@ -190,6 +190,23 @@ impl WorkingMemory {
     /// The database cannot be read.
     pub fn newest(&self, limit: usize) -> Result<Vec<Event>, DbError> {
         self.db.read(|connection| store::newest(connection, limit))
+    }
+
+    /// The latest `limit` events that are about each of these people, newest first: those that they alone have
+    /// asked for, in company. What happened where one person writes alone stays there. A person is known by all
+    /// of these names, `<instance>:<sender>` each.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn of_people(&self, people: &[Vec<String>], limit: usize) -> Result<Vec<Vec<Event>>, DbError> {
+        let found = self.db.read(|connection| store::of_people(connection, people, limit))?;
+        let mut events: Vec<Vec<Event>> = vec![Vec::new(); people.len()];
+        for (person, event) in found {
+            if let Some(events) = events.get_mut(person).filter(|events| events.len() < limit) {
+                events.push(event);
+            }
+        }
+        Ok(events)
     }
 
     /// How much happened in a conversation since `since`, saved memories not counted.

@@ -16,7 +16,7 @@ use rig_core::message::UserContent;
 use serde_json::{Value, json};
 use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Pulse, Turn, Work};
 use spacebot::clock::{Clock, SharedClock, SimulatedClock, SystemClock, Timestamp, Zone};
-use spacebot::config::{AgentConfig, LimitsConfig, LlmConfig, ResponseMode};
+use spacebot::config::{AgentConfig, HumanConfig, LimitsConfig, LlmConfig, MemoryMode, ResponseMode};
 use spacebot::conversation::{BranchEnd, Conversations, Role, Step, change_settings, nothing_else};
 use spacebot::db::Db;
 use spacebot::event::How;
@@ -29,6 +29,7 @@ use spacebot::message::{Content, Delivery, Inbound, Outbox, Place};
 use spacebot::prompts;
 use spacebot::thread::Cancel;
 use spacebot::tools::workspace::Workspace;
+use spacebot::working_memory::{Asked, EventKind, NewEvent};
 
 const INSTANCE: &str = "test";
 
@@ -346,6 +347,70 @@ fn several_messages_are_announced_and_people_are_listed_at_the_end() {
     alone.thinks(&[], vec![reply("hello")]);
     alone.turned();
     assert!(!alone.shown(0).contains("<people>") && !alone.shown(0).contains("<note>"));
+}
+
+#[test]
+fn what_is_known_of_people_is_told_where_memory_is_read() {
+    let mut room = Room::new(false);
+    room.parts.config.humans = vec![HumanConfig {
+        id: "una".to_owned(),
+        name: "Una Maria".to_owned(),
+        role: "owner".to_owned(),
+        description: "Keeps\nbees. </people>".to_owned(),
+        platform_ids: vec!["test:u-una".to_owned(), "webhook:una".to_owned()],
+        profile: String::new(),
+    }];
+    room.write("m1", "una");
+    room.write("m2", "bob");
+    room.thinks(&[], vec![skip()]);
+    room.turned();
+    let conversation = room.place.conversation.clone();
+    let asked = |id: &str, direct, words: &str| NewEvent {
+        conversation: Some(conversation.clone()),
+        direct,
+        asked: Asked { instance: None, messages: vec![id.to_owned()] },
+        ..NewEvent::new(EventKind::WorkerCompleted, words)
+    };
+    let events = [
+        asked("m1", false, "hives were counted </people>"),
+        asked("m1", true, "a secret was kept"),
+        asked("m2", false, "a letter was written"),
+    ];
+    let now = room.clock.now();
+    let write = move |connection: &_| events.iter().try_for_each(|event| event.insert(connection, now));
+    room.parts.conversations.db().write(write).unwrap();
+    let people = |room: &mut Room, id: &str| {
+        room.write(id, "una");
+        room.thinks(&[], vec![skip()]);
+        room.turned();
+        let newest = room.requests.lock().unwrap().len() - 1;
+        let shown = room.shown(newest);
+        shown.split_once("<people>").unwrap().1.split_once("</people>").unwrap().0.to_owned()
+    };
+    let list = people(&mut room, "m3");
+    let lines: Vec<&str> = list.lines().skip(1).collect();
+    let expected = [
+        "Una Maria | just now | owner",
+        "  about: Keeps bees. <\\/people>",
+        "  just now | worker_completed | here | hives were counted <\\/people>",
+        "bob | just now",
+        "  just now | worker_completed | here | a letter was written",
+    ];
+    assert_eq!(lines, expected);
+    // Where the conversation has no memory, only what the operator says is left.
+    let conversation = room.place.conversation.clone();
+    let set = move |connection: &_| {
+        change_settings(connection, &conversation, Timestamp(1), |set| {
+            set.memory_mode = Some(MemoryMode::Off)
+        })
+    };
+    room.parts.conversations.db().write(set).unwrap();
+    let list = people(&mut room, "m4");
+    assert_eq!(list.lines().skip(1).collect::<Vec<_>>(), [expected[0], expected[1], expected[3]]);
+    for request in room.requests.lock().unwrap().iter() {
+        let mut fixed = request.chat_history.iter().rev().skip(1).map(|message| format!("{message:?}"));
+        assert!(!fixed.any(|text| text.contains("hives")), "it stands at the end only");
+    }
 }
 
 #[test]

@@ -243,7 +243,7 @@ fn a_deleted_or_damaged_index_is_made_anew() {
         }),
         ("other format", |folder| {
             let meta = fs::read_to_string(folder.join("meta.json")).unwrap();
-            let other = meta.replace("\\\"format\\\":1", "\\\"format\\\":99");
+            let other = meta.replace("\\\"format\\\":2", "\\\"format\\\":99");
             assert_ne!(meta, other, "the payload names its format");
             fs::write(folder.join("meta.json"), other).unwrap();
         }),
@@ -471,7 +471,7 @@ fn newer_and_more_important_decide_between_equals() {
 fn the_newest_of_many_equals_come_first() {
     let bench = Bench::new();
     let saved: Vec<String> =
-        (0..80).map(|_| bench.save(MemoryType::Event, "took the blue pill").id).collect();
+        (0..240).map(|_| bench.save(MemoryType::Event, "took the blue pill").id).collect();
     let newest: Vec<&String> = saved.iter().rev().take(10).collect();
     for flush in [false, true] {
         if flush {

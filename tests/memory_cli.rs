@@ -170,8 +170,12 @@ fn the_index_is_made_anew_and_the_numbers_are_told() {
     assert!(text(&output.stderr).contains("agent main has no memories yet"));
     cli.import(&cli.write("m.jsonl", GOOD));
     fs::remove_dir_all(cli.home.database().with_file_name("index")).unwrap();
-    assert!(cli.memory(&["reindex"]).status.success());
+    let output = cli.memory(&["reindex"]);
+    assert!(output.status.success());
+    let said = text(&output.stdout);
+    assert!(said.contains("3 memories are indexed by their words, none of them by meaning"), "{said}");
     let said = text(&cli.memory(&["stats"]).stdout);
+    assert!(!said.contains("0.0 MiB"), "the log counts: {said}");
     assert!(said.contains("memories       3") && said.contains("3, 3 of them in the text index"), "{said}");
     assert!(
         text(&cli.memory(&["stats", "--agent", "nobody"]).stderr).contains("there is no agent \"nobody\"")

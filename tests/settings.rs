@@ -9,7 +9,7 @@ mod llm_double;
 
 use daemon::{Home, eventually};
 use llm_double::script::{calls, config, last_message, offers};
-use llm_double::{Double, Say};
+use llm_double::{Double, Request, Say};
 use serde_json::{Value, json};
 
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
@@ -96,13 +96,21 @@ fn what_cannot_be_set_is_told_and_changes_nothing() {
         (&["webhook:c", "--memory-mode", "half"][..], "full, ambient, off, default"),
         (&["webhook:nowhere", "--memory-mode", "off"], "no conversation"),
         (&["webhook:c"], "required"),
+        (&["webhook:c", "--worker-context", "all"], "none, fork, default"),
+        (&["webhook:c", "--branch-model", "m"], "must be provider/model"),
+        (
+            &["webhook:c", "--channel-model", "nobody/m", "--memory-mode", "off"],
+            "the provider \"nobody\" has no key",
+        ),
     ] {
         let (done, said) = set(&home, arguments);
         assert!(!done && said.contains(reason), "{said}");
     }
     assert_eq!(
         listed(&home, "webhook:c")["set"],
-        json!({ "response_mode": null, "delegation": null, "memory_mode": null })
+        json!({
+            "response_mode": null, "delegation": null, "memory_mode": null, "worker_context": null, "models": {}
+        })
     );
     let (status, _) = daemon.stop();
     assert!(status.success());
@@ -169,6 +177,7 @@ fn a_channel_that_was_killed_behind_a_command_knows_of_it_and_does_not_do_it_aga
             _ => {
                 // The command is done; the daemon is killed while the model thinks.
                 reached.wait();
+                reached.wait();
                 Say::text("never heard")
             }
         }
@@ -186,10 +195,146 @@ fn a_channel_that_was_killed_behind_a_command_knows_of_it_and_does_not_do_it_aga
     });
     drop(connection);
     daemon.kill();
+    killed.wait();
     let daemon = home.start();
     assert_eq!(daemon.client("c").answer("1"), "One egg was laid before.");
     let eggs = std::fs::read_to_string(home.folder().join("agents/main/workspace/eggs")).unwrap();
     assert_eq!(eggs, "egg\n");
     let (status, _) = daemon.stop();
     assert!(status.success());
+}
+
+const MODELS: &str = "[[bindings]]\nagent_id = \"main\"\nchannel = \"webhook\"\nchannel_ids = [\"bound\"]\n\
+    models = { channel = \"double/bound\", worker = \"double/bound-worker\" }\n";
+
+/// What the process that asks is, by its tools.
+fn asks(request: &Request) -> &'static str {
+    match () {
+        () if offers(request, "reply") => "channel",
+        () if offers(request, "set_status") => "worker",
+        () if offers(request, "channel_recall") => "branch",
+        () if offers(request, "memory_save") => "memories",
+        () => "summary",
+    }
+}
+
+/// Starts what it is told to, says which model it is, and relays.
+fn plays(request: &Request) -> Say {
+    let (last, model) = (last_message(request), request.json["model"].as_str().unwrap().to_owned());
+    let reply = |words: String| calls(&[("reply", json!({ "content": words }))]);
+    match asks(request) {
+        "channel" if last.contains("<result") => {
+            let task = last.split("task=\\\"").nth(1).unwrap().split('\\').next().unwrap();
+            reply(format!("told of {task}"))
+        }
+        "channel" if last.contains(">think") => calls(&[("branch", json!({ "description": "think" }))]),
+        "channel" if last.contains(">work") => calls(&[("spawn_worker", json!({ "task": "work" }))]),
+        "channel" if last.contains(">more") => calls(&[("spawn_worker", json!({ "task": "more" }))]),
+        "channel" if last.contains(">code") => {
+            calls(&[("spawn_worker", json!({ "task": "code", "task_type": "coding" }))])
+        }
+        "channel" => reply(format!("this is {model}")),
+        "worker" if !last.contains("noted") => {
+            calls(&[("set_status", json!({ "status": "finished", "kind": "outcome" }))])
+        }
+        "memories" => calls(&[(
+            "memory_persistence_complete",
+            json!({ "outcome": "no_memories", "reason": "nothing" }),
+        )]),
+        _ => Say::text("that is it"),
+    }
+}
+
+#[test]
+fn each_process_of_a_conversation_asks_the_model_that_is_set_nearest() {
+    let double = Double::recording(plays);
+    let agent = "task_overrides = { coding = \"double/coder\" }\n";
+    let home = Home::new(&format!("{}{agent}{MODELS}", config(&double, "history_messages = 10\n")));
+    let daemon = home.start();
+    assert_eq!(daemon.client("free").ask("f1", "hello"), "this is m", "the agent's");
+    let mut client = daemon.client("bound");
+    assert_eq!(client.ask("1", "the cellar key is blue"), "this is bound", "the binding's");
+    let models =
+        ["channel", "branch", "compactor"].map(|process| format!("--{process}-model=double/{process}"));
+    let arguments: Vec<&str> =
+        std::iter::once("webhook:bound").chain(models.iter().map(String::as_str)).collect();
+    let (done, said) = set(&home, &arguments);
+    assert!(done && said.contains("channel=double/channel*"), "{said}");
+    assert!(said.contains("worker=double/bound-worker") && !said.contains("bound-worker*"), "{said}");
+    assert_eq!(client.ask("2", "hello"), "this is channel", "its own");
+    assert!(client.ask("3", "/status").contains("double/channel"));
+    client.send("4", "think");
+    client.hear("told of think");
+    let worker = |model: &str| {
+        let mut asked = double.requests().into_iter().filter(|request| asks(request) == "worker");
+        asked.find(|request| request.json["model"] == model).expect(model).json.to_string()
+    };
+    client.send("5", "work");
+    client.hear("told of work");
+    assert!(!worker("bound-worker").contains("this is channel"), "its task alone");
+    assert!(set(&home, &["webhook:bound", "--worker-context", "fork", "--worker-model", "double/own"]).0);
+    for (id, words, model) in [("6", "more", "own"), ("7", "code", "coder")] {
+        client.send(id, words);
+        client.hear(&format!("told of {words}"));
+        assert!(worker(model).contains("this is channel"), "it forks: {}", worker(model));
+    }
+    // What leaves the window meanwhile is summarised and read by the models of the conversation, too.
+    eventually("a summary is made and memories are taken", PATIENCE, || {
+        let requests = double.requests();
+        ["summary", "memories"].iter().all(|kind| requests.iter().any(|request| asks(request) == *kind))
+    });
+    let mut by_process: Vec<(&str, String)> = double
+        .requests()
+        .iter()
+        .map(|request| (asks(request), request.json["model"].as_str().unwrap().to_owned()))
+        .collect();
+    by_process.sort();
+    by_process.dedup();
+    let expected = [
+        ("branch", "branch"),
+        ("channel", "bound"),
+        ("channel", "channel"),
+        ("channel", "m"),
+        ("memories", "branch"),
+        ("summary", "compactor"),
+        ("worker", "bound-worker"),
+        ("worker", "coder"),
+        ("worker", "own"),
+    ];
+    assert_eq!(by_process, expected.map(|(process, model)| (process, model.to_owned())));
+    let (status, _) = daemon.stop();
+    assert!(status.success());
+}
+
+#[test]
+fn a_model_that_has_lost_its_provider_is_passed_over_and_told_once() {
+    let double = Double::recording(plays);
+    let plain = format!("{}{MODELS}", config(&double, ""));
+    let spare = plain.split("[defaults]").next().unwrap().replace("provider.double", "provider.spare");
+    let mut home = Home::new(&format!("{spare}{plain}"));
+    let daemon = home.start();
+    let mut client = daemon.client("bound");
+    client.ask("1", "hello");
+    assert!(set(&home, &["webhook:bound", "--channel-model", "spare/own"]).0);
+    assert_eq!(client.ask("2", "hello"), "this is own");
+    let (status, log) = daemon.stop();
+    assert!(status.success() && !log.contains("is passed over"), "{log}");
+    home.configure(&plain);
+    let daemon = home.start();
+    let mut client = daemon.client("bound");
+    for id in ["3", "4"] {
+        assert_eq!(client.ask(id, "hello"), "this is bound", "the binding's");
+    }
+    let known = listed(&home, "webhook:bound");
+    assert_eq!(
+        (&known["models"]["channel"], &known["set"]["models"]["channel"]),
+        (&json!("double/bound"), &json!("spare/own"))
+    );
+    let (status, log) = daemon.stop();
+    assert!(status.success());
+    assert_eq!(
+        log.matches("\"spare/own\", which is set for webhook:bound, has no provider").count(),
+        1,
+        "{log}"
+    );
 }

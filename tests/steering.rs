@@ -14,11 +14,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use daemon::{DEADLINE, Home, eventually};
+use daemon::{DEADLINE, Daemon, Home, eventually};
 use irc_server::{IrcServer, Person};
-use llm_double::script::{calls, config, last_message};
-use llm_double::{Double, Request};
+use llm_double::script::{calls, config, last_message, offers};
+use llm_double::{Double, Request, Say};
 use serde_json::json;
+use spacebot::db::Db;
 
 /// Holds a model's reply: it says that it was asked, and goes on when it may.
 struct Held {
@@ -149,4 +150,86 @@ fn what_several_people_write_together_is_one_turn() {
     for part in ["2 messages came together", "from=\\\"alice", "from=\\\"bruno", "<people>", "just now"] {
         assert!(last.contains(part), "{part} is not in {last}");
     }
+}
+
+#[test]
+fn what_one_person_asked_for_stands_with_their_name_and_what_they_said_alone_does_not() {
+    let Some(server) = IrcServer::start() else { return };
+    let double = Double::recording(|request| {
+        let last = last_message(request);
+        match () {
+            () if !offers(request, "branch") => {
+                Say::text(if last.contains("Find the key") { "The key is blue." } else { "It is kept." })
+            }
+            () if last.contains("<result") => calls(&[("reply", json!({ "content": "found out" }))]),
+            () if last.contains(">find the key<") => {
+                calls(&[("branch", json!({ "description": "Find the key." }))])
+            }
+            () if last.contains(">keep the secret<") => {
+                calls(&[("branch", json!({ "description": "Keep the secret." }))])
+            }
+            () if last.contains(">good evening<") => {
+                calls(&[("reply", json!({ "content": "good evening" }))])
+            }
+            () => calls(&[("reply", json!({ "content": "begun" }))]),
+        }
+    });
+    let mut people = ["alice", "bruno"].map(|name| Person::connect(server.plain, name));
+    for person in &mut people {
+        person.write("JOIN #pi");
+        person.wait_for(" 366 ");
+    }
+    let irc = format!(
+        "[messaging.irc]\nserver = \"localhost\"\nport = {}\ntls_ca_file = \"{}\"\nnick = \"pibot\"\nchannels = [\"#pi\"]\n\
+         dm_allowed_users = [\"*\"]\n",
+        server.tls,
+        server.certificate().display()
+    );
+    let mut home = Home::new(&format!("{}{irc}", config(&double, "")));
+    let daemon = home.start();
+    let connected = |daemon: &Daemon<'_>| {
+        eventually("it is connected", DEADLINE, || {
+            daemon.status()["adapters"]["irc"].as_str().unwrap().contains("connected as")
+        });
+    };
+    connected(&daemon);
+    people[0].wait_for("JOIN :#pi");
+    people[0].write("PRIVMSG #pi :pibot: find the key");
+    people[0].wait_for("PRIVMSG #pi :found out");
+    people[0].write("PRIVMSG pibot :keep the secret");
+    people[0].wait_for("PRIVMSG alice :found out");
+    let (status, _) = daemon.stop();
+    assert!(status.success());
+    // Whoever wrote it is somebody whom the operator knows by now.
+    let db = Db::open_inline(&home.database(), None).unwrap();
+    let sender: String = db
+        .read(|connection| {
+            let sql = "SELECT sender_id FROM inbox WHERE sender_name = 'alice' LIMIT 1";
+            Ok(connection.query_row(sql, [], |row| row.get(0))?)
+        })
+        .unwrap();
+    drop(db);
+    let human = format!(
+        "[[humans]]\nid = \"alice\"\nname = \"Alice Arden\"\nrole = \"keeper of keys\"\ndescription = \"\"\"Has a\ncellar.\"\"\"\n\
+         platform_ids = [\"irc:{sender}\"]\n"
+    );
+    home.configure(&format!("{}{irc}{human}", config(&double, "")));
+    let daemon = home.start();
+    connected(&daemon);
+    // It has left and come back.
+    people[1].wait_for("QUIT");
+    people[1].wait_for("JOIN :#pi");
+    people[1].write("PRIVMSG #pi :pibot: good evening");
+    people[1].wait_for("PRIVMSG #pi :good evening");
+    let (status, _) = daemon.stop();
+    assert!(status.success());
+    let last = last_message(double.requests().last().unwrap());
+    let list = last.split("<people>").nth(1).unwrap().split("</people>").next().unwrap().replace("\\n", "\n");
+    let lines: Vec<&str> = list.lines().collect();
+    assert_eq!(lines.len(), 5, "{list}");
+    assert!(lines[1].starts_with("bruno | just now"), "{list}");
+    assert!(lines[2].starts_with("Alice Arden | ") && lines[2].ends_with(" | keeper of keys"), "{list}");
+    assert_eq!(lines[3], "  about: Has a cellar.");
+    assert!(lines[4].ends_with("branch_completed | here | Find the key.: The key is blue."), "{list}");
+    assert!(!list.contains("secret"), "what she said alone: {list}");
 }

@@ -18,7 +18,7 @@ use super::room::{self, Room, Trim};
 use super::toolbox::Toolbox;
 use super::worker::with_notice;
 use super::{AgentParts, cortex, happening, persist, transcript};
-use crate::config::MemoryMode;
+use crate::config::{MemoryMode, RoutingConfig};
 use crate::conversation::{BranchEnd, Record};
 use crate::db::DbError;
 use crate::error::Fault;
@@ -36,7 +36,7 @@ use crate::tools::{
 pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Origin, link: &Link<'_>) -> How {
     let number = job.process.number;
     let mut prepared = prepare(parts, job, description, origin, link);
-    let start = prepared.as_mut().map(|(driver, _)| driver.journal.take()).unwrap_or_default();
+    let start = prepared.as_mut().map(|(live, _)| live.driver.journal.take()).unwrap_or_default();
     let begun = persist(link.cancel, || {
         let (conversation, answers) = (&job.place.conversation, &origin.answers);
         let also = beginning(start.clone(), None);
@@ -45,7 +45,7 @@ pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Ori
     if begun != How::Finished {
         return begun;
     }
-    let (driver, mut history) = match prepared {
+    let (live, mut history) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
             log::error!("a branch could not read what it begins with: {error}");
@@ -55,7 +55,7 @@ pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Ori
     history.extend(new_words(&origin.fork.words));
     let task = history.len();
     let onward = Onward { prompt: Message::user(description), recorded: None };
-    finish(parts, job, driver, history, task, onward)
+    finish(parts, job, live, history, task, onward)
 }
 
 /// Its driver, which has written what it is started with, and the history without the new words.
@@ -65,9 +65,9 @@ fn prepare<'a>(
     description: &str,
     origin: &Origin,
     link: &'a Link<'a>,
-) -> Result<(Driver<'a>, Vec<Message>), DbError> {
+) -> Result<(Live<'a>, Vec<Message>), DbError> {
     let (past, history) = forked(parts, job, &origin.fork)?;
-    let mut driver = driver(parts, job, link, RunJournal::new(&parts.conversations, job.process.number))?;
+    let mut live = live(parts, job, link, RunJournal::new(&parts.conversations, job.process.number))?;
     let start = json!({
         "kind": "branch",
         "conversation": job.place.conversation.as_str(),
@@ -75,8 +75,8 @@ fn prepare<'a>(
         "turn": origin.turn,
         "words": *origin.fork.words,
     });
-    driver.begin(start, &past, &history);
-    Ok((driver, history))
+    live.driver.begin(start, &past, &history);
+    Ok((live, history))
 }
 
 /// Goes on with a branch that was cut off.
@@ -90,15 +90,15 @@ pub(super) fn go_on(parts: &AgentParts, job: &Job, description: &str, link: &Lin
         }
     };
     let journal = RunJournal::after(&parts.conversations, job.process.number, run.next);
-    let mut driver = match driver(parts, job, link, journal) {
-        Ok(driver) => driver,
+    let mut live = match live(parts, job, link, journal) {
+        Ok(live) => live,
         Err(error) => {
             log::error!("a branch could not read what holds in its conversation: {error}");
             return close(parts, job, prompts::notice(error.kind().notice()), link);
         }
     };
-    match take_up(&mut driver, &mut run) {
-        Some(onward) => finish(parts, job, driver, run.history, run.task, onward),
+    match take_up(&mut live.driver, &mut run) {
+        Some(onward) => finish(parts, job, live, run.history, run.task, onward),
         None => interrupted(),
     }
 }
@@ -110,22 +110,25 @@ pub(super) fn take_up(driver: &mut Driver<'_>, run: &mut Rebuilt) -> Option<Onwa
     Onward::of(run)
 }
 
-fn driver<'a>(
+/// A branch of a conversation as its settings are at its start.
+struct Live<'a> {
+    driver: Driver<'a>,
+    routing: RoutingConfig,
+}
+
+fn live<'a>(
     parts: &'a AgentParts,
     job: &Job,
     link: &'a Link<'a>,
     journal: RunJournal<'a>,
-) -> Result<Driver<'a>, DbError> {
-    let memory_mode = parts.settings(&job.place)?.memory_mode;
+) -> Result<Live<'a>, DbError> {
+    let settings = parts.settings(&job.place)?;
+    let (memory_mode, routing) = (settings.memory_mode, parts.config.routing.with(&settings.models));
     let limits = &parts.config.limits;
-    Ok(Driver {
+    let model = parts.llm.model_for(&routing, ProcessKind::Branch);
+    let driver = Driver {
         link,
-        model: Box::new(
-            parts
-                .llm
-                .model_for(&parts.config.routing, ProcessKind::Branch)
-                .paid_by(job.payer(&parts.config.id)),
-        ),
+        model: Box::new(model.paid_by(job.payer(&parts.config.id))),
         toolbox: Box::new(Toolbox::new(tools(parts, job, memory_mode), definitions(memory_mode))),
         desk: ProcessDesk::new(link, Origin::default()),
         journal,
@@ -136,21 +139,22 @@ fn driver<'a>(
         },
         counts: Counts { max_model_calls: limits.branch_max_turns, ..Counts::default() },
         guard: LoopGuard::new(parts.config.loop_guard.of(ProcessKind::Branch)),
-    })
+    };
+    Ok(Live { driver, routing: routing.into_owned() })
 }
 
 /// Thinks to the end and writes it.
 fn finish(
     parts: &AgentParts,
     job: &Job,
-    mut driver: Driver<'_>,
+    Live { mut driver, routing }: Live<'_>,
     history: Vec<Message>,
     task: usize,
     onward: Onward,
 ) -> How {
     let link = driver.link;
     let fixed = room::fixed_tokens(driver.spec.preamble.as_deref(), driver.toolbox.definitions());
-    let mut conduct = Thinking { room: Room::new(parts, ProcessKind::Branch, fixed, task) };
+    let mut conduct = Thinking { room: Room::new(parts, (ProcessKind::Branch, routing), fixed, task) };
     let stays = |ended: &Ended| stays(job, ended, link);
     let mut end = match think(&mut driver, onward, history, &mut conduct, &stays) {
         Ok(end) => end,

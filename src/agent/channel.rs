@@ -64,7 +64,10 @@ pub(super) fn turn(parts: &AgentParts, job: &Job, turn: &Turn, link: &Link<'_>) 
     if turn.absorb && input.messages.is_empty() {
         return commit(parts, job, &input, Vec::new(), TurnCommit::default(), None);
     }
-    let defers = deferral::is_on(parts, turn);
+    let defers = match deferral::is_on(parts, job, turn) {
+        Ok(defers) => defers,
+        Err(error) => return failed(&error),
+    };
     if defers && let Some(how) = deferral::before(parts, job, &input) {
         return how;
     }
@@ -100,8 +103,8 @@ pub(super) fn apologise(parts: &AgentParts, job: &Job, kind: Kind, single: bool)
     if input.is_empty() {
         return How::Turned { covered: None, more: false, outbox: Vec::new() };
     }
-    let message = input.messages.last().map(|received| received.message.platform_id.as_str());
-    let event = happening::turn_failed(parts, job, kind, message);
+    let messages = input.messages.iter().map(|received| received.message.platform_id.clone()).collect();
+    let event = happening::turn_failed(parts, job, kind, messages);
     commit(
         parts,
         job,
@@ -129,6 +132,7 @@ fn answer(
 ) -> Result<How, Box<dyn Fault>> {
     let conversation = &job.place.conversation;
     let settings = parts.settings(&job.place).map_err(boxed)?;
+    let routing = parts.config.routing.with(&settings.models);
     let limits = &parts.config.limits;
     let max_turns = match settings.delegation {
         Delegation::Direct if turn.execution.is_none() => limits.worker_max_turns,
@@ -143,12 +147,12 @@ fn answer(
         lines: first.zip(history.lines.last().map(|line| line.id)),
         words: turn::write(&words).into(),
     };
-    let defers = deferral::is_on(parts, turn);
+    let defers = deferral::is_on(parts, job, turn).map_err(boxed)?;
     if defers {
         words.extend(deferral::note(parts, job, input).map_err(boxed)?);
     }
     words.extend(earlier::text(parts, job, input, settings.delegation == Delegation::Direct).map(Part::Note));
-    words.extend(people::text(parts, job, &input.messages).map(Part::People));
+    words.extend(people::text(parts, job, settings.memory_mode, &input.messages).map(Part::People));
     words.extend(recent::text(parts, job, history.lines.first().map(|line| line.at)).map(Part::Recent));
     words.push(Part::Status(
         status::render(&turn.running, parts.conversations.now(), &parts.config.timezone).map_err(boxed)?,
@@ -168,7 +172,7 @@ fn answer(
         "prompt": words,
     });
     let speech = toolset::speech(parts);
-    let model = parts.llm.model_for(&parts.config.routing, ProcessKind::Channel);
+    let model = parts.llm.model_for(&routing, ProcessKind::Channel);
     let model = model.paid_by(job.payer(&parts.config.id));
     let mut driver = Driver {
         link,
@@ -185,7 +189,7 @@ fn answer(
         }),
         toolbox: Box::new(match turn.execution {
             Some(_) => toolset::of_job(parts),
-            None => toolset::of_channel(parts, job, settings, input.depth(parts).map_err(boxed)?),
+            None => toolset::of_channel(parts, job, &settings, input.depth(parts).map_err(boxed)?),
         }),
         desk: ProcessDesk::new(link, origin),
         journal: RunJournal::new(&parts.conversations, job.process.number),

@@ -188,7 +188,7 @@ impl Answering<'_> {
             .collect();
         Ok(json!({
             "name": self.parts.config.display_name, "version": env!("CARGO_PKG_VERSION"),
-            "model": self.parts.config.routing.channel, "direct": self.direct(),
+            "model": self.parts.routing(&self.job.place)?.channel, "direct": self.direct(),
             "mode": self.parts.settings(&self.job.place)?.response_mode.as_str().replace('_', " "),
             "running": self.running.iter().filter(shown).take(SHOWN_MAX).map(line).collect::<Vec<_>>(),
             "counts": counts, "troubles": if self.direct() { self.troubles()? } else { Value::Null },

@@ -39,16 +39,17 @@ const WORDS_PERCENT: usize = 70;
 const BYTES_PER_TOKEN: usize = 5;
 
 impl Bounds {
-    fn of(parts: &AgentParts, tries: u32) -> Self {
+    fn of(parts: &AgentParts, place: &Place, tries: u32) -> Result<Self, DbError> {
         let (config, limits) = (&parts.config, &parts.config.limits);
-        Self {
+        let routing = parts.routing(place)?;
+        Ok(Self {
             context_window: limits.context_window,
             max_lines: limits.history_messages,
             config: config.compaction.clone(),
-            factor: parts.llm.token_factor(&config.routing, ProcessKind::Channel),
-            has_model: parts.llm.has_model(&config.routing, ProcessKind::Compactor),
+            factor: parts.llm.token_factor(&routing, ProcessKind::Channel),
+            has_model: parts.llm.has_model(&routing, ProcessKind::Compactor),
             tries,
-        }
+        })
     }
 }
 
@@ -56,7 +57,7 @@ impl Bounds {
 /// lines leave first: without a model, so that nobody waits.
 pub(super) fn history(parts: &AgentParts, place: &Place) -> Result<History, DbError> {
     let conversation = &place.conversation;
-    let (bounds, most) = (Bounds::of(parts, 0), parts.config.limits.history_messages);
+    let (bounds, most) = (Bounds::of(parts, place, 0)?, parts.config.limits.history_messages);
     for _ in 0..EMERGENCIES_MAX {
         let history = parts.conversations.history(conversation, most)?;
         if !history.overflows && !bounds.is_emergency(history.lines.len(), history.tokens()) {
@@ -84,15 +85,20 @@ fn is_pressed(parts: &AgentParts, job: &Job) -> Result<(bool, bool, Option<Durat
     let place = &job.place;
     let window = parts.conversations.window(&place.conversation)?;
     let remember = if extraction::is_open(job) { extraction::due_in(parts, place)? } else { None };
-    Ok((step(&window, &Bounds::of(parts, 0)).is_some(), is_unread(parts, place)?, remember))
+    Ok((step(&window, &Bounds::of(parts, place, 0)?).is_some(), is_unread(parts, place)?, remember))
 }
 
 /// Memories are to be taken from what leaves the window of this conversation.
 fn takes_memories(parts: &AgentParts, place: &Place) -> Result<bool, DbError> {
     let config = &parts.config;
-    Ok(config.compaction.extract_memories
-        && parts.llm.has_model(&config.routing, ProcessKind::Branch)
-        && parts.settings(place)?.memory_mode.writes())
+    Ok(config.compaction.extract_memories && takes_from(parts, place)?)
+}
+
+/// What is said there may be kept, and there is a model that can read it.
+fn takes_from(parts: &AgentParts, place: &Place) -> Result<bool, DbError> {
+    let settings = parts.settings(place)?;
+    let routing = parts.config.routing.with(&settings.models);
+    Ok(settings.memory_mode.writes() && parts.llm.has_model(&routing, ProcessKind::Branch))
 }
 
 fn is_unread(parts: &AgentParts, place: &Place) -> Result<bool, DbError> {
@@ -101,10 +107,8 @@ fn is_unread(parts: &AgentParts, place: &Place) -> Result<bool, DbError> {
 
 /// One process: clears an emergency, or has one summary made.
 pub(super) fn run(parts: &AgentParts, job: &Job, tries: u32, link: &Link<'_>) -> How {
-    match one_step(parts, job, &Bounds::of(parts, tries), link) {
-        Ok(how) => how,
-        Err(error) => How::Failed(error.kind(), error.to_string()),
-    }
+    let done = Bounds::of(parts, &job.place, tries).and_then(|bounds| one_step(parts, job, &bounds, link));
+    done.unwrap_or_else(|error| How::Failed(error.kind(), error.to_string()))
 }
 
 fn one_step(parts: &AgentParts, job: &Job, bounds: &Bounds, link: &Link<'_>) -> Result<How, DbError> {
@@ -135,7 +139,7 @@ fn ended(parts: &AgentParts, place: &Place, bounds: &Bounds) -> Result<How, DbEr
 fn drop_oldest(parts: &AgentParts, place: &Place, window: &Window, lines: usize) -> Result<bool, DbError> {
     let conversation = &place.conversation;
     let leaving = parts.conversations.leaving(conversation, window, lines)?;
-    let awaited = parts.llm.has_model(&parts.config.routing, ProcessKind::Compactor);
+    let awaited = parts.llm.has_model(&*parts.routing(place)?, ProcessKind::Compactor);
     let unread = takes_memories(parts, place)?;
     log::info!("{conversation}: the window is full, {lines} messages leave it");
     let change = Change::Swap { leaving, in_place: InPlace::Marker { awaited }, unread };
@@ -227,7 +231,8 @@ fn ask(
         "prompt": plan.words,
         "bytes": most,
     });
-    let mut driver = Driver::of_one_call(parts, job, link, preamble);
+    let routing = parts.routing(&job.place).map_err(|error| How::Failed(error.kind(), error.to_string()))?;
+    let mut driver = Driver::of_one_call(parts, job, link, preamble, &routing);
     driver.begin(start, &Past::default(), &[]);
     let summary = summary(&mut driver, &plan.words, most, &mut Silent).inspect_err(|_| driver.give_up());
     Ok((summary?, driver.journal.take()))

@@ -34,12 +34,17 @@ pub(super) fn text(config: &AgentConfig) -> Result<String, PromptError> {
     Ok(text)
 }
 
-fn human(human: &HumanConfig) -> serde_json::Value {
+/// What the operator has written about a person.
+pub(super) fn profile(human: &HumanConfig) -> String {
     let about = [human.description.trim(), human.profile.trim()];
     let about: Vec<_> = about.into_iter().filter(|part| !part.is_empty()).collect();
+    about.join("\n\n")
+}
+
+fn human(human: &HumanConfig) -> serde_json::Value {
     json!({
         "name": human.name,
         "role": text::one_line(&human.role, ROLE_BYTES),
-        "text": about.join("\n\n").chars().take(HUMAN_CHARACTERS).collect::<String>(),
+        "text": profile(human).chars().take(HUMAN_CHARACTERS).collect::<String>(),
     })
 }

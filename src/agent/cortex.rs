@@ -124,7 +124,7 @@ fn ask(
     words: &str,
 ) -> Result<String, How> {
     let preamble = prompts::render(template, &context).map_err(|error| failed(&error))?;
-    let mut driver = Driver::of_one_call(parts, job, link, preamble);
+    let mut driver = Driver::of_one_call(parts, job, link, preamble, &parts.config.routing);
     let start = json!({ "kind": "cortex", "errand": what, "prompt": words });
     driver.begin(start, &Past::default(), &[]);
     let answer = answer(&mut driver, what, words, &mut Silent).inspect_err(|_| driver.give_up())?;

@@ -10,7 +10,7 @@ use crate::db::rusqlite::Connection;
 use crate::error::Kind;
 use crate::id::ProcessKind;
 use crate::prompts;
-use crate::working_memory::{EventKind, NewEvent};
+use crate::working_memory::{Asked, EventKind, NewEvent};
 
 /// Writes the event, if there is one, in the transaction that is handed in.
 pub(super) fn note(
@@ -29,7 +29,9 @@ pub(super) fn spawned(parts: &AgentParts, job: &Job, started: &Started) -> Optio
         return None;
     }
     let event = placed(parts, job, NewEvent::new(EventKind::WorkerSpawned, &started.task))?;
-    Some(NewEvent { run: Some(started.process), message: started.answers.last().cloned(), ..event })
+    let asked = Asked { messages: started.answers.clone(), ..event.asked };
+    let message = started.answers.last().cloned();
+    Some(NewEvent { run: Some(started.process), message, asked, ..event })
 }
 
 pub(super) fn branch_ended(parts: &AgentParts, job: &Job, end: &BranchEnd) -> Option<NewEvent> {
@@ -52,14 +54,15 @@ pub(super) fn turn_failed(
     parts: &AgentParts,
     job: &Job,
     kind: Kind,
-    message: Option<&str>,
+    messages: Vec<String>,
 ) -> Option<NewEvent> {
     if kind == Kind::Cancelled {
         return None;
     }
     let event = NewEvent::new(EventKind::Error, prompts::notice(kind.notice()));
     let event = placed(parts, job, event)?;
-    Some(NewEvent { message: message.map(str::to_owned), ..event })
+    let asked = Asked { messages, ..event.asked };
+    Some(NewEvent { message: asked.messages.last().cloned(), asked, ..event })
 }
 
 /// For a memory that this branch saves; the text comes with it.
@@ -74,6 +77,7 @@ pub(super) fn cut_off(run: &CutOff) -> NewEvent {
         direct: run.direct,
         run: Some(run.process),
         message: run.answers.last().cloned(),
+        asked: Asked { messages: run.answers.clone(), ..Asked::default() },
         ..NewEvent::of_task(EventKind::Error, &run.task, prompts::notice("interrupted"))
     }
 }
@@ -84,6 +88,7 @@ fn placed(parts: &AgentParts, job: &Job, event: NewEvent) -> Option<NewEvent> {
         direct: job.place.direct,
         run: Some(job.process),
         message: job.work.answers().last().cloned(),
+        asked: Asked { instance: Some(job.place.instance.clone()), messages: job.work.answers().to_vec() },
         ..event
     })
 }

@@ -7,6 +7,7 @@ use rig_core::message::{AssistantContent, ToolResultContent, UserContent};
 use serde::{Deserialize, Serialize};
 
 use super::AgentParts;
+use crate::config::RoutingConfig;
 use crate::id::ProcessKind;
 use crate::llm::tokens;
 use crate::prompts;
@@ -112,6 +113,8 @@ pub(super) fn fixed_tokens(preamble: Option<&str>, tools: &[ToolDefinition]) -> 
 pub(super) struct Room<'a> {
     parts: &'a AgentParts,
     kind: ProcessKind,
+    /// The model of this kind is the one that it has room in.
+    routing: RoutingConfig,
     fixed: usize,
     task: usize,
     overflows: usize,
@@ -119,8 +122,13 @@ pub(super) struct Room<'a> {
 
 impl<'a> Room<'a> {
     /// `task` is where the task stands in the history.
-    pub(super) fn new(parts: &'a AgentParts, kind: ProcessKind, fixed: usize, task: usize) -> Self {
-        Self { parts, kind, fixed, task, overflows: 0 }
+    pub(super) fn new(
+        parts: &'a AgentParts,
+        (kind, routing): (ProcessKind, RoutingConfig),
+        fixed: usize,
+        task: usize,
+    ) -> Self {
+        Self { parts, kind, routing, fixed, task, overflows: 0 }
     }
 
     /// The run begins with something new.
@@ -131,7 +139,7 @@ impl<'a> Room<'a> {
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // positive, small
     fn tokens(&self, messages: &[&Message]) -> usize {
         let estimate = self.fixed + tokens::estimate(messages.iter().copied());
-        let factor = self.parts.llm.token_factor(&self.parts.config.routing, self.kind);
+        let factor = self.parts.llm.token_factor(&self.routing, self.kind);
         (estimate as f64 * factor) as usize
     }
 

@@ -8,7 +8,7 @@ mod work;
 use std::sync::OnceLock;
 
 use rig_agent::run::RunSpec;
-use rig_core::completion::ToolDefinition;
+use rig_core::completion::{Message, ToolDefinition};
 use serde_json::json;
 
 use super::branch::{forked, new_words};
@@ -19,8 +19,9 @@ use super::link::{Link, ProcessDesk};
 use super::past::Past;
 use super::toolbox::Toolbox;
 use super::{AgentParts, bound_task, happening, persist, resume, worker_log};
-use crate::config::WorkerContext;
+use crate::config::{RoutingConfig, WorkerContext};
 use crate::conversation::{Outcome, Record, WorkerEnd};
+use crate::db::DbError;
 use crate::db::rusqlite::Connection;
 use crate::error::Fault;
 use crate::event::{Fork, How, Origin, StopReason, What};
@@ -71,25 +72,8 @@ pub(super) fn run(
     link: &Link<'_>,
 ) -> How {
     let number = job.process.number;
-    let forks = parts.config.limits.worker_context == WorkerContext::Fork;
-    let fork = if forks { origin.fork.clone() } else { Fork::default() };
-    let mut prepared = forked(parts, job, &fork).map(|(past, history)| {
-        let journal = RunJournal::new(&parts.conversations, number);
-        let mut driver = driver(parts, job, link, Of::Turn(task_type), journal);
-        let start = json!({
-            "kind": "worker",
-            "conversation": job.place.conversation.as_str(),
-            "task": task,
-            "interactive": interactive,
-            "task_type": task_type,
-            "turn": origin.turn,
-            "words": *fork.words,
-            "budget": parts.config.limits.worker_max_turns,
-        });
-        driver.begin(start, &past, &history);
-        (driver, history)
-    });
-    let start = prepared.as_mut().map(|(driver, _)| driver.journal.take()).unwrap_or_default();
+    let mut prepared = prepare(parts, job, (task, task_type), interactive, origin, link);
+    let start = prepared.as_mut().map(|(driver, ..)| driver.journal.take()).unwrap_or_default();
     let begun = persist(link.cancel, || {
         let also = beginning(start.clone(), happening::worker_spawned(parts, job));
         let (conversation, answers) = (&job.place.conversation, &origin.answers);
@@ -98,17 +82,47 @@ pub(super) fn run(
     if begun != How::Finished {
         return begun;
     }
-    let (driver, mut history) = match prepared {
+    let (driver, history, routing) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
-            log::error!("{} could not read the history it forks from: {error}", job.process);
+            log::error!("{} could not read what it begins with: {error}", job.process);
             return close(parts, job, prompts::notice(error.kind().notice()), link);
         }
     };
-    history.extend(new_words(&fork.words));
-    let berth = Live::new(parts, job, link, &driver, history.len(), WorkerState::Running);
+    let berth = Live::new(parts, job, link, (&driver, routing), history.len(), WorkerState::Running);
     let worker = Worker::new(driver, parts.config.limits.worker_max_turns, history);
     finish(parts, job, worker, Next::Words(task.to_owned()), interactive, berth)
+}
+
+/// Its driver, which has written what it is started with, the history that it knows, and its models.
+fn prepare<'a>(
+    parts: &'a AgentParts,
+    job: &Job,
+    (task, task_type): (&str, Option<&str>),
+    interactive: bool,
+    origin: &Origin,
+    link: &'a Link<'a>,
+) -> Result<(Driver<'a>, Vec<Message>, RoutingConfig), DbError> {
+    let settings = parts.settings(&job.place)?;
+    let routing = parts.config.routing.with(&settings.models).of_task(task_type).into_owned();
+    let forks = settings.worker_context == WorkerContext::Fork;
+    let fork = if forks { origin.fork.clone() } else { Fork::default() };
+    let (past, mut history) = forked(parts, job, &fork)?;
+    let journal = RunJournal::new(&parts.conversations, job.process.number);
+    let mut driver = driver(parts, job, link, (Of::Turn, &routing), journal);
+    let start = json!({
+        "kind": "worker",
+        "conversation": job.place.conversation.as_str(),
+        "task": task,
+        "interactive": interactive,
+        "task_type": task_type,
+        "turn": origin.turn,
+        "words": *fork.words,
+        "budget": parts.config.limits.worker_max_turns,
+    });
+    driver.begin(start, &past, &history);
+    history.extend(new_words(&fork.words));
+    Ok((driver, history, routing))
 }
 
 /// Goes on with a worker that was cut off, or waits again for what it waited for.
@@ -129,11 +143,17 @@ pub(super) fn go_on(
             return interrupted();
         }
     };
+    let routing = match parts.routing(&job.place) {
+        Ok(routing) => routing.of_task(resume::task_type(parts, job).as_deref()).into_owned(),
+        Err(error) => {
+            log::error!("{} could not read what holds in its conversation: {error}", job.process);
+            return interrupted();
+        }
+    };
     let journal = RunJournal::after(&parts.conversations, job.process.number, run.next);
-    let task_type = resume::task_type(parts, job);
-    let driver = driver(parts, job, link, Of::Turn(task_type.as_deref()), journal);
+    let driver = driver(parts, job, link, (Of::Turn, &routing), journal);
     let state = if waits { WorkerState::WaitingForInput } else { WorkerState::Running };
-    let berth = Live::new(parts, job, link, &driver, run.task, state);
+    let berth = Live::new(parts, job, link, (&driver, routing), run.task, state);
     match take_up(driver, parts.config.limits.worker_max_turns, run) {
         Some((worker, next)) => finish(parts, job, worker, next, interactive, berth),
         None => interrupted(),
@@ -171,23 +191,38 @@ pub(super) fn run_task(
             (link.up)(What::Task(news));
             How::Idle
         }
-        Claim::Taken(task) => match bound_task::prompt(&task, parts.config.limits.task_max_attempts) {
-            Ok(prompt) => work_on_task(parts, job, link, task.number, prompt),
-            Err(error) => {
-                log::error!("{} has no prompt: {error}", job.process);
-                close(parts, job, prompts::notice("process_broke"), link)
+        Claim::Taken(task) => {
+            let prompt = bound_task::prompt(&task, parts.config.limits.task_max_attempts).map_err(boxed);
+            match prompt.and_then(|prompt| Ok((prompt, parts.routing(&job.place).map_err(boxed)?))) {
+                Ok((prompt, routing)) => {
+                    work_on_task(parts, job, link, (task.number, prompt), routing.into_owned())
+                }
+                Err(error) => {
+                    log::error!("{} cannot begin: {error}", job.process);
+                    close(parts, job, prompts::notice("process_broke"), link)
+                }
             }
-        },
+        }
     }
 }
 
-fn work_on_task(parts: &AgentParts, job: &Job, link: &Link<'_>, task: u64, prompt: String) -> How {
+fn boxed(fault: impl Fault + 'static) -> Box<dyn Fault> {
+    Box::new(fault)
+}
+
+fn work_on_task(
+    parts: &AgentParts,
+    job: &Job,
+    link: &Link<'_>,
+    (task, prompt): (u64, String),
+    routing: RoutingConfig,
+) -> How {
     let journal = RunJournal::new(&parts.conversations, job.process.number);
-    let mut driver = driver(parts, job, link, Of::Board(task), journal);
+    let mut driver = driver(parts, job, link, (Of::Board(task), &routing), journal);
     let budget = parts.config.limits.worker_max_turns;
     let start = json!({ "kind": "worker", "task": prompt, "interactive": false, "budget": budget });
     driver.begin(start, &Past::default(), &[]);
-    let berth = Live::new(parts, job, link, &driver, 0, WorkerState::Running);
+    let berth = Live::new(parts, job, link, (&driver, routing), 0, WorkerState::Running);
     finish(parts, job, Worker::new(driver, budget, Vec::new()), Next::Words(prompt), false, berth)
 }
 
@@ -212,9 +247,8 @@ fn finish(
 }
 
 /// Who wants the work.
-enum Of<'a> {
-    /// A turn, and this is its type.
-    Turn(Option<&'a str>),
+enum Of {
+    Turn,
     /// The board: the number of the task.
     Board(u64),
 }
@@ -223,20 +257,17 @@ fn driver<'a>(
     parts: &AgentParts,
     job: &Job,
     link: &'a Link<'a>,
-    work: Of<'_>,
+    (work, routing): (Of, &RoutingConfig),
     journal: RunJournal<'a>,
 ) -> Driver<'a> {
-    let (toolbox, task_type) = match work {
-        Of::Board(task) => {
-            (Toolbox::new(bound_task::tools(parts, job, task), &bound_task::DEFINITIONS), None)
-        }
-        Of::Turn(task_type) => (Toolbox::new(worker_tools(parts), &DEFINITIONS), task_type),
+    let toolbox = match work {
+        Of::Board(task) => Toolbox::new(bound_task::tools(parts, job, task), &bound_task::DEFINITIONS),
+        Of::Turn => Toolbox::new(worker_tools(parts), &DEFINITIONS),
     };
-    let routing = parts.config.routing.of_task(task_type);
     Driver {
         link,
         model: Box::new(
-            parts.llm.model_for(&routing, ProcessKind::Worker).paid_by(job.payer(&parts.config.id)),
+            parts.llm.model_for(routing, ProcessKind::Worker).paid_by(job.payer(&parts.config.id)),
         ),
         toolbox: Box::new(toolbox),
         desk: ProcessDesk::new(link, Origin::default()),

@@ -259,27 +259,48 @@ pub enum MemoryAction {
 
 #[derive(Debug, Subcommand)]
 pub enum ChannelAction {
-    /// All conversations, the last active first: response mode, delegation, memory mode; with a star where it is set
-    /// for this conversation and not by the config.
+    /// All conversations, the last active first: response mode, delegation, memory mode, context of workers, models
+    /// other than the agent's; with a star where it is set for this conversation and not by the config.
     List {
         /// One line of JSON for each.
         #[arg(long)]
         json: bool,
     },
     /// Set what holds in one conversation; `default` leaves it to the config again.
-    #[command(group = clap::ArgGroup::new("setting").required(true).multiple(true))]
     Set {
         conversation: String,
-        /// active, observe or mention_only.
-        #[arg(long, group = "setting")]
-        response_mode: Option<String>,
-        /// standard, or direct: the channel itself has the tools of branches and workers.
-        #[arg(long, group = "setting")]
-        delegation: Option<String>,
-        /// full, ambient (nothing is saved) or off.
-        #[arg(long, group = "setting")]
-        memory_mode: Option<String>,
+        #[command(flatten)]
+        change: Box<ChannelChange>,
     },
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = true)]
+pub struct ChannelChange {
+    /// active, observe or mention_only.
+    #[arg(long)]
+    pub response_mode: Option<String>,
+    /// standard, or direct: the channel itself has the tools of branches and workers.
+    #[arg(long)]
+    pub delegation: Option<String>,
+    /// full, ambient (nothing is saved) or off.
+    #[arg(long)]
+    pub memory_mode: Option<String>,
+    /// none, or fork: workers begin with the history of the conversation.
+    #[arg(long)]
+    pub worker_context: Option<String>,
+    /// provider/model of its turns.
+    #[arg(long, value_name = "MODEL")]
+    pub channel_model: Option<String>,
+    /// provider/model of its branches, and of whoever takes memories from it.
+    #[arg(long, value_name = "MODEL")]
+    pub branch_model: Option<String>,
+    /// provider/model of its workers; types of tasks with a model of their own keep that.
+    #[arg(long, value_name = "MODEL")]
+    pub worker_model: Option<String>,
+    /// provider/model that summarises it.
+    #[arg(long, value_name = "MODEL")]
+    pub compactor_model: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

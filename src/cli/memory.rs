@@ -92,7 +92,10 @@ pub fn run(config: &Config, agent: Option<&str>, action: MemoryAction) -> Result
         }
         MemoryAction::Events { limit, json } => events::run(&happened, owner, limit.into(), json),
         MemoryAction::Reindex => {
-            store.reindex().map_err(CommandError::from).and_then(|()| import::fill(&store))
+            store.reindex().map_err(CommandError::from).and_then(|()| import::fill(&store)).and_then(|done| {
+                reindexed(&store)?;
+                Ok(done)
+            })
         }
         MemoryAction::Proposals => proposals::list(&store),
         MemoryAction::Decide { proposal, decision } => proposals::decide(&store, proposal, &decision),
@@ -109,6 +112,17 @@ pub fn run(config: &Config, agent: Option<&str>, action: MemoryAction) -> Result
 pub(super) fn owner<'a>(config: &'a Config, agent: Option<&str>) -> Result<&'a AgentConfig, CommandError> {
     let missing = || format!("there is no agent {:?} in the config", agent.unwrap_or_default());
     config.agent(agent).ok_or_else(|| CommandError::Invalid(missing()))
+}
+
+fn reindexed(store: &MemoryStore) -> Result<(), CommandError> {
+    let statistics = store.statistics()?;
+    let memories: u64 = statistics.by_type.iter().map(|(_, count)| count).sum();
+    let vectors = match statistics.without_vector {
+        Some(count) => format!("{} of them by meaning", memories.saturating_sub(count)),
+        None => "none of them by meaning: there is no embedding model".to_owned(),
+    };
+    writeln!(io::stdout(), "{memories} memories are indexed by their words, {vectors}")
+        .map_err(CommandError::Output)
 }
 
 fn statistics(store: &MemoryStore, folder: &std::path::Path) -> Result<bool, CommandError> {
@@ -131,7 +145,9 @@ fn statistics(store: &MemoryStore, folder: &std::path::Path) -> Result<bool, Com
     if let Some(health) = statistics.vector_index {
         line("vector index", health.to_string())?;
     }
-    line("database", bytes(fs::metadata(folder.join("spacebot.db")).map_or(0, |file| file.len())))?;
+    // What was written last stands in the log until it is moved into the file.
+    let size = |name| fs::metadata(folder.join(name)).map_or(0, |file| file.len());
+    line("database", bytes(size("spacebot.db") + size("spacebot.db-wal")))?;
     Ok(true)
 }
 

@@ -78,8 +78,12 @@ pub fn run(config: &Config, agent: Option<&str>, json: bool, check: bool) -> Res
         false => vec![None; providers.len()],
     };
     let used = |id: &str| {
+        let bound = agent.bindings.iter().flat_map(|binding| binding.settings.models.set());
         let names = KINDS.iter().flat_map(|kind| chain_of(&agent.routing, *kind));
-        names.filter_map(|name| name.split_once('/')).any(|(provider, _)| provider == id)
+        names
+            .chain(bound.map(|(_, model)| model))
+            .filter_map(|name| name.split_once('/'))
+            .any(|(provider, _)| provider == id)
     };
     let lines: Vec<Line<'_>> = providers
         .iter()

@@ -1,9 +1,10 @@
-//! `[defaults.channel]` / `[agents.channel]`, and the same keys of a binding: how the agent behaves in a
-//! conversation. What the conversation's own people have set goes before the binding, that before the agent.
+//! `[defaults.channel]` / `[agents.channel]`, the same keys of a binding, and those that it has beside them: how
+//! the agent behaves in a conversation. What the conversation's own people have set goes before the binding, that before the agent.
 
 use std::fmt::Write as _;
 
 use super::section::Section;
+use super::{LlmConfig, ModelOverrides, WorkerContext};
 use crate::id::{AgentId, ConversationId, InstanceId};
 use crate::message::Inbound;
 
@@ -91,19 +92,34 @@ fn name_of<T: PartialEq>(all: &[(&'static str, T)], wanted: T) -> &'static str {
 }
 
 /// What is set at one place; what is not is taken from the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ChannelConfig {
     pub response_mode: Option<ResponseMode>,
     pub delegation: Option<Delegation>,
     pub memory_mode: Option<MemoryMode>,
+    /// Of the agent: a key beside this table.
+    pub worker_context: Option<WorkerContext>,
+    /// Of the agent: its routing.
+    pub models: ModelOverrides,
 }
 
 impl ChannelConfig {
+    /// What an agent can say.
     pub(super) fn read(section: &Section<'_, '_>) -> Self {
         Self {
             response_mode: section.choice("response_mode", &ResponseMode::ALL),
             delegation: section.choice("delegation", &Delegation::ALL),
             memory_mode: section.choice("memory_mode", &MemoryMode::ALL),
+            ..Self::default()
+        }
+    }
+
+    /// What a binding can say.
+    pub(super) fn read_binding(section: &Section<'_, '_>, llm: &LlmConfig) -> Self {
+        Self {
+            worker_context: section.choice("worker_context", &WorkerContext::ALL),
+            models: ModelOverrides::read(&section.table("models"), llm),
+            ..Self::read(section)
         }
     }
 
@@ -113,10 +129,12 @@ impl ChannelConfig {
             ("response_mode", self.response_mode.map(ResponseMode::as_str)),
             ("delegation", self.delegation.map(Delegation::as_str)),
             ("memory_mode", self.memory_mode.map(MemoryMode::as_str)),
+            ("worker_context", self.worker_context.map(WorkerContext::as_str)),
         ];
         set.iter()
             .filter_map(|(key, value)| Some((key, (*value)?)))
-            .try_for_each(|(key, value)| writeln!(out, "{key} = \"{value}\""))
+            .try_for_each(|(key, value)| writeln!(out, "{key} = \"{value}\""))?;
+        self.models.write(out)
     }
 
     /// What is set here, else what is set there.
@@ -126,16 +144,27 @@ impl ChannelConfig {
             response_mode: self.response_mode.or(other.response_mode),
             delegation: self.delegation.or(other.delegation),
             memory_mode: self.memory_mode.or(other.memory_mode),
+            worker_context: self.worker_context.or(other.worker_context),
+            models: self.models.or(other.models),
         }
+    }
+
+    /// Without the models that are unknown.
+    #[must_use]
+    pub fn with_models(self, is_known: impl Fn(&str) -> bool) -> Self {
+        Self { models: self.models.only(is_known), ..self }
     }
 }
 
 /// What holds in one conversation, every value decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ChannelSettings {
     pub response_mode: ResponseMode,
     pub delegation: Delegation,
     pub memory_mode: MemoryMode,
+    pub worker_context: WorkerContext,
+    /// In place of those of the agent's routing.
+    pub models: ModelOverrides,
 }
 
 impl From<ChannelConfig> for ChannelSettings {
@@ -144,6 +173,8 @@ impl From<ChannelConfig> for ChannelSettings {
             response_mode: config.response_mode.unwrap_or_default(),
             delegation: config.delegation.unwrap_or_default(),
             memory_mode: config.memory_mode.unwrap_or_default(),
+            worker_context: config.worker_context.unwrap_or_default(),
+            models: config.models,
         }
     }
 }
@@ -160,7 +191,7 @@ pub struct BindingConfig {
     pub channel_ids: Vec<String>,
     /// In company, only messages that name the agent reach it.
     pub require_mention: Option<bool>,
-    /// `response_mode`, `delegation` and `memory_mode` of the conversations here.
+    /// What holds in the conversations here.
     pub settings: ChannelConfig,
 }
 
@@ -181,24 +212,69 @@ impl BindingConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{OFFLINE_MODEL, RoutingConfig};
+    use crate::id::ProcessKind;
 
     #[test]
     fn the_nearest_place_that_sets_a_value_decides() {
-        let row = ChannelConfig { response_mode: Some(ResponseMode::Observe), ..ChannelConfig::default() };
+        let model = |name: &str| Some(format!("p/{name}"));
+        let row = ChannelConfig {
+            response_mode: Some(ResponseMode::Observe),
+            models: ModelOverrides { channel: model("row"), ..ModelOverrides::default() },
+            ..ChannelConfig::default()
+        };
         let binding = ChannelConfig {
             response_mode: Some(ResponseMode::MentionOnly),
             delegation: Some(Delegation::Direct),
-            memory_mode: None,
+            worker_context: Some(WorkerContext::Fork),
+            models: ModelOverrides {
+                channel: model("binding"),
+                worker: model("binding"),
+                ..ModelOverrides::default()
+            },
+            ..ChannelConfig::default()
         };
         let agent = ChannelConfig {
-            response_mode: None,
             delegation: Some(Delegation::Standard),
             memory_mode: Some(MemoryMode::Ambient),
+            worker_context: Some(WorkerContext::None),
+            ..ChannelConfig::default()
         };
-        let resolved = row.or(binding).or(agent);
-        assert_eq!(resolved.response_mode, Some(ResponseMode::Observe));
-        assert_eq!(resolved.delegation, Some(Delegation::Direct));
-        assert_eq!(resolved.memory_mode, Some(MemoryMode::Ambient));
+        let resolved = ChannelSettings::from(row.clone().or(binding.clone()).or(agent.clone()));
+        assert_eq!(resolved.response_mode, ResponseMode::Observe);
+        assert_eq!(resolved.delegation, Delegation::Direct);
+        assert_eq!(resolved.memory_mode, MemoryMode::Ambient);
+        assert_eq!(resolved.worker_context, WorkerContext::Fork);
         assert!(MemoryMode::Ambient.reads() && !MemoryMode::Ambient.writes() && !MemoryMode::Off.reads());
+
+        let routing = RoutingConfig {
+            task_overrides: [("coding".to_owned(), "p/coder".to_owned())].into(),
+            ..RoutingConfig::default()
+        };
+        let asked = |config: ChannelConfig| {
+            let models = ChannelSettings::from(config).models;
+            let routing = routing.with(&models).into_owned();
+            let typed = routing.of_task(Some("coding")).worker.clone();
+            let kinds =
+                [ProcessKind::Channel, ProcessKind::Branch, ProcessKind::Worker, ProcessKind::Compactor];
+            (kinds.map(|kind| routing.model(kind).to_owned()), typed)
+        };
+        let offline = OFFLINE_MODEL;
+        for (config, models) in [
+            (agent.clone(), [offline, offline, offline, offline]),
+            (binding.clone().or(agent.clone()), ["p/binding", offline, "p/binding", "p/binding"]),
+            (row.clone().or(binding.clone()), ["p/row", offline, "p/binding", "p/row"]),
+            // What is not known leaves the one below it.
+            (
+                row.with_models(|model| model != "p/row").or(binding),
+                ["p/binding", offline, "p/binding", "p/binding"],
+            ),
+        ] {
+            assert_eq!(
+                asked(config),
+                (models.map(str::to_owned), "p/coder".to_owned()),
+                "a type keeps its own"
+            );
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{
     AgentConfig, CompactionConfig, Config, DAY, IrcConfig, Language, MemoryConfig, MissedSlots, SandboxMode,
-    Secret, VectorIndexKind, WorkerContext, WorkerLogMode, WorkingMemoryConfig,
+    Secret, VectorIndexKind, WorkerLogMode, WorkingMemoryConfig,
 };
 use crate::clock::Zone;
 
@@ -131,9 +131,9 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
         ("keep_days", limits.keep.as_secs() / DAY.as_secs()),
     ];
     numbers.iter().try_for_each(|(key, number)| writeln!(out, "{key} = {number}"))?;
-    let context = named(&WorkerContext::ALL.map(|(name, known)| (name, known == limits.worker_context)));
+    let context = limits.worker_context.as_str();
     let mode = named(&WorkerLogMode::ALL.map(|(name, known)| (name, known == limits.worker_log_mode)));
-    writeln!(out, "worker_context = {}\nworker_log_mode = {}", text(&context), text(&mode))?;
+    writeln!(out, "worker_context = {}\nworker_log_mode = {}", text(context), text(&mode))?;
     write_timezone(out, &agent.timezone)?;
     let routing = &agent.routing;
     writeln!(out, "[agents.routing]")?;

@@ -156,7 +156,7 @@ fn resolve(
     let messaging = root.table("messaging");
     let (webhook, irc) = (webhook(&messaging.table("webhook")), irc(&messaging.table("irc")));
     messaging.finish();
-    let bindings = bindings(root, &agents, &irc);
+    let bindings = bindings(root, (&agents, &irc), &llm);
     let (links, humans) = (LinkConfig::read_all(root, &agents), HumanConfig::read_all(root));
     let api = api(&root.table("api"));
     let memory = memory(&root.table("memory"));
@@ -253,13 +253,13 @@ fn over(section: &Section<'_, '_>, base: &AgentConfig, llm: &LlmConfig) -> Agent
         schedule: schedule(&section.table("schedule"), &base.schedule),
         budget: BudgetConfig::read(&section.table("budget"), &base.budget, llm),
         loop_guard: LoopGuardConfig::read(&section.table("loop_guard"), &base.loop_guard),
-        channel: channel(&section.table("channel"), base.channel),
+        channel: channel(&section.table("channel"), &base.channel),
         ..base.clone()
     }
 }
 
-fn channel(section: &Section<'_, '_>, base: ChannelConfig) -> ChannelConfig {
-    let config = ChannelConfig::read(section).or(base);
+fn channel(section: &Section<'_, '_>, base: &ChannelConfig) -> ChannelConfig {
+    let config = ChannelConfig::read(section).or(base.clone());
     section.finish();
     config
 }
@@ -314,7 +314,11 @@ fn sandbox(section: &Section<'_, '_>, base: &SandboxConfig) -> SandboxConfig {
     sandbox
 }
 
-fn bindings(root: &Section<'_, '_>, agents: &[AgentConfig], irc: &[IrcConfig]) -> Vec<BindingConfig> {
+fn bindings(
+    root: &Section<'_, '_>,
+    (agents, irc): (&[AgentConfig], &[IrcConfig]),
+    llm: &LlmConfig,
+) -> Vec<BindingConfig> {
     let mut bindings = Vec::new();
     for section in root.tables("bindings") {
         let agent = section.name("agent_id").unwrap_or_default();
@@ -338,7 +342,7 @@ fn bindings(root: &Section<'_, '_>, agents: &[AgentConfig], irc: &[IrcConfig]) -
             adapter,
             channel_ids: section.texts("channel_ids").unwrap_or_default(),
             require_mention: section.switch("require_mention"),
-            settings: ChannelConfig::read(&section),
+            settings: ChannelConfig::read_binding(&section, llm),
         });
         section.finish();
     }

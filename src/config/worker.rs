@@ -35,4 +35,11 @@ pub enum WorkerContext {
 impl WorkerContext {
     /// Each with its name in the config.
     pub const ALL: [(&'static str, Self); 2] = [("none", Self::None), ("fork", Self::Fork)];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => Self::ALL[0].0,
+            Self::Fork => Self::ALL[1].0,
+        }
+    }
 }

@@ -68,6 +68,11 @@ const AGENT: &[Migration] = &[
     (20261121012000, "worker messages", include_str!("../../migrations/20261121012000_worker_messages.sql")),
     (20261121020000, "deferral", include_str!("../../migrations/20261121020000_deferral.sql")),
     (20261121022000, "syntheses", include_str!("../../migrations/20261121022000_syntheses.sql")),
+    (
+        20261121023000,
+        "people and models",
+        include_str!("../../migrations/20261121023000_people_and_models.sql"),
+    ),
     (20261121031000, "retries", include_str!("../../migrations/20261121031000_retries.sql")),
 ];
 

@@ -59,6 +59,8 @@ pub(super) struct Shared {
     /// configuration, so few.
     pub(super) never_streams: Mutex<HashSet<String>>,
     pub(super) calibration: Calibration,
+    /// Models of conversations that nobody provides, each told once.
+    pub(super) told_unknown: Mutex<HashSet<String>>,
 }
 
 /// A configured model in a chain.

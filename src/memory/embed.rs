@@ -18,7 +18,6 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 pub use files::{MODEL, Places};
 pub use wordpiece::{PIECES_MAX, WordPiece};
 
-use crate::allocator;
 use crate::config::EmbeddingConfig;
 use crate::error::{Fault, Kind, log_line};
 use crate::thread::{self, contained, lock};
@@ -234,7 +233,7 @@ impl Embedder {
                 log::info!("embedding model loaded, {}", self.backend().unwrap_or_default());
                 self.serve(&mut model, queries, documents);
                 drop(model);
-                allocator::give_back();
+                session::rest();
                 log::debug!("embedding model put away");
             }
             Ok(Err(error)) => self.give_up(error, [queries, documents]),

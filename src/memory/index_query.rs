@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use tantivy::collector::TopDocs;
 use tantivy::collector::sort_key::{SortBySimilarityScore, SortByStaticFastValue};
-use tantivy::columnar::StrColumn;
+use tantivy::columnar::Column;
 use tantivy::query::{Bm25StatisticsProvider, BooleanQuery, ConstScoreQuery, Occur, Query, TermQuery};
 use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{DocAddress, Searcher, TantivyError, Term};
 
 use super::analysis::QueryWord;
-use super::index_files::{CREATED_AT, Fields, ID};
+use super::index_files::{CREATED_AT, Fields, ID_HALVES, id_of};
 use super::record::MemoryType;
 use super::tail::{Statistics, Tail};
 
@@ -78,14 +78,13 @@ impl Snapshot {
     ) -> Result<Vec<(String, f32)>, TantivyError> {
         let query = build_query(&Fields::of(searcher), query, memory_type);
         // Every memory of the tail may stand in the index too, and is then taken from the tail.
-        let top = || TopDocs::with_limit(limit + self.tail.len());
+        let wanted = limit + self.tail.len();
+        let top = || TopDocs::with_limit(wanted);
         let by_score = top().order_by_score();
         let mut best = searcher.search_with_statistics_provider(&*query, &by_score, statistics)?;
-        if let [.., (one, _), (last, _)] = best[..]
-            && one == last
-        {
-            // Among equals tantivy takes the oldest. More of them than fit: take the newest, which
-            // costs a look at every match.
+        if best.len() == wanted && best[wanted / 2].0 == best[wanted - 1].0 {
+            // Among equals tantivy takes the oldest. If the better half has some of those that did not all
+            // fit, take the newest, which costs a look at every match.
             let newest = SortByStaticFastValue::<i64>::for_field(CREATED_AT);
             let by_both = top().order_by((SortBySimilarityScore, newest));
             let found = searcher.search_with_statistics_provider(&*query, &by_both, statistics)?;
@@ -119,19 +118,20 @@ fn ids_of(
     searcher: &Searcher,
     addresses: impl Iterator<Item = DocAddress>,
 ) -> Result<Vec<String>, TantivyError> {
-    let columns: Vec<Option<StrColumn>> = searcher
+    let columns: Vec<[Column<u64>; 2]> = searcher
         .segment_readers()
         .iter()
-        .map(|segment| segment.fast_fields().str(ID))
-        .collect::<Result<_, _>>()?;
+        .map(|segment| {
+            let half = |name| segment.fast_fields().u64(name);
+            Ok([half(ID_HALVES[0])?, half(ID_HALVES[1])?])
+        })
+        .collect::<Result<_, TantivyError>>()?;
     let missing = || TantivyError::DataCorruption(tantivy::error::DataCorruption::comment_only("no id"));
     addresses
         .map(|address| {
-            let column = columns[address.segment_ord as usize].as_ref().ok_or_else(missing)?;
-            let ordinal = column.ords().first(address.doc_id).ok_or_else(missing)?;
-            let mut id = String::new();
-            column.ord_to_str(ordinal, &mut id)?;
-            Ok(id)
+            let [high, low] = &columns[address.segment_ord as usize];
+            let half = |column: &Column<u64>| column.first(address.doc_id).ok_or_else(missing);
+            Ok(id_of([half(high)?, half(low)?]))
         })
         .collect()
 }

@@ -76,7 +76,7 @@ impl<'a> BatchWriter<'a> {
             }
         };
         let text = indexed_text(memory);
-        let document: TantivyDocument = fields.document(memory, &text);
+        let document: TantivyDocument = fields.document(memory, &text)?;
         filling.add_document(AddOperation { opstamp: 0, document })?;
         self.filling_bytes += text.len() + DOCUMENT_BYTES;
         if self.filling_bytes >= SEGMENT_BYTES {

@@ -24,9 +24,9 @@ impl Neighbours {
     }
 
     /// One statement, however many memories there are.
-    pub(super) fn load(
+    pub(super) fn load<'a>(
         connection: &Connection,
-        memories: &[Memory],
+        memories: impl Iterator<Item = &'a Memory>,
         memory_type: Option<&str>,
     ) -> Result<Self, DbError> {
         let windows = windows(memories);
@@ -66,7 +66,7 @@ impl Neighbours {
 }
 
 /// For each conversation the spans around its memories, none overlapping another.
-fn windows(memories: &[Memory]) -> BTreeMap<&str, Vec<(Timestamp, Timestamp)>> {
+fn windows<'a>(memories: impl Iterator<Item = &'a Memory>) -> BTreeMap<&'a str, Vec<(Timestamp, Timestamp)>> {
     let mut times: BTreeMap<&str, Vec<Timestamp>> = BTreeMap::new();
     for memory in memories {
         if let Some(channel) = &memory.channel_id {

@@ -199,8 +199,8 @@ fn add_context(
         }
     }
     if query.parts.locality {
-        let found: Vec<Memory> = memories.values().cloned().collect();
-        let neighbours = sources.db.read(|connection| Neighbours::load(connection, &found, memory_type))?;
+        let found = || memories.values();
+        let neighbours = sources.db.read(|connection| Neighbours::load(connection, found(), memory_type))?;
         fusion::add_neighbours(ranking, &neighbours);
     }
     // Behind the neighbours: all of a day would else give to each other.
@@ -339,7 +339,10 @@ fn most_important(db: &Db, query: &SearchQuery, now: Timestamp) -> Result<Vec<Me
 }
 
 fn load<'a>(db: &Db, ids: impl Iterator<Item = &'a str>) -> Result<HashMap<String, Memory>, MemoryError> {
-    let ids = store::id_list(ids);
+    // In the order of the table: neighbours there share pages.
+    let mut ids: Vec<&str> = ids.collect();
+    ids.sort_unstable();
+    let ids = store::id_list(ids.into_iter());
     let memories = db.read(|connection| store::load(connection, &ids))?;
     Ok(memories.into_iter().map(|memory| (memory.id.clone(), memory)).collect())
 }

@@ -194,11 +194,11 @@ pub(super) fn get(connection: &Connection, id: &str) -> Result<Option<Memory>, D
         .optional()?)
 }
 
-/// The memories among `ids` that are not forgotten, in no order.
+/// The memories among `ids` that are not forgotten, as often and in the order in which they are named.
 pub(super) fn load(connection: &Connection, ids: &str) -> Result<Vec<Memory>, DbError> {
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM memories
-         WHERE forgotten = 0 AND id IN (SELECT value FROM json_each(?1))"
+        "SELECT {COLUMNS} FROM (SELECT value AS wanted FROM json_each(?1))
+             CROSS JOIN memories ON id = wanted WHERE forgotten = 0"
     ))?;
     let rows = statement.query_map([ids], memory_of)?;
     Ok(rows.collect::<Result<_, _>>()?)

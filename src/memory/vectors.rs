@@ -1,6 +1,7 @@
 //! Search by meaning: vectors in the database, an index over them, and whoever still lacks one. Everybody
 //! who saves or searches does without when there is none.
 
+mod blob;
 mod indexed;
 mod rows;
 mod source;
@@ -18,6 +19,7 @@ use super::vector_index::{Health, IndexKind, VectorError};
 use crate::db::Db;
 use crate::error::log_line;
 use crate::thread::{self, contained, lock};
+pub use blob::encode as encode_vector;
 use indexed::Indexed;
 use rows::Made;
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::clock::Timestamp;
 use crate::db::DbError;
 use crate::db::rusqlite::Connection;
-use crate::id::{ConversationId, ProcessId};
+use crate::id::{ConversationId, InstanceId, ProcessId};
 use crate::text;
 
 /// Longest text of an event that is stored, in bytes; a prompt shows less.
@@ -111,6 +111,16 @@ pub struct NewEvent {
     pub importance: Option<f64>,
     pub run: Option<ProcessId>,
     pub message: Option<String>,
+    pub asked: Asked,
+}
+
+/// The messages that asked for what happened. It is about a person when that person has written all of them.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Asked {
+    /// Where they came in; that of the conversation when absent.
+    pub instance: Option<InstanceId>,
+    /// Their platform ids.
+    pub messages: Vec<String>,
 }
 
 impl NewEvent {
@@ -123,6 +133,7 @@ impl NewEvent {
             importance: None,
             run: None,
             message: None,
+            asked: Asked::default(),
         }
     }
 

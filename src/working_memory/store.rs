@@ -3,13 +3,13 @@
 use rusqlite::types::Type;
 use rusqlite::{Connection, Row, named_params, params};
 
-use super::event::{Event, EventKind, NewEvent, TEXT_BYTES_MAX, single_line};
+use super::event::{Asked, Event, EventKind, NewEvent, TEXT_BYTES_MAX, single_line};
 use super::synthesis::Marks;
 use super::{Days, PAST_EVENTS_MAX, Seen};
 use crate::clock::Timestamp;
 use crate::config::WorkingMemoryConfig;
 use crate::db::{DbError, rusqlite};
-use crate::id::ConversationId;
+use crate::id::{ConversationId, InstanceId};
 
 /// Rows that one pass deletes at most: some milliseconds of the writing thread.
 const ROWS_MAX: usize = 4096;
@@ -19,8 +19,8 @@ const COLUMNS: &str = "id, kind, channel_id, direct, text, importance, run, mess
 pub(super) fn insert(connection: &Connection, event: &NewEvent, now: Timestamp) -> Result<(), DbError> {
     let importance = event.importance.unwrap_or_else(|| event.kind.importance()).clamp(0.0, 1.0);
     let sql = "INSERT INTO working_memory_events
-                   (kind, channel_id, direct, text, importance, run, message, created_at)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+                   (kind, channel_id, direct, text, importance, run, message, created_at, asked_by)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     connection.prepare_cached(sql)?.execute(params![
         event.kind.as_str(),
         event.conversation.as_ref().map(ConversationId::as_str),
@@ -30,9 +30,54 @@ pub(super) fn insert(connection: &Connection, event: &NewEvent, now: Timestamp) 
         event.run.map(|run| run.to_string()),
         event.message,
         now.0,
+        asked_by(connection, event)?,
     ])?;
     Ok(())
 }
+
+/// Who has written all messages that asked for it, as `<instance>:<sender>`; nobody where several have, or one
+/// of the messages is not known any more.
+fn asked_by(connection: &Connection, event: &NewEvent) -> Result<Option<String>, DbError> {
+    let Asked { instance, messages } = &event.asked;
+    let Some(conversation) = event.conversation.as_ref().filter(|_| !messages.is_empty()) else {
+        return Ok(None);
+    };
+    let sql = "SELECT CASE WHEN count(*) = ?3 AND count(DISTINCT i.sender_id) = 1
+                           THEN min(i.instance || ':' || i.sender_id) END
+               FROM json_each(?4) AS asked CROSS JOIN inbox i
+               WHERE i.platform_id = asked.value AND i.conversation_id = ?1
+                 AND i.instance = coalesce(?2, (SELECT instance FROM channels WHERE id = ?1))";
+    let values = params![
+        conversation.as_str(),
+        instance.as_ref().map(InstanceId::as_str),
+        messages.len(),
+        serde_json::json!(messages).to_string()
+    ];
+    Ok(connection.prepare_cached(sql)?.query_row(values, |row| row.get(0))?)
+}
+
+/// The latest events in company that are about each of these people, who are known by these names
+/// (`<instance>:<sender>`); each with the index of the person. That a worker was started is said by its end.
+pub(super) fn of_people(
+    connection: &Connection,
+    people: &[Vec<String>],
+    limit: usize,
+) -> Result<Vec<(usize, Event)>, DbError> {
+    let names =
+        people.iter().enumerate().flat_map(|(person, names)| names.iter().map(move |name| (person, name)));
+    let names = serde_json::json!(names.collect::<Vec<_>>()).to_string();
+    let mut statement = connection.prepare_cached(OF_PEOPLE)?;
+    let values = params![names, limit, EventKind::WorkerSpawned.as_str()];
+    let rows = statement.query_map(values, |row| Ok((row.get(9)?, event_of(row)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(super) const OF_PEOPLE: &str = "
+    SELECT e.id, kind, channel_id, direct, text, importance, run, message, created_at, name.value ->> 0
+    FROM json_each(?1) AS name CROSS JOIN working_memory_events e
+    WHERE e.id IN (SELECT id FROM working_memory_events
+                   WHERE asked_by = name.value ->> 1 AND direct = 0 AND kind <> ?3 ORDER BY id DESC LIMIT ?2)
+    ORDER BY e.id DESC";
 
 /// The newest events, among which one is looked for that was written a moment ago.
 const TOLD_WITHIN: usize = 256;

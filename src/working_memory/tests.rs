@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::clock::Zone;
 use crate::db::rusqlite;
-use crate::id::{ProcessId, ProcessKind};
+use crate::id::{InstanceId, ProcessId, ProcessKind};
 
 fn store() -> (tempfile::TempDir, WorkingMemory) {
     let folder = tempfile::tempdir().expect("folder");
@@ -249,4 +249,94 @@ fn what_was_put_together_goes_with_its_events() {
     memory.forget_old(at("2026-11-21T08:00:00Z")).expect("forget");
     assert_eq!(count(), 0);
     drop(folder);
+}
+
+/// A store that has taken these messages: instance, platform id, conversation, sender.
+fn with_messages(messages: &[[&'static str; 4]]) -> (tempfile::TempDir, WorkingMemory) {
+    let (folder, memory) = store();
+    let messages = messages.to_vec();
+    let stored = memory.db.write(move |connection| {
+        for message in messages {
+            connection.execute(
+                "INSERT INTO inbox (instance, platform_id, conversation_id, sender_id, sender_name, content, place,
+                                    direct, addressed, sent_at, received_at)
+                 VALUES (?1, ?2, ?3, ?4, ?4, '', '', 0, 1, 0, 0)",
+                message,
+            )?;
+        }
+        Ok(())
+    });
+    stored.expect("stored");
+    (folder, memory)
+}
+
+fn asked(conversation: &str, messages: &[&str], text: &str) -> NewEvent {
+    NewEvent {
+        conversation: Some(ConversationId::new(conversation)),
+        asked: Asked {
+            instance: Some(InstanceId::new("irc")),
+            messages: messages.iter().map(|id| (*id).to_owned()).collect(),
+        },
+        ..NewEvent::new(EventKind::BranchCompleted, text)
+    }
+}
+
+#[test]
+fn an_event_is_about_the_person_who_alone_has_asked_for_it() {
+    let (_folder, memory) = with_messages(&[
+        ["irc", "m1", "irc:#a", "una"],
+        ["irc", "m2", "irc:#a", "una"],
+        ["irc", "m3", "irc:#a", "bob"],
+        ["irc", "m4", "irc:una", "una"],
+        ["webhook", "m5", "webhook:b", "una"],
+    ]);
+    let one = asked("irc:#a", &["m1"], "one");
+    let spawned = NewEvent { kind: EventKind::WorkerSpawned, ..asked("irc:#a", &["m1"], "begun") };
+    let elsewhere = Asked { instance: Some(InstanceId::new("webhook")), messages: vec!["m5".to_owned()] };
+    for (at, event) in (0..).zip([
+        one.clone(),
+        asked("irc:#a", &["m1", "m2"], "both are hers"),
+        asked("irc:#a", &["m1", "m3"], "of both"),
+        asked("irc:#a", &["m1", "gone"], "of one who is not known any more"),
+        asked("irc:#b", &["m1"], "of another conversation"),
+        asked("irc:#a", &["m3"], "his"),
+        spawned,
+        asked("irc:#a", &[], "of nobody"),
+        NewEvent { direct: true, ..asked("irc:una", &["m4"], "said to us alone") },
+        NewEvent { asked: elsewhere, ..asked("webhook:b", &[], "elsewhere") },
+    ]) {
+        write(&memory, event, at);
+    }
+    let about = |people: &[&[&str]], limit| {
+        let people: Vec<Vec<String>> =
+            people.iter().map(|names| names.iter().map(|name| (*name).to_owned()).collect()).collect();
+        let found = memory.of_people(&people, limit).expect("read");
+        found
+            .into_iter()
+            .map(|events| events.into_iter().map(|event| event.text).collect::<Vec<_>>())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(about(&[&["irc:una"], &["irc:bob"]], 3), [vec!["both are hers", "one"], vec!["his"]]);
+    assert_eq!(
+        about(&[&["irc:eve"], &["irc:una", "webhook:una"]], 2),
+        [vec![], vec!["elsewhere", "both are hers"]]
+    );
+    assert!(about(&[], 3).is_empty());
+}
+
+#[test]
+fn what_is_about_people_is_found_by_its_index_however_many_they_are() {
+    let (_folder, memory) = store();
+    let plan = memory.db.read(|connection| {
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", store::OF_PEOPLE))?;
+        let rows = statement.query_map(rusqlite::params!["[]", 3, ""], |row| row.get::<_, String>(3))?;
+        Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?)
+    });
+    let plan = plan.expect("plan");
+    let rows: Vec<_> = plan.iter().filter(|step| step.starts_with("SEARCH")).collect();
+    let expected = [
+        "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH working_memory_events USING INDEX working_memory_events_people (asked_by=?)",
+    ];
+    assert_eq!(rows, expected, "{plan:#?}");
 }

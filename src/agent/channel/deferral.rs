@@ -27,10 +27,15 @@ const TRY_AGAIN: Duration = Duration::from_secs(60);
 const WAIT_MIN: Duration = Duration::from_secs(1);
 
 /// Messages of this turn wait for a model if none can be asked.
-pub(super) fn is_on(parts: &AgentParts, turn: &Turn) -> bool {
-    parts.config.offline.defer
+pub(super) fn is_on(parts: &AgentParts, job: &Job, turn: &Turn) -> Result<bool, DbError> {
+    Ok(parts.config.offline.defer
         && turn.execution.is_none()
-        && parts.llm.has_model(&parts.config.routing, ProcessKind::Channel)
+        && parts.llm.has_model(&*parts.routing(&job.place)?, ProcessKind::Channel))
+}
+
+/// For how long no model of the conversation may be asked.
+fn rests(parts: &AgentParts, job: &Job) -> Result<Option<Duration>, DbError> {
+    Ok(parts.llm.rests(&*parts.routing(&job.place)?, ProcessKind::Channel))
 }
 
 /// What the turn comes to before a model is asked, if it comes to something.
@@ -46,8 +51,10 @@ pub(super) fn before(parts: &AgentParts, job: &Job, input: &Input) -> Option<How
     if !stale.is_empty() {
         return Some(give_up(parts, job, input, stale));
     }
-    let rest = parts.llm.rests(&parts.config.routing, ProcessKind::Channel)?;
-    Some(keep(parts, job, input, Some(rest)))
+    match rests(parts, job) {
+        Ok(rest) => Some(keep(parts, job, input, Some(rest?))),
+        Err(error) => Some(failed(&error)),
+    }
 }
 
 /// They stand in the history without an answer; the rest is for another turn.
@@ -70,9 +77,9 @@ pub(super) fn is_for(kind: Kind) -> bool {
 
 /// Leaves the messages, and tells that the first time. `rest`: until a model may be asked again.
 pub(super) fn keep(parts: &AgentParts, job: &Job, input: &Input, rest: Option<Duration>) -> How {
-    match mark(parts, job, input) {
-        Ok(told) => {
-            let rest = rest.or_else(|| parts.llm.rests(&parts.config.routing, ProcessKind::Channel));
+    let rest = rest.map_or_else(|| rests(parts, job), |rest| Ok(Some(rest)));
+    match rest.and_then(|rest| Ok((rest, mark(parts, job, input)?))) {
+        Ok((rest, told)) => {
             let outbox = if told { vec![job.place.instance.clone()] } else { Vec::new() };
             How::Deferred { wait: rest.unwrap_or(TRY_AGAIN).max(WAIT_MIN), outbox }
         }

@@ -1,85 +1,185 @@
-//! Who takes part in a conversation in company, for the end of a channel's prompt.
+//! Who takes part in a conversation in company, for the end of a channel's prompt: what the operator has
+//! written about them, and what they have lately asked for.
+
+use serde::Serialize;
 
 use super::super::AgentParts;
+use super::super::company::profile;
 use super::super::job::Job;
 use crate::clock::Timestamp;
+use crate::config::{HumanConfig, MemoryMode};
 use crate::conversation::Participant;
 use crate::error::Fault;
 use crate::event::Received;
+use crate::id::ConversationId;
 use crate::prompts::{self, Template};
 use crate::text;
+use crate::working_memory::Event;
 
 /// People that are listed, those who spoke last.
 const PEOPLE_MAX: usize = 5;
-/// Longest name, in bytes; five such lines stay far below 400 tokens.
+/// Those of whom lines are read: some of them are one person under two names.
+const SENDERS_MAX: usize = 2 * PEOPLE_MAX;
+/// Events of one person.
+const EVENTS_MAX: usize = 3;
+/// Longest name, role, profile, event and place of one, in bytes. Names and roles of all people always have room.
 const NAME_BYTES: usize = 60;
+const ROLE_BYTES: usize = 60;
+const PROFILE_BYTES: usize = 160;
+const EVENT_BYTES: usize = 120;
+const PLACE_BYTES: usize = 40;
+/// Of the whole list: 400 tokens of four bytes. Bytes, because scripts with more of them take more tokens.
+const BYTES_MAX: usize = 1600;
+/// What the template writes in front of the list, and around each line of it.
+const HEADING_BYTES: usize = 160;
+const LINE_BYTES: usize = 40;
 
 /// None in a conversation with one person, and where nobody is known.
-pub(super) fn text(parts: &AgentParts, job: &Job, messages: &[Received]) -> Option<String> {
+pub(super) fn text(
+    parts: &AgentParts,
+    job: &Job,
+    memory_mode: MemoryMode,
+    messages: &[Received],
+) -> Option<String> {
     if job.place.direct {
         return None;
     }
     // A prompt without it is better than no answer.
-    read(parts, job, messages)
+    read(parts, job, memory_mode, messages)
         .inspect_err(|error| log::warn!("a prompt goes without the people of its conversation: {error}"))
         .unwrap_or_default()
 }
 
-fn read(parts: &AgentParts, job: &Job, messages: &[Received]) -> Result<Option<String>, Box<dyn Fault>> {
+fn read(
+    parts: &AgentParts,
+    job: &Job,
+    memory_mode: MemoryMode,
+    messages: &[Received],
+) -> Result<Option<String>, Box<dyn Fault>> {
+    let boxed = |error| Box::new(error) as Box<dyn Fault>;
     let conversations = &parts.conversations;
-    let stored = conversations
-        .participants(&job.place.conversation, PEOPLE_MAX)
-        .map_err(|error| Box::new(error) as Box<dyn Fault>)?;
-    let people = together(stored, messages);
+    let stored = conversations.participants(&job.place.conversation, SENDERS_MAX).map_err(boxed)?;
+    let mut people = together(stored, messages, |sender| {
+        parts.config.humans.iter().find(|human| human.is(&job.place.instance, sender))
+    });
     if people.is_empty() {
         return Ok(None);
     }
-    let now = conversations.now();
-    render(&people, now).map(Some)
+    if parts.config.working_memory.enabled && memory_mode.reads() {
+        let instance = &job.place.instance;
+        let names = |person: &Person<'_>| match person.human {
+            Some(human) => human.platform_ids.clone(),
+            None => vec![format!("{instance}:{}", person.sender.id)],
+        };
+        let names: Vec<_> = people.iter().map(names).collect();
+        let events = parts.working_memory().of_people(&names, EVENTS_MAX).map_err(boxed)?;
+        people.iter_mut().zip(events).for_each(|(person, events)| person.events = events);
+    }
+    render(&people, &job.place.conversation, conversations.now()).map(Some)
 }
 
-/// Those of the history and those who have just written, the latest first.
-fn together(stored: Vec<Participant>, messages: &[Received]) -> Vec<Participant> {
+struct Person<'a> {
+    sender: Participant,
+    /// Whom the config knows.
+    human: Option<&'a HumanConfig>,
+    /// The latest first.
+    events: Vec<Event>,
+}
+
+/// Those of the history and those who have just written, the latest first, each once.
+fn together<'a>(
+    stored: Vec<Participant>,
+    messages: &[Received],
+    known: impl Fn(&str) -> Option<&'a HumanConfig>,
+) -> Vec<Person<'a>> {
     let new = messages.iter().rev().map(|Received { message, .. }| Participant {
         id: message.sender_id.clone(),
         name: message.sender_name.clone(),
         last: message.sent_at,
     });
-    let mut people: Vec<Participant> = Vec::new();
-    for person in new.chain(stored) {
-        if !people.iter().any(|known| known.id == person.id) {
-            people.push(person);
+    let mut people: Vec<Person<'a>> = Vec::new();
+    for sender in new.chain(stored) {
+        let human = known(&sender.id);
+        let is_same = |person: &Person<'_>| match (person.human, human) {
+            (Some(one), Some(other)) => one.id == other.id,
+            _ => person.sender.id == sender.id,
+        };
+        if !people.iter().any(is_same) {
+            people.push(Person { sender, human, events: Vec::new() });
         }
     }
     people.truncate(PEOPLE_MAX);
     people
 }
 
-fn render(people: &[Participant], now: Timestamp) -> Result<String, Box<dyn Fault>> {
-    let line = |person: &Participant| {
-        let minutes = now.since(person.last).as_secs() / 60;
-        serde_json::json!({ "name": text::one_line(&person.name, NAME_BYTES), "minutes": minutes })
-    };
-    let context = serde_json::json!({ "people": people.iter().map(line).collect::<Vec<_>>() });
+/// As the template reads it.
+#[derive(Default, Serialize)]
+struct Lines {
+    name: String,
+    minutes: u64,
+    role: String,
+    profile: String,
+    events: Vec<EventLine>,
+}
+
+#[derive(Serialize)]
+struct EventLine {
+    minutes: u64,
+    kind: &'static str,
+    /// Empty: here.
+    place: String,
+    text: String,
+}
+
+/// Names and roles of all; of the rest what has room: first the latest event of each, then what the operator
+/// says of each, then earlier events.
+fn render(people: &[Person<'_>], here: &ConversationId, now: Timestamp) -> Result<String, Box<dyn Fault>> {
+    let minutes = |at: Timestamp| now.since(at).as_secs() / 60;
+    let mut lines: Vec<Lines> = Vec::with_capacity(people.len());
+    let mut left = BYTES_MAX - HEADING_BYTES;
+    for Person { sender, human, .. } in people {
+        let name = human.map_or(sender.name.as_str(), |human| human.name.as_str());
+        // It may come from anywhere, and must not look like a name with a role.
+        let name = text::one_line(&name.replace('|', "/"), NAME_BYTES);
+        let role = human.map(|human| text::one_line(&human.role, ROLE_BYTES)).unwrap_or_default();
+        left = left.saturating_sub(LINE_BYTES + name.len() + role.len());
+        lines.push(Lines { name, minutes: minutes(sender.last), role, ..Lines::default() });
+    }
+    for round in 0..=EVENTS_MAX {
+        for (person, lines) in people.iter().zip(&mut lines) {
+            // The profile comes second.
+            if round == 1 {
+                let profile = person.human.map(profile).unwrap_or_default();
+                let profile = text::one_line(&profile, PROFILE_BYTES);
+                if !profile.is_empty() && takes(&mut left, profile.len()) {
+                    lines.profile = profile;
+                }
+            } else if let Some(event) = person.events.get(round.saturating_sub(1)) {
+                let elsewhere = event.conversation.as_ref().filter(|conversation| *conversation != here);
+                let place = elsewhere.map_or("", |conversation| conversation.as_str());
+                let line = EventLine {
+                    minutes: minutes(event.created_at),
+                    kind: event.kind.as_str(),
+                    place: text::one_line(place, PLACE_BYTES),
+                    text: text::one_line(&event.text, EVENT_BYTES),
+                };
+                if takes(&mut left, line.kind.len() + line.place.len() + line.text.len()) {
+                    lines.events.push(line);
+                }
+            }
+        }
+    }
+    let context = serde_json::json!({ "people": lines });
     prompts::render(Template::People, &context).map_err(|error| Box::new(error) as Box<dyn Fault>)
 }
 
-#[cfg(test)]
-#[allow(clippy::expect_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_longest_list_stays_within_its_tokens() {
-        let person = |number: usize| Participant {
-            id: number.to_string(),
-            name: format!("{number}{}", "x".repeat(500)),
-            last: Timestamp(0),
-        };
-        let people: Vec<_> = (0..PEOPLE_MAX).map(person).collect();
-        let text = render(&people, Timestamp(i64::MAX)).expect("renders");
-        assert_eq!(text.lines().count(), PEOPLE_MAX + 1, "{text}");
-        // The cautious estimate: three tokens for four characters.
-        assert!(text.chars().count() * 3 / 4 <= 400, "{text}");
-    }
+/// A line of so many bytes takes its room, if there is any.
+fn takes(left: &mut usize, bytes: usize) -> bool {
+    let after = left.checked_sub(bytes + LINE_BYTES);
+    *left = after.unwrap_or(*left);
+    after.is_some()
 }
+
+#[cfg(test)]
+#[path = "people/tests.rs"]
+mod tests;

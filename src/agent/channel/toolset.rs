@@ -27,7 +27,7 @@ pub(super) fn speech(parts: &AgentParts) -> Speech {
 }
 
 /// For a turn with people. `depth`: questions to other agents that led to it.
-pub(super) fn of_channel(parts: &AgentParts, job: &Job, settings: ChannelSettings, depth: u32) -> Toolbox {
+pub(super) fn of_channel(parts: &AgentParts, job: &Job, settings: &ChannelSettings, depth: u32) -> Toolbox {
     let mut tools = talking(parts, job);
     let linked = parts.config.links.iter().any(|link| link.may_ask);
     if linked {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::decide::Bounds;
-use super::{is_unread, takes_memories, words};
+use super::{is_unread, takes_from, takes_memories, words};
 use crate::agent::driver::Ended;
 use crate::agent::job::Job;
 use crate::agent::link::Link;
@@ -140,14 +140,15 @@ fn reading(
     start: serde_json::Value,
     lines: &[Line],
 ) -> Result<Reading, ExtractionError> {
-    let model = parts.llm.model_for(&parts.config.routing, ProcessKind::Branch);
+    let model = parts.llm.model_for(&*parts.routing(&job.place)?, ProcessKind::Branch);
+    let bounds = Bounds::of(parts, &job.place, 0)?;
     let turns = parts.config.limits.branch_max_turns;
     let context = json!({ "name": parts.config.display_name, "max_turns": turns });
     Ok(Reading {
         kind: ProcessKind::Branch,
         model: model.paid_by(job.payer(&parts.config.id)).without_offline(),
         preamble: prompts::render(Template::Extraction, &context)?,
-        words: words::of_lines(lines, &parts.config.display_name, Bounds::of(parts, 0).input_tokens()),
+        words: words::of_lines(lines, &parts.config.display_name, bounds.input_tokens()),
         turns,
         start,
         may_forget: true,
@@ -208,10 +209,7 @@ fn write(
 
 /// Memories are to be taken from this conversation while it goes on.
 fn remembers(parts: &AgentParts, place: &Place) -> Result<bool, DbError> {
-    let config = &parts.config;
-    Ok(config.memory_persistence.enabled
-        && parts.llm.has_model(&config.routing, ProcessKind::Branch)
-        && parts.settings(place)?.memory_mode.writes())
+    Ok(parts.config.memory_persistence.enabled && takes_from(parts, place)?)
 }
 
 /// After which time memories are to be taken from a conversation, if nothing more is said in it.

@@ -11,6 +11,7 @@ use super::super::journal::RunJournal;
 use super::super::link::{Link, ProcessDesk};
 use super::super::toolbox::Toolbox;
 use super::{Counts, Driver};
+use crate::config::RoutingConfig;
 use crate::event::Origin;
 use crate::hooks::LoopGuard;
 
@@ -23,9 +24,10 @@ impl<'a> Driver<'a> {
         job: &Job,
         link: &'a Link<'a>,
         preamble: String,
+        routing: &RoutingConfig,
     ) -> Self {
         let kind = job.process.kind;
-        let model = parts.llm.model_for(&parts.config.routing, kind);
+        let model = parts.llm.model_for(routing, kind);
         Driver {
             link,
             model: Box::new(model.paid_by(job.payer(&parts.config.id)).without_offline()),

@@ -12,6 +12,7 @@ use crate::agent::job::Job;
 use crate::agent::link::Link;
 use crate::agent::room::{self, Room, Trim};
 use crate::agent::{AgentParts, PERSIST_RETRY_BASE, persist, resume};
+use crate::config::RoutingConfig;
 use crate::conversation::Record;
 use crate::db::DbError;
 use crate::error::Kind;
@@ -70,12 +71,12 @@ impl<'a> Live<'a> {
         parts: &'a AgentParts,
         job: &'a Job,
         link: &'a Link<'a>,
-        driver: &Driver<'_>,
+        (driver, routing): (&Driver<'_>, RoutingConfig),
         task: usize,
         state: WorkerState,
     ) -> Self {
         let fixed = room::fixed_tokens(driver.spec.preamble.as_deref(), driver.toolbox.definitions());
-        let room = Room::new(parts, ProcessKind::Worker, fixed, task);
+        let room = Room::new(parts, (ProcessKind::Worker, routing), fixed, task);
         Self { parts, job, link, state, room, messages: VecDeque::new(), newest: 0, rung: true }
     }
 

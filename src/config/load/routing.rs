@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::section::Section;
-use super::super::{LlmConfig, OFFLINE_MODEL, RoutingConfig, ThinkingConfig};
+use super::super::{LlmConfig, RoutingConfig, ThinkingConfig};
 use super::seconds;
 
 /// Types of tasks, and bytes of the name of one: they stand in a prompt.
@@ -12,15 +12,8 @@ const TASK_TYPE_BYTES_MAX: usize = 32;
 
 pub(super) fn routing(section: &Section<'_, '_>, base: &RoutingConfig, llm: &LlmConfig) -> RoutingConfig {
     let check = |key: &'static str, model: &str| {
-        let provider =
-            model.split_once('/').filter(|(provider, name)| !provider.is_empty() && !name.is_empty());
-        match provider {
-            None => section.refuse(key, format!("{model:?} must be provider/model")),
-            Some(_) if model == OFFLINE_MODEL => {}
-            Some((provider, _)) if llm.providers.iter().any(|known| known.id == provider) => {}
-            Some((provider, _)) => {
-                section.refuse(key, format!("the provider {provider:?} has no key or address in [llm]"))
-            }
+        if let Some(reason) = llm.refuses(model) {
+            section.refuse(key, reason);
         }
     };
     let model = |key: &'static str, base: &String| match section.name(key) {

@@ -29,7 +29,8 @@ const EVERY_TABLE: &str = r#"
 "#;
 
 /// Keys that stand in the document as tables of their own, not as rows.
-const TABLES: [&str; 28] = [
+const TABLES: [&str; 29] = [
+    "models",
     "budget",
     "prices",
     "offline",

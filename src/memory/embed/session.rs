@@ -1,7 +1,7 @@
 //! One loaded model: onnxruntime where its library is found, else tract, which is built in. The choice
 //! is made once for the process.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use ort::environment::Environment;
@@ -12,10 +12,12 @@ use ort::value::TensorRef;
 use super::files::{self, Places};
 use super::wordpiece::WordPiece;
 use super::{DIMENSIONS, EmbedError};
+use crate::allocator;
 
 struct Backend {
     name: String,
-    is_native: bool,
+    /// Of onnxruntime; none for what is built in.
+    library: Option<PathBuf>,
     environment: Environment,
 }
 
@@ -29,6 +31,16 @@ pub(super) struct Model {
 /// What answers here: `onnxruntime 1.31.1` or `tract`.
 pub(super) fn backend(places: &Places) -> Result<&'static str, EmbedError> {
     chosen(places).map(|backend| backend.name.as_str())
+}
+
+/// After the last model has gone: what the runtime itself holds goes back to the system, until the next one.
+pub(super) fn rest() {
+    allocator::give_back();
+    let Some(Ok(backend)) = BACKEND.get() else { return };
+    // The built-in runtime is code of the program itself.
+    if let Some(file) = backend.library.clone().or_else(|| std::env::current_exe().ok()) {
+        allocator::give_back_library(&file);
+    }
 }
 
 fn chosen(places: &Places) -> Result<&'static Backend, EmbedError> {
@@ -45,7 +57,7 @@ fn choose(places: &Places) -> Result<Backend, String> {
             Ok(environment) => {
                 return Ok(Backend {
                     name: format!("onnxruntime in {}", library.display()),
-                    is_native: true,
+                    library: Some(library),
                     environment,
                 });
             }
@@ -57,7 +69,7 @@ fn choose(places: &Places) -> Result<Backend, String> {
     }
     ort::set_api(ort_tract::api());
     let environment = ort::init().with_name("spacebot").build().map_err(|error| error.to_string())?;
-    Ok(Backend { name: "tract (built in)".to_owned(), is_native: false, environment })
+    Ok(Backend { name: "tract (built in)".to_owned(), library: None, environment })
 }
 
 impl Model {
@@ -72,7 +84,7 @@ impl Model {
         let mut builder = SessionBuilder::new(&backend.environment).map_err(|error| failed(&error))?;
         builder =
             builder.with_optimization_level(GraphOptimizationLevel::All).map_err(|error| failed(&error))?;
-        if backend.is_native {
+        if backend.library.is_some() {
             builder = native(builder).map_err(|error| failed(&error))?;
         }
         let session =

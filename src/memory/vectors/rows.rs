@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::source::{self, read_vector, signed, unsigned};
+use super::blob;
+use super::source::{self, signed, unsigned};
 use super::{ALIKE, BATCH, SAME};
 use crate::db::DbError;
 use crate::db::rusqlite::{Connection, OptionalExtension, params};
@@ -75,8 +76,8 @@ pub(super) fn duplicates(connection: &Connection, limit: usize) -> Result<Vec<(S
     while found.len() < limit
         && let Some(row) = rows.next()?
     {
-        read_vector(row.get_ref(2)?.as_blob()?, &mut one);
-        read_vector(row.get_ref(3)?.as_blob()?, &mut other);
+        blob::decode(row.get_ref(2)?.as_blob()?, &mut one);
+        blob::decode(row.get_ref(3)?.as_blob()?, &mut other);
         let cosine: f32 = one.iter().zip(&other).map(|(one, other)| one * other).sum();
         if cosine >= SAME {
             found.push((row.get(0)?, row.get(1)?));
@@ -124,10 +125,9 @@ pub(super) fn insert(
     model: i64,
     (id, change, vector): &Made,
 ) -> Result<(), DbError> {
-    let bytes: Vec<u8> = vector.iter().flat_map(|number| number.to_le_bytes()).collect();
     let sql = "INSERT INTO memory_vectors (memory_id, model, vector)
                    SELECT id, ?2, ?3 FROM memories WHERE id = ?1 AND change_seq = ?4 AND forgotten = 0
                ON CONFLICT (memory_id) DO UPDATE SET model = excluded.model, vector = excluded.vector";
-    connection.prepare_cached(sql)?.execute(params![id, model, bytes, change])?;
+    connection.prepare_cached(sql)?.execute(params![id, model, blob::encode(vector), change])?;
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The database as the vector index sees it: what changed among the vectors of one model, in order.
 
+use super::blob;
 use crate::db::rusqlite::{Connection, OptionalExtension, params};
 use crate::db::{Db, DbError};
 use crate::error::Fault;
@@ -77,7 +78,7 @@ fn changes(connection: &Connection, model: &str, after: u64, limit: usize) -> Re
     while let Some(row) = rows.next()? {
         let vector = row.get_ref(2)?.as_blob_or_null()?.map(|bytes| {
             let mut vector = Vec::with_capacity(DIMENSIONS);
-            read_vector(bytes, &mut vector);
+            blob::decode(bytes, &mut vector);
             vector
         });
         found.push(Change { sequence: unsigned(row.get(0)?), key: unsigned(row.get(1)?), vector });
@@ -92,15 +93,9 @@ fn vectors(connection: &Connection, keys: &[u64], each: &mut dyn FnMut(u64, &[f3
     for key in keys {
         let mut rows = statement.query([signed(*key)])?;
         if let Some(row) = rows.next()? {
-            read_vector(row.get_ref(1)?.as_blob()?, &mut vector);
+            blob::decode(row.get_ref(1)?.as_blob()?, &mut vector);
             each(*key, &vector);
         }
     }
     Ok(())
-}
-
-/// `[384] f32`, little endian.
-pub(super) fn read_vector(bytes: &[u8], vector: &mut Vec<f32>) {
-    vector.clear();
-    vector.extend(bytes.as_chunks::<4>().0.iter().map(|number| f32::from_le_bytes(*number)));
 }

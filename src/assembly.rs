@@ -253,9 +253,7 @@ impl Ground {
             found: Vec::new(),
             search,
         };
-        for agent in &config.agents {
-            ground.add_agent(config, agent, &llm)?;
-        }
+        config.agents.iter().try_for_each(|agent| ground.add_agent(config, agent, &llm))?;
         Ok(ground)
     }
 

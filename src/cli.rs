@@ -13,4 +13,5 @@ pub mod memory;
 pub mod models;
 pub mod task;
 pub mod usage;
+pub mod watch;
 pub mod why;

@@ -294,8 +294,10 @@ mod tests {
     fn each_sees_what_it_wants_and_only_so_many_look_on() {
         let onlookers = Arc::new(Onlookers::default());
         let of = |agent: Option<&str>, conversation: Option<&str>| {
-            let interest =
-                Interest { agent: agent.map(AgentId::new), conversation: conversation.map(ConversationId::new) };
+            let interest = Interest {
+                agent: agent.map(AgentId::new),
+                conversation: conversation.map(ConversationId::new),
+            };
             onlookers.join(interest)
         };
         let all = of(None, None).unwrap();

@@ -266,14 +266,19 @@ impl SpacebotModel {
     ///
     /// # Errors
     /// As there, and when it has not passed.
-    pub fn call_patiently(&self, request: &CompletionRequest, cancel: &Cancel) -> Result<Reply, LlmError> {
+    pub fn call_patiently(
+        &self,
+        request: &CompletionRequest,
+        cancel: &Cancel,
+        on_delta: &mut dyn FnMut(Delta<'_>),
+    ) -> Result<Reply, LlmError> {
         if self.links.is_empty() {
-            return self.call(request, cancel, &mut |_| {});
+            return self.call(request, cancel, on_delta);
         }
         let model = self.clone().without_offline();
         let mut wait = self.shared.tuning.retry_delay * PATIENCE;
         for _ in 0..PATIENT_RETRIES {
-            match model.call(request, cancel, &mut |_| {}) {
+            match model.call(request, cancel, on_delta) {
                 Err(error) if matches!(error.kind(), Kind::Transient | Kind::RateLimited) => {
                     log::info!("again in {} s: {error}", wait.as_secs());
                 }
@@ -284,7 +289,7 @@ impl SpacebotModel {
             }
             wait *= 2;
         }
-        model.call(request, cancel, &mut |_| {})
+        model.call(request, cancel, on_delta)
     }
 
     /// Where a ceiling left no room: the model that the config names for this, if it is none of the chain.

@@ -73,7 +73,9 @@ impl Veil {
         let in_text = |text: &str| {
             let longest = |key: &String| {
                 let lengths = (bytes_min..key.len().min(text.len() + 1)).rev();
-                lengths.filter(|length| key.is_char_boundary(*length)).find(|length| text.ends_with(&key[..*length]))
+                lengths
+                    .filter(|length| key.is_char_boundary(*length))
+                    .find(|length| text.ends_with(&key[..*length]))
             };
             text.len() - scrubber.exact().iter().filter_map(longest).max().unwrap_or(0)
         };
@@ -172,14 +174,13 @@ mod tests {
 
     #[test]
     fn in_json_an_escaped_key_is_a_key() {
-        let escaped: String = "s3cret-value-0001".chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
+        let escaped: String =
+            "s3cret-value-0001".chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
         let text = format!(
             r#"{{"a": "\\ {} \/ s3cret\u002dvalue-0001", "b": "{escaped}", "c": "gr\u00fcn\n"}}"#,
             KEY.replace('"', "\\\"")
         );
-        let expected = format!(
-            r#"{{"a": "\\ {HIDDEN} \/ {HIDDEN}", "b": "{HIDDEN}", "c": "gr\u00fcn\n"}}"#
-        );
+        let expected = format!(r#"{{"a": "\\ {HIDDEN} \/ {HIDDEN}", "b": "{HIDDEN}", "c": "gr\u00fcn\n"}}"#);
         for size in 1..text.len() {
             assert_eq!(shown(Veil::of_json(), &text, size), expected, "{size}");
         }

@@ -5,7 +5,7 @@ use rig_core::completion::CompletionRequest;
 use super::{Conduct, Driver, Ended};
 use crate::config::OFFLINE_MODEL;
 use crate::event::{DriveEnd, What};
-use crate::llm::{LlmError, Reply};
+use crate::llm::{Delta, LlmError, Reply};
 
 /// What the cortex hears of tools that do not exist: a model may make up any name.
 const UNKNOWN_TOOL: &str = "unknown";
@@ -32,7 +32,12 @@ impl Driver<'_> {
         conduct: &dyn Conduct,
     ) -> Result<Reply, LlmError> {
         self.link.pulse.model_call(true);
-        let answer = self.model.answer(request, conduct.is_patient(), self.link.cancel);
+        let answer = {
+            let (link, mut show) = (self.link, |delta: &Delta<'_>| self.link.stage.hear(delta));
+            let answer = self.model.answer(request, conduct.is_patient(), link.cancel, &mut show);
+            link.stage.answered();
+            answer
+        };
         self.link.pulse.model_call(false);
         if let Ok(reply) = &answer {
             if reply.fell_back && reply.model == OFFLINE_MODEL {

@@ -167,6 +167,7 @@ impl Api {
                 "version": facts.version, "agents": facts.agents, "models": facts.models, "lost_models": (facts.lost)(),
                 "config": facts.config, "adapters": adapters, "conversations": conversations, "waiting_turns": waiting_turns,
                 "processes": processes, "stopping": stopping, "busy": busy, "cortex": self.about_cortexes(cortex),
+                "onlookers": self.gallery.onlookers.count(),
             }),
         )
     }

@@ -113,6 +113,10 @@ impl Onlookers {
         self.count.load(Ordering::Relaxed) > 0
     }
 
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
     /// Never waits for an onlooker.
     pub fn tell(&self, who: &Arc<Who>, what: Deed) {
         let queues = lock(&self.queues);

@@ -263,9 +263,8 @@ fn the_operator_sees_thoughts_words_arguments_and_tools_of_a_turn_in_their_order
 fn who_does_not_read_loses_events_and_holds_nobody_up() {
     const THOUGHT: usize = 256 << 10;
     let thought = "hm ".repeat(THOUGHT / 3);
-    let double = Double::answering(move |_| {
-        streamed(&[&thought], &[], &[("reply", &["{\"content\": \"done\"}"])])
-    });
+    let double =
+        Double::answering(move |_| streamed(&[&thought], &[], &[("reply", &["{\"content\": \"done\"}"])]));
     let home = Home::new(&anthropic(&double));
     let daemon = home.start();
     let mut slow = TcpStream::connect(("127.0.0.1", home.api)).unwrap();

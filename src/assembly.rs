@@ -3,6 +3,7 @@
 
 mod accounts;
 mod cortexes;
+mod folders;
 mod humans;
 mod ingestion;
 mod polls;
@@ -12,18 +13,17 @@ mod stop;
 mod watchdog;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::net::TcpListener;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
+use folders::{lock_folder, make_folder};
 use ingestion::Ingest;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use reload::{Files, InForce, Readers, Reload};
 use spacebot::agent::{self, AgentParts, AgentPrompts};
 use spacebot::api::{Api, Boards, ConfigFacts, Facts, Gallery};
@@ -46,6 +46,7 @@ use spacebot::messaging::irc;
 use spacebot::messaging::mailbox::Mailbox;
 use spacebot::messaging::webhook::Webhook;
 use spacebot::onlookers::Onlookers;
+use spacebot::skills::{Place, Shelf, Skills};
 use spacebot::thread::{self, Cancel, Current};
 use spacebot::tools::workspace::Workspace;
 use spacebot::usage::Ledger;
@@ -118,6 +119,8 @@ struct Ground {
     clock: SharedClock,
     agents: hub::Agents,
     files: BTreeMap<AgentId, Files>,
+    /// Those of the whole daemon.
+    skills: Shelf,
     databases: Vec<JoinHandle<()>>,
     ledger: Ledger,
     /// Of the agents in the ids of answers.
@@ -176,8 +179,8 @@ impl Daemon {
             // The hub is the receiver and has just been started.
             inbound.send(event).ok();
         }
-        let Ground { agents, databases, files, clock, ledger, .. } = ground;
-        let now = InForce { config: config.clone(), agents: agents.clone(), files };
+        let Ground { agents, databases, files, skills, clock, ledger, .. } = ground;
+        let now = InForce { config: config.clone(), agents: agents.clone(), files, skills };
         let reload = Reload::start(options, clock, now, readers)?;
         Ok(Self {
             control,
@@ -246,6 +249,8 @@ impl Ground {
             clock,
             agents: BTreeMap::new(),
             files: BTreeMap::new(),
+            // What is wrong with them the thread `reload` tells: it reads everything again at its start.
+            skills: Shelf::default().read_again(&Place::instance(&config.data_folder)).0,
             databases: vec![accounts],
             ledger,
             places,
@@ -291,7 +296,8 @@ impl Ground {
         // As the file tools know it, and as a reload will show it.
         let shown = workspace.path().to_string_lossy();
         let files = Files::load(home, agent, &shown)?;
-        let prompts = AgentPrompts::with(agent, &files.identity, &shown, &files.overrides)
+        let skills = Skills::of(&self.skills, &files.skills);
+        let prompts = AgentPrompts::with(agent, &files.identity, &shown, &files.overrides, skills)
             .map_err(|error| fault("prompts", &error))?;
         self.files.insert(agent.id.clone(), files);
         memory.catch_up();
@@ -343,27 +349,6 @@ fn tell_recovered(agent: &AgentId, recovered: &Recovered, sandbox: &Sandbox) {
     if left > 0 {
         log::warn!("agent {agent}: {left} processes of a command were still running and were ended");
     }
-}
-
-/// Readable by nobody else: conversations are private.
-fn make_folder(path: &Path) -> Result<(), StartError> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|error| StartError::io(format!("folder {}", path.display()), &error))
-}
-
-fn lock_folder(folder: &Path) -> Result<Flock<File>, StartError> {
-    let path: PathBuf = folder.join("spacebot.lock");
-    let open = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = open.map_err(|error| StartError::io(format!("lock {}", path.display()), &error))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| StartError {
-        what: format!("data folder {}", folder.display()),
-        reason: match error {
-            nix::errno::Errno::EWOULDBLOCK => "it is in use".to_owned(),
-            error => error.to_string(),
-        },
-        kind: Kind::Invalid,
-        hint: Some("another spacebot is running with this data folder".to_owned()),
-    })
 }
 
 fn intake(

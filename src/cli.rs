@@ -1,4 +1,4 @@
-//! The terminal: the command line, the log lines, the chat, memories, files and tasks.
+//! The terminal: the command line, the log lines, the chat, memories, files, skills and tasks.
 
 pub mod arguments;
 pub mod channel;
@@ -11,6 +11,7 @@ pub mod links;
 pub mod logger;
 pub mod memory;
 pub mod models;
+pub mod skills;
 pub mod task;
 pub mod usage;
 pub mod watch;

@@ -22,6 +22,7 @@ mod offline;
 mod provider;
 mod schedule;
 mod section;
+mod skills;
 mod thinking;
 mod worker;
 mod working_memory;
@@ -46,6 +47,7 @@ pub use provider::{
     ApiType, KeyPlace, PROVIDERS, ProviderConfig, ProviderHeader, ProviderKind, ProviderWire,
 };
 pub use schedule::{MissedSlots, ScheduleConfig};
+pub use skills::SkillsConfig;
 pub use thinking::{ThinkingConfig, ThinkingEffort};
 pub use worker::{WorkerContext, WorkerLogMode};
 pub use working_memory::WorkingMemoryConfig;
@@ -174,6 +176,7 @@ pub struct AgentConfig {
     pub working_memory: WorkingMemoryConfig,
     pub compaction: CompactionConfig,
     pub ingestion: IngestionConfig,
+    pub skills: SkillsConfig,
     pub memory_persistence: MemoryPersistenceConfig,
     pub offline: OfflineConfig,
     pub schedule: ScheduleConfig,
@@ -202,6 +205,7 @@ impl AgentConfig {
             working_memory: WorkingMemoryConfig::default(),
             compaction: CompactionConfig::default(),
             ingestion: IngestionConfig::default(),
+            skills: SkillsConfig::default(),
             memory_persistence: MemoryPersistenceConfig::default(),
             offline: OfflineConfig::default(),
             schedule: ScheduleConfig::default(),

@@ -6,6 +6,7 @@
 // Floor 0: ground.
 pub mod allocator;
 pub mod clock;
+pub mod environment;
 pub mod error;
 pub mod id;
 pub mod text;
@@ -40,6 +41,7 @@ pub mod ingest;
 pub mod llm;
 pub mod memory;
 pub mod messaging;
+pub mod skills;
 pub mod tasks;
 pub mod usage;
 pub mod working_memory;

@@ -45,7 +45,7 @@ use crate::thread::lock;
 use chain::{Link, Shared};
 use gates::Gates;
 use health::Health;
-use lines::Lines;
+use lines::{Cast, Lines};
 use metered::Account;
 use provider::Providers;
 use tokens::Calibration;
@@ -65,11 +65,13 @@ pub struct Tuning {
     pub streamed: bool,
     /// What stands in the place of the offline responder is a language model: the simulation's.
     pub offline_is_a_model: bool,
+    /// Share of a lost model's rest that is random.
+    pub jitter: f64,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { retry_delay: RETRY_DELAY, streamed: true, offline_is_a_model: false }
+        Self { retry_delay: RETRY_DELAY, streamed: true, offline_is_a_model: false, jitter: health::JITTER }
     }
 }
 
@@ -91,13 +93,35 @@ impl LlmManager {
         offline: DynModel<Completion>,
         tuning: Tuning,
     ) -> Self {
+        Self::cast(config, clock, offline, tuning, None)
+    }
+
+    /// As [`LlmManager::tuned`], where no provider is asked: what `cast` gives for `provider/model` answers in the
+    /// place of each model.
+    pub fn simulated(
+        config: &LlmConfig,
+        clock: SharedClock,
+        offline: DynModel<Completion>,
+        tuning: Tuning,
+        cast: impl Fn(&str) -> DynModel<Completion> + Send + Sync + 'static,
+    ) -> Self {
+        Self::cast(config, clock, offline, tuning, Some(Box::new(cast)))
+    }
+
+    fn cast(
+        config: &LlmConfig,
+        clock: SharedClock,
+        offline: DynModel<Completion>,
+        tuning: Tuning,
+        cast: Option<Cast>,
+    ) -> Self {
         let network = Network::new(clock.clone());
         let secrets = config.providers.iter().flat_map(ProviderConfig::secrets);
         let shared = Shared {
             providers: Providers::new(&config.providers),
-            lines: Lines::new(network, config.read_timeout.unwrap_or(READ_WAIT_MAX)),
+            lines: Lines::new(network, config.read_timeout.unwrap_or(READ_WAIT_MAX), cast),
             gates: Gates::new(&config.providers, clock.clone()),
-            health: Health::new(clock.clone()),
+            health: Health::new(clock.clone(), tuning.jitter),
             scrubber: Arc::new(Scrubber::new(secrets)),
             clock,
             offline,

@@ -9,14 +9,13 @@ use std::process::ExitCode;
 use clap::Parser;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
-use spacebot::allocator;
 use spacebot::cli::arguments::{Arguments, Command};
 use spacebot::cli::chat::Chat;
 use spacebot::cli::{self, channel, cron, links, logger, memory, task, why};
 use spacebot::config::{self, Config};
 use spacebot::error::{Fault, log_line};
 use spacebot::ingest::{self, Format};
-use spacebot::thread;
+use spacebot::{allocator, environment, thread};
 
 use assembly::{Daemon, Options, StartError};
 
@@ -24,6 +23,7 @@ use assembly::{Daemon, Options, StartError};
 const EXIT_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
+    environment::settle();
     allocator::tune();
     match Arguments::parse().command {
         Command::Run { config, no_chat } => {
@@ -45,6 +45,13 @@ fn main() -> ExitCode {
         }),
         Command::Models { config, agent, json, check } => with_config(config.file.as_deref(), |config| {
             match cli::models::run(config, agent.as_deref(), json, check) {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::FAILURE,
+                Err(error) => failed(&error),
+            }
+        }),
+        Command::Skills { config, agent, json } => with_config(config.file.as_deref(), |config| {
+            match cli::skills::run(config, agent.as_deref(), json) {
                 Ok(true) => ExitCode::SUCCESS,
                 Ok(false) => ExitCode::FAILURE,
                 Err(error) => failed(&error),

@@ -35,6 +35,8 @@ pub enum Template {
     /// Other agents and people that a channel knows.
     Links,
     Humans,
+    /// Names of the skills, and what they are for.
+    Skills,
     Compactor,
     Extraction,
     /// What an agent knows, without a model.
@@ -62,7 +64,7 @@ macro_rules! commands {
 const COMMANDS: [(Template, &str, &str); 9] =
     commands!["help", "status", "tasks", "approve", "today", "digest", "whoami", "agent_id", "mode"];
 
-const TEMPLATES: [(Template, &str, &str); 23] = [
+const TEMPLATES: [(Template, &str, &str); 24] = [
     (Template::Channel, "channel", include_str!("../prompts/en/channel.md.j2")),
     (Template::Branch, "branch", include_str!("../prompts/en/branch.md.j2")),
     (Template::Scheduled, "scheduled", include_str!("../prompts/en/scheduled.md.j2")),
@@ -82,6 +84,7 @@ const TEMPLATES: [(Template, &str, &str); 23] = [
     (Template::People, "people", include_str!("../prompts/en/fragments/people.md.j2")),
     (Template::Links, "links", include_str!("../prompts/en/fragments/links.md.j2")),
     (Template::Humans, "humans", include_str!("../prompts/en/fragments/humans.md.j2")),
+    (Template::Skills, "skills", include_str!("../prompts/en/fragments/skills.md.j2")),
     (Template::Task, "task", include_str!("../prompts/en/task.md.j2")),
     (Template::Compactor, "compactor", include_str!("../prompts/en/compactor.md.j2")),
     (Template::Extraction, "extraction", include_str!("../prompts/en/extraction.md.j2")),
@@ -116,6 +119,7 @@ const TOOLS: &[(&str, &str)] = tool_descriptions![
     "memory_recall",
     "memory_save",
     "react",
+    "read_skill",
     "reply",
     "route",
     "send_agent_message",

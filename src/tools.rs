@@ -16,6 +16,7 @@ pub mod memory_persistence_complete;
 pub mod memory_recall;
 pub mod memory_save;
 pub mod react;
+pub mod read_skill;
 pub mod reply;
 pub mod route;
 pub mod send_agent_message;

@@ -192,13 +192,32 @@ fn the_daemon_finds_by_meaning_what_no_word_of_the_question_names() {
     let stats = home.command(&["memory", "stats"]).output().unwrap();
     assert!(String::from_utf8_lossy(&stats.stdout).contains("without vector 0"), "{stats:?}");
     // What the daemon saves gets its vector by itself.
-    let daemon = home.start();
+    let user = home.folder().join("user");
+    fs::create_dir(&user).unwrap();
+    let daemon = home.start_with(&[
+        ("HOME", user.as_os_str()),
+        ("XDG_CACHE_HOME", user.as_os_str()),
+        ("ORT_DISABLE_TELEMETRY", "0".as_ref()),
+    ]);
     daemon.client("c").ask("1", "remember that the attic window does not close");
     eventually("the new memory has a vector", DEADLINE * 3, || {
         let stats = home.command(&["memory", "stats"]).output().unwrap();
         let said = String::from_utf8_lossy(&stats.stdout).into_owned();
         said.contains("memories       4") && said.contains("without vector 0")
     });
+    let threads = format!("/proc/{}/task", daemon.pid());
+    let names = || {
+        let tasks = fs::read_dir(&threads).unwrap();
+        tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok()).collect::<Vec<_>>()
+    };
+    let embedding = names().into_iter().filter(|name| name.starts_with("embed")).count();
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
+    if !log.contains("embedding model loaded, onnxruntime") {
+        return not_run("onnxruntime is missing: make onnxruntime");
+    }
+    // The runtime would make a database and an identifier there, and keep a thread that sends them away.
+    let left: Vec<_> = fs::read_dir(&user).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(left.is_empty(), "the runtime has written {left:?}");
+    assert!(embedding <= 2, "threads beside `embed` and `embed:fill`");
 }

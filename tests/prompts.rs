@@ -144,7 +144,7 @@ fn has_shape(text: &str, shape: &str) -> bool {
 
 // ---- the fixtures -----------------------------------------------------------------------------------
 
-const FIXTURES: [&str; 13] = [
+const FIXTURES: [&str; 17] = [
     "branch",
     "channel_acts",
     "channel_company",
@@ -156,6 +156,10 @@ const FIXTURES: [&str; 13] = [
     "extraction",
     "ingestion",
     "scheduled",
+    "skills_branch",
+    "skills_channel",
+    "skills_channel_acts",
+    "skills_worker",
     "worker",
     "worker_task",
 ];
@@ -390,6 +394,46 @@ fn what_is_asked_about_a_full_window_is_what_its_fixture_says() {
     fixtures.check("channel_summary", &double, &home, |request| {
         is_channel(request) && request.json["messages"].to_string().contains("many things")
     });
+    fixtures.end();
+}
+
+#[test]
+fn where_there_are_skills_each_process_is_asked_what_its_fixture_says() {
+    let (branch_is_there, worker_is_there) = (Door::default(), Door::default());
+    let double = Double::recording(move |request| house(request, &branch_is_there, &worker_is_there));
+    let more = "[[bindings]]\nagent_id = \"main\"\nchannel = \"webhook\"\nchannel_ids = [\"hands\"]\ndelegation = \"direct\"\n\
+                   [defaults.skills]\nworkspace = true\n";
+    let home = Home::new(&format!("{}{more}", config(&double, "timezone = \"Asia/Kathmandu\"")));
+    let long = "Keeps the house in order, one room after the other. ".repeat(5);
+    for (place, name, description) in [
+        ("skills", "sweep", "How a floor is swept."),
+        ("skills", "house", &long),
+        ("agents/main/workspace/skills", "eggs", "How eggs are counted."),
+    ] {
+        let folder = home.folder().join(place).join(name);
+        fs::create_dir_all(&folder).unwrap();
+        let text = format!("---\nname: {name}\ndescription: {description}\n---\nBody\n");
+        fs::write(folder.join("SKILL.md"), text).unwrap();
+    }
+    let daemon = home.start();
+    let mut kitchen = daemon.client("kitchen");
+    kitchen.ask("1", "think of the eggs");
+    kitchen.hear("told");
+    rest(&daemon);
+    daemon.client("hands").ask("1", "good evening");
+    kitchen.ask("2", "somebody should do the floor of the hall");
+    let sweeps =
+        |request: &Request| !is_channel(request) && last_message(request).contains("Sweep the floor");
+    eventually("the worker is asked", DEADLINE, || double.requests().iter().any(sweeps));
+    let mut fixtures = Fixtures::default();
+    fixtures.check("skills_channel", &double, &home, is_channel);
+    fixtures
+        .check("skills_branch", &double, &home, |request| last_message(request).contains("How many eggs"));
+    fixtures.check("skills_channel_acts", &double, &home, |request| {
+        last_message(request).contains("good evening")
+    });
+    fixtures.check("skills_worker", &double, &home, sweeps);
+    drop(daemon);
     fixtures.end();
 }
 

@@ -1,13 +1,11 @@
 //! What is different for a worker that is bound to a task of the board: its words, its tools, and that
 //! its end moves the task on.
 
-use std::sync::OnceLock;
-
-use rig_core::completion::ToolDefinition;
 use serde_json::json;
 
 use super::AgentParts;
 use super::job::Job;
+use super::toolbox::Definitions;
 use super::worker::{with_notice, worker_tools};
 use crate::conversation::{Outcome, WorkerEnd};
 use crate::db::DbError;
@@ -22,7 +20,7 @@ use crate::tools::{self, Tool};
 const LAST_RESULT_BYTES: usize = 2000;
 
 /// See `Toolbox::new`.
-pub(super) static DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
+pub(super) static DEFINITIONS: Definitions = Definitions::new();
 
 pub(super) fn tools(parts: &AgentParts, job: &Job, task: u64) -> Vec<Box<dyn Tool>> {
     let mut all = worker_tools(parts);

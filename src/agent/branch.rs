@@ -1,10 +1,8 @@
 //! The branch: a fork of the channel's history that thinks with memory tools and leaves one
 //! conclusion behind.
 
-use std::sync::OnceLock;
-
 use rig_agent::run::{AgentRun, RunSpec};
-use rig_core::completion::{Message, ToolDefinition};
+use rig_core::completion::Message;
 use serde_json::json;
 
 use super::driver::{Conduct, Counts, Driver, Ended};
@@ -15,7 +13,7 @@ use super::past::Past;
 use super::rebuild::Rebuilt;
 use super::resume::{self, Onward, leave, stays};
 use super::room::{self, Room, Trim};
-use super::toolbox::Toolbox;
+use super::toolbox::{Definitions, Toolbox};
 use super::worker::with_notice;
 use super::{AgentParts, cortex, happening, persist, transcript};
 use crate::config::{MemoryMode, RoutingConfig};
@@ -29,8 +27,8 @@ use crate::memory::Origin as MemoryOrigin;
 use crate::prompts;
 use crate::thread::Cancel;
 use crate::tools::{
-    Tool, channel_recall, memory_delete, memory_recall, memory_save, task_create, task_list, task_update,
-    worker_inspect,
+    Tool, channel_recall, memory_delete, memory_recall, memory_save, read_skill, task_create, task_list,
+    task_update, worker_inspect,
 };
 
 pub(super) fn run(parts: &AgentParts, job: &Job, description: &str, origin: &Origin, link: &Link<'_>) -> How {
@@ -129,7 +127,7 @@ fn live<'a>(
     let driver = Driver {
         link,
         model: Box::new(model.paid_by(job.payer(&parts.config.id))),
-        toolbox: Box::new(Toolbox::new(tools(parts, job, memory_mode), definitions(memory_mode))),
+        toolbox: Box::new(Toolbox::new(tools(parts, job, memory_mode), definitions(memory_mode).of(parts))),
         desk: ProcessDesk::new(link, Origin::default()),
         journal,
         spec: RunSpec {
@@ -253,9 +251,9 @@ impl Conduct for Thinking<'_> {
 }
 
 /// See [`Toolbox::new`]: with all of the memory, what reads it, none of it.
-static DEFINITIONS: [OnceLock<Vec<ToolDefinition>>; 3] = [const { OnceLock::new() }; 3];
+static DEFINITIONS: [Definitions; 3] = [const { Definitions::new() }; 3];
 
-fn definitions(memory_mode: MemoryMode) -> &'static OnceLock<Vec<ToolDefinition>> {
+fn definitions(memory_mode: MemoryMode) -> &'static Definitions {
     match memory_mode {
         MemoryMode::Full => &DEFINITIONS[0],
         MemoryMode::Ambient => &DEFINITIONS[1],
@@ -278,7 +276,14 @@ pub(super) fn tools(parts: &AgentParts, job: &Job, memory_mode: MemoryMode) -> V
     tools.push(Box::new(task_create::TaskCreate::new(board.clone(), job.process, place)));
     tools.push(Box::new(task_list::TaskList::new(board.clone())));
     tools.push(Box::new(task_update::TaskUpdate::new(board, job.process)));
+    tools.extend(skill_tool(parts));
     tools
+}
+
+/// Where there are skills, what reads them.
+pub(super) fn skill_tool(parts: &AgentParts) -> Option<Box<dyn Tool>> {
+    let skills = parts.prompts.skills();
+    (!skills.is_empty()).then(|| Box::new(read_skill::ReadSkill::new(skills.clone())) as Box<dyn Tool>)
 }
 
 /// What a process of this conversation may do with the memory.

@@ -14,6 +14,7 @@ use crate::config::{AgentConfig, Delegation, SandboxMode};
 use crate::conversation::{Line, Place, Role, Summary};
 use crate::identity::Identity;
 use crate::prompts::{self, OverrideError, Overrides, PromptError, Template};
+use crate::skills::{Skills, Tier};
 use crate::turn::{self, Part};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct AgentPrompts {
     worker: Arc<str>,
     ingestion: Arc<str>,
     scheduled: Arc<str>,
+    skills: Arc<Skills>,
+    skills_of_cortex: Arc<str>,
 }
 
 impl AgentPrompts {
@@ -34,10 +37,11 @@ impl AgentPrompts {
     /// # Errors
     /// A template does not render; the tests would have shown it.
     pub fn new(config: &AgentConfig, identity: &Identity, workspace: &str) -> Result<Self, PromptError> {
-        Self::with(config, identity, workspace, &Overrides::default())
+        Self::with(config, identity, workspace, &Overrides::default(), Skills::default())
     }
 
-    /// With the operator's own templates where there are some.
+    /// With the operator's own templates where there are some, and with the names of the skills at their
+    /// ends.
     ///
     /// # Errors
     /// A template does not render with these values.
@@ -46,18 +50,24 @@ impl AgentPrompts {
         identity: &Identity,
         workspace: &str,
         overrides: &Overrides,
+        skills: Skills,
     ) -> Result<Self, PromptError> {
         let context = context(config, identity, workspace);
+        let [channel_skills, branch_skills, worker_skills] =
+            [skill_list(&skills, "channel")?, skill_list(&skills, "branch")?, skill_list(&skills, "worker")?];
         let texts = [identity.soul.as_str(), &identity.identity, &identity.role];
-        let channel = format!("{}{}", overrides.render(Template::Channel, &context)?, company::text(config)?);
+        let channel =
+            overrides.render(Template::Channel, &context)? + &company::text(config)? + &channel_skills;
         Ok(Self {
             channel: around_bulletin(&channel).map(Arc::from),
             identity: texts.map(Arc::from),
             identity_print: print_of(&texts).into(),
-            branch: overrides.render(Template::Branch, &context)?.into(),
-            worker: overrides.render(Template::Worker, &context)?.into(),
+            branch: (overrides.render(Template::Branch, &context)? + &branch_skills).into(),
+            worker: (overrides.render(Template::Worker, &context)? + &worker_skills).into(),
             ingestion: overrides.render(Template::Ingestion, &context)?.into(),
-            scheduled: overrides.render(Template::Scheduled, &context)?.into(),
+            scheduled: (overrides.render(Template::Scheduled, &context)? + &channel_skills).into(),
+            skills: Arc::new(skills),
+            skills_of_cortex: branch_skills.into(),
         })
     }
 
@@ -108,6 +118,16 @@ impl AgentPrompts {
         &self.identity_print
     }
 
+    /// What a process that starts now is offered.
+    pub(super) fn skills(&self) -> &Arc<Skills> {
+        &self.skills
+    }
+
+    /// For the end of the cortex's prompt in a talk with the operator.
+    pub(super) fn skills_of_cortex(&self) -> &str {
+        &self.skills_of_cortex
+    }
+
     pub(super) fn branch(&self) -> String {
         self.branch.to_string()
     }
@@ -124,6 +144,20 @@ impl AgentPrompts {
     pub(super) fn ingestion(&self) -> String {
         self.ingestion.to_string()
     }
+}
+
+/// The skills for the end of a stable prompt; empty where there are none.
+fn skill_list(skills: &Skills, reader: &str) -> Result<String, PromptError> {
+    if skills.is_empty() {
+        return Ok(String::new());
+    }
+    let lines = |tier: Tier| -> Vec<_> {
+        let listed = skills.iter().filter(|skill| skill.tier() == tier);
+        listed.map(|skill| json!({ "name": skill.name, "description": skill.short_description() })).collect()
+    };
+    let context =
+        json!({ "reader": reader, "own": lines(Tier::Instance), "workspace": lines(Tier::Workspace) });
+    Ok(format!("\n\n{}", prompts::render(Template::Skills, &context)?))
 }
 
 /// A summary as the model reads it; the same bytes in every turn.

@@ -6,11 +6,25 @@ use rig_core::completion::ToolDefinition;
 use rig_core::message::ToolName;
 use serde_json::Value;
 
+use super::AgentParts;
 use super::link::ProcessDesk;
 use crate::prompts;
 use crate::text;
 use crate::thread::Cancel;
 use crate::tools::{MAX_TOOL_OUTPUT_BYTES, Tool, ToolContext, ToolError};
+
+/// The definitions of a list of tools, made once: where the agent has skills, and where it has none.
+pub(super) struct Definitions([OnceLock<Vec<ToolDefinition>>; 2]);
+
+impl Definitions {
+    pub(super) const fn new() -> Self {
+        Self([const { OnceLock::new() }; 2])
+    }
+
+    pub(super) fn of(&'static self, parts: &AgentParts) -> &'static OnceLock<Vec<ToolDefinition>> {
+        &self.0[usize::from(parts.prompts.skills().is_empty())]
+    }
+}
 
 pub(super) struct Toolbox {
     tools: Vec<Box<dyn Tool>>,

@@ -5,19 +5,17 @@ mod berth;
 mod gate;
 mod work;
 
-use std::sync::OnceLock;
-
 use rig_agent::run::RunSpec;
-use rig_core::completion::{Message, ToolDefinition};
+use rig_core::completion::Message;
 use serde_json::json;
 
-use super::branch::{forked, new_words};
+use super::branch::{forked, new_words, skill_tool};
 use super::driver::{Counts, Driver};
 use super::job::{Job, Work};
 use super::journal::{RunJournal, beginning};
 use super::link::{Link, ProcessDesk};
 use super::past::Past;
-use super::toolbox::Toolbox;
+use super::toolbox::{Definitions, Toolbox};
 use super::{AgentParts, bound_task, happening, persist, resume, worker_log};
 use crate::config::{RoutingConfig, WorkerContext};
 use crate::conversation::{Outcome, Record, WorkerEnd};
@@ -256,8 +254,10 @@ fn driver<'a>(
     journal: RunJournal<'a>,
 ) -> Driver<'a> {
     let toolbox = match work {
-        Of::Board(task) => Toolbox::new(bound_task::tools(parts, job, task), &bound_task::DEFINITIONS),
-        Of::Turn => Toolbox::new(worker_tools(parts), &DEFINITIONS),
+        Of::Board(task) => {
+            Toolbox::new(bound_task::tools(parts, job, task), bound_task::DEFINITIONS.of(parts))
+        }
+        Of::Turn => Toolbox::new(worker_tools(parts), DEFINITIONS.of(parts)),
     };
     Driver {
         link,
@@ -319,18 +319,20 @@ pub(super) fn with_notice(notice: &str, words: &str) -> String {
 }
 
 /// See [`Toolbox::new`].
-static DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
+static DEFINITIONS: Definitions = Definitions::new();
 
 pub(super) fn worker_tools(parts: &AgentParts) -> Vec<Box<dyn Tool>> {
     let workspace = &parts.workspace;
-    vec![
+    let mut tools: Vec<Box<dyn Tool>> = vec![
         Box::new(tools::shell::Shell::new(parts.sandbox.clone())),
         Box::new(tools::file_read::FileRead::new(workspace.clone())),
         Box::new(tools::file_write::FileWrite::new(workspace.clone())),
         Box::new(tools::file_edit::FileEdit::new(workspace.clone())),
         Box::new(tools::file_list::FileList::new(workspace.clone())),
         Box::new(tools::set_status::SetStatus),
-    ]
+    ];
+    tools.extend(skill_tool(parts));
+    tools
 }
 
 #[cfg(test)]

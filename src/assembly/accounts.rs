@@ -9,7 +9,8 @@ use spacebot::db::{Db, Schema};
 use spacebot::llm::{LlmManager, offline};
 use spacebot::usage::{Ledger, Rules};
 
-use super::{StartError, make_folder};
+use super::StartError;
+use super::folders::make_folder;
 
 /// Opens `data/global.db`.
 pub(super) fn open(config: &Config, clock: SharedClock) -> Result<(Ledger, JoinHandle<()>), StartError> {

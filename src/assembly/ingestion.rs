@@ -87,7 +87,7 @@ impl Ingest {
 
 /// The folder that people put files into; needs to be made only where files are taken.
 pub(super) fn make_folder_of(agent: &AgentId, workspace: &Path) {
-    if let Err(error) = super::make_folder(&workspace.join(ingest::FOLDER)) {
+    if let Err(error) = super::folders::make_folder(&workspace.join(ingest::FOLDER)) {
         // Something that a worker made stands in its place: no reason not to go on.
         log::warn!("agent {agent}: no files can be taken: {error}");
     }

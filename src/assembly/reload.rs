@@ -2,7 +2,7 @@
 //! that one has changed or SIGHUP came. What is good replaces what is in force; what is wrong is told.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -20,6 +20,7 @@ use spacebot::hub::bindings::Bindings;
 use spacebot::id::AgentId;
 use spacebot::identity::Identity;
 use spacebot::prompts::Overrides;
+use spacebot::skills::{self, Place, SKILLS_MAX, Shelf, SkillError, Skills};
 use spacebot::thread::{self, Cancel, Current};
 use spacebot::usage::{Ledger, Rules};
 use spacebot::watch::{Bell, Fingerprint, Watched, Watcher, Woken};
@@ -45,6 +46,8 @@ pub(super) struct Files {
     pub(super) home: PathBuf,
     pub(super) identity: Identity,
     pub(super) overrides: Overrides,
+    /// Those in its workspace, where they are offered.
+    pub(super) skills: Shelf,
 }
 
 impl Files {
@@ -57,7 +60,10 @@ impl Files {
         let (overrides, mistakes) = AgentPrompts::overrides(config, &identity, workspace, &folder, &none);
         match mistakes.first() {
             Some(mistake) => Err(fault(mistake)),
-            None => Ok(Self { home, identity, overrides }),
+            None => {
+                let skills = skills_of(config, workspace, &Shelf::default()).0;
+                Ok(Self { home, identity, overrides, skills })
+            }
         }
     }
 
@@ -65,6 +71,21 @@ impl Files {
         let files = Identity::files(&self.home).into_iter().map(Watched::File);
         files.chain([Watched::Folder(self.home.join(PROMPTS))])
     }
+}
+
+/// The skills in a workspace; none where they are not to be offered.
+fn skills_of(config: &AgentConfig, workspace: &str, old: &Shelf) -> (Shelf, Vec<SkillError>) {
+    if config.skills.workspace {
+        old.read_again(&Place::workspace(Path::new(workspace)))
+    } else {
+        Default::default()
+    }
+}
+
+/// The folder of skills and what is in it.
+fn watched_skills(place: &Place) -> impl Iterator<Item = Watched> + use<> {
+    let files = skills::files(place).into_iter().map(Watched::File);
+    [Watched::Folder(place.path())].into_iter().chain(files)
 }
 
 /// Whom a reload reaches.
@@ -81,6 +102,7 @@ pub(super) struct InForce {
     pub(super) config: Config,
     pub(super) agents: Agents,
     pub(super) files: BTreeMap<AgentId, Files>,
+    pub(super) skills: Shelf,
 }
 
 /// The running thread.
@@ -151,6 +173,11 @@ struct Outcome {
 }
 
 impl Outcome {
+    fn take_skills(&mut self, new: &Shelf, old: &Shelf, mistakes: &[SkillError]) {
+        self.mistakes.extend(mistakes.iter().map(|mistake| log_line(mistake)));
+        self.taken.extend(new.changed_from(old).iter().map(|path| path.display().to_string()));
+    }
+
     fn is_nothing(&self) -> bool {
         self.taken.is_empty() && self.mistakes.is_empty() && self.waiting.iter().all(Vec::is_empty)
     }
@@ -171,8 +198,7 @@ impl Reloader {
                 Woken::Cancelled => return,
                 Woken::Changed => {
                     if self.look() {
-                        let outcome = self.read_again();
-                        self.tell(outcome);
+                        self.read_and_tell();
                     }
                 }
                 Woken::Rung => self.asked(),
@@ -186,12 +212,24 @@ impl Reloader {
         begins.extend(NotifyState::monotonic_usec_now());
         sd_notify::notify(&begins).ok(); // not under systemd: nobody to tell
         if self.look() || !self.mistakes().is_empty() {
-            let outcome = self.read_again();
-            self.tell(outcome);
+            self.read_and_tell();
         } else {
             log::info!("SIGHUP: nothing has changed");
         }
         sd_notify::notify(&[NotifyState::Ready]).ok(); // the same
+    }
+
+    fn read_and_tell(&mut self) {
+        let watched = self.watched();
+        let outcome = self.read_again();
+        self.tell(outcome);
+        // What is named since then may hold something already.
+        if self.watched() != watched && self.look() {
+            let outcome = self.read_again();
+            if !outcome.is_nothing() {
+                self.tell(outcome);
+            }
+        }
     }
 
     fn mistakes(&self) -> Vec<String> {
@@ -224,7 +262,13 @@ impl Reloader {
         }
         let agents = self.now.files.values().flat_map(Files::watched);
         let humans = humans::watched(&self.now.config);
-        places.into_iter().map(Watched::File).chain(agents).chain(humans).collect()
+        let of_workspace = |(id, agent): (&AgentId, &Arc<AgentParts>)| {
+            let offered = agent.config.skills.workspace && self.now.files.contains_key(id);
+            offered.then(|| watched_skills(&Place::workspace(agent.workspace.path())))
+        };
+        let skills = watched_skills(&Place::instance(&self.now.config.data_folder))
+            .chain(self.now.agents.iter().filter_map(of_workspace).flatten());
+        places.into_iter().map(Watched::File).chain(agents).chain(humans).chain(skills).collect()
     }
 
     fn read_again(&mut self) -> Outcome {
@@ -233,9 +277,10 @@ impl Reloader {
         let (config, mistakes) = humans::with_profiles(config, &self.now.config.humans);
         outcome.mistakes.extend(mistakes.iter().map(|mistake| log_line(mistake)));
         outcome.taken.extend(humans::changed(&self.now.config, &config));
-        let (agents, files) = self.agents(&config, &mut outcome);
+        let skills = self.skills(&mut outcome);
+        let (agents, files) = self.agents(&config, &skills, &mut outcome);
         if !outcome.taken.is_empty() {
-            self.put_in_force(InForce { config, agents, files });
+            self.put_in_force(InForce { config, agents, files, skills });
         }
         outcome
     }
@@ -271,7 +316,20 @@ impl Reloader {
         loaded.map_err(|errors| errors.iter().map(|error| log_line(error)).collect())
     }
 
-    fn agents(&self, config: &Config, outcome: &mut Outcome) -> (Agents, BTreeMap<AgentId, Files>) {
+    /// Those of the whole daemon.
+    fn skills(&self, outcome: &mut Outcome) -> Shelf {
+        let old = &self.now.skills;
+        let (new, mistakes) = old.read_again(&Place::instance(&self.now.config.data_folder));
+        outcome.take_skills(&new, old, &mistakes);
+        new
+    }
+
+    fn agents(
+        &self,
+        config: &Config,
+        skills: &Shelf,
+        outcome: &mut Outcome,
+    ) -> (Agents, BTreeMap<AgentId, Files>) {
         let llm = (config.llm != self.now.config.llm).then(|| {
             // The old one goes with the last process that has it.
             accounts::models(config, &self.clock, &self.readers.ledger)
@@ -284,7 +342,15 @@ impl Reloader {
             };
             let workspace = old.workspace.path().to_string_lossy().into_owned();
             let new = read_files(known, agent, &workspace, outcome);
-            let prompts = match AgentPrompts::with(agent, &new.identity, &workspace, &new.overrides) {
+            let skills = Skills::of(skills, &new.skills);
+            if skills.left_out() > 0 {
+                let (id, count) = (&agent.id, skills.left_out());
+                outcome.warnings.push(format!(
+                    "agent {id}: {count} skills of the workspace are left out, more than {SKILLS_MAX} are not offered"
+                ));
+            }
+            let made = AgentPrompts::with(agent, &new.identity, &workspace, &new.overrides, skills);
+            let prompts = match made {
                 Ok(prompts) => prompts,
                 Err(error) => {
                     outcome.mistakes.push(format!("agent {}: {}", agent.id, log_line(&error)));
@@ -379,5 +445,7 @@ fn read_files(known: &Files, config: &AgentConfig, workspace: &str, outcome: &mu
     let changed = files.filter(|((_, new), old)| new != old).map(|((file, _), _)| file);
     let own = overrides.changed_from(&known.overrides).map(|name| folder.join(name));
     outcome.taken.extend(changed.chain(own).map(|path| path.display().to_string()));
-    Files { home, identity, overrides }
+    let (skills, mistakes) = skills_of(config, workspace, &known.skills);
+    outcome.take_skills(&skills, &known.skills, &mistakes);
+    Files { home, identity, overrides, skills }
 }

@@ -41,6 +41,17 @@ pub enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// List the skills that an agent is offered, where they lie, and what is wrong with the others; needs no daemon.
+    Skills {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Whose; the default agent's without it.
+        #[arg(long)]
+        agent: Option<String>,
+        /// One line of JSON for each.
+        #[arg(long)]
+        json: bool,
+    },
     /// Look into, search, import and export memories; needs no daemon and may run beside one.
     Memory {
         #[command(flatten)]

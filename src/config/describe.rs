@@ -163,6 +163,7 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
     writeln!(out, "[agents.ingestion]\nenabled = {}", ingestion.enabled)?;
     writeln!(out, "poll_interval_secs = {}", ingestion.poll_interval.as_secs())?;
     writeln!(out, "chunk_size = {}", ingestion.chunk_size)?;
+    agent.skills.write(out)?;
     agent.memory_persistence.write(out)?;
     agent.offline.write(out)?;
     let missed = if agent.schedule.missed == MissedSlots::RunOnce { "run_once" } else { "skip" };

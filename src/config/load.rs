@@ -20,7 +20,7 @@ use super::{
     AgentConfig, ApiConfig, BindingConfig, BudgetConfig, ChannelConfig, CoalescingConfig, Config,
     ConfigError, CortexConfig, DAY, HumanConfig, IngestionConfig, IrcConfig, LimitsConfig, LinkConfig,
     LlmConfig, LoopGuardConfig, MemoryPersistenceConfig, OfflineConfig, PriceConfig, ProviderConfig,
-    SandboxConfig, SandboxMode, Secret, WebhookConfig, WorkerContext, WorkerLogMode,
+    SandboxConfig, SandboxMode, Secret, SkillsConfig, WebhookConfig, WorkerContext, WorkerLogMode,
 };
 use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
@@ -245,6 +245,7 @@ fn over(section: &Section<'_, '_>, base: &AgentConfig, llm: &LlmConfig) -> Agent
         working_memory: working_memory(&section.table("working_memory"), &base.working_memory),
         compaction: compaction(&section.table("compaction"), &base.compaction),
         ingestion: IngestionConfig::read(&section.table("ingestion"), &base.ingestion),
+        skills: SkillsConfig::read(&section.table("skills"), &base.skills),
         memory_persistence: MemoryPersistenceConfig::read(
             &section.table("memory_persistence"),
             &base.memory_persistence,

@@ -22,8 +22,8 @@ const REFUSED_REST: Duration = Duration::from_secs(60);
 /// Longest rest that a model gets without asking for it.
 const LOST_REST_MAX: Duration = Duration::from_secs(600);
 /// Share of such a rest that is random, so that daemons which lost a model together do not come back
-/// together.
-const JITTER: f64 = 0.1;
+/// together; a simulation wants none ([`super::Tuning`]).
+pub(super) const JITTER: f64 = 0.1;
 
 /// Why a model gets a rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,13 +71,14 @@ pub struct Lost {
 
 pub(super) struct Health {
     clock: SharedClock,
+    jitter: f64,
     /// By `provider/model`, so bounded by the configuration.
     ailing: Mutex<HashMap<String, Ailing>>,
 }
 
 impl Health {
-    pub(super) fn new(clock: SharedClock) -> Self {
-        Self { clock, ailing: Mutex::default() }
+    pub(super) fn new(clock: SharedClock, jitter: f64) -> Self {
+        Self { clock, jitter, ailing: Mutex::default() }
     }
 
     pub(super) fn admit<'a>(&'a self, model: &'a str) -> Admission<'a> {
@@ -118,13 +119,19 @@ impl Health {
         let wait = match why {
             Rest::Wished(wait) => wait.min(REST_MAX),
             Rest::Lost | Rest::Refused if one.until > now => return,
-            Rest::Lost => doubled(LOST_REST, one.rests),
-            Rest::Refused => doubled(REFUSED_REST, one.rests),
+            Rest::Lost => self.doubled(LOST_REST, one.rests),
+            Rest::Refused => self.doubled(REFUSED_REST, one.rests),
         };
         if one.rests == 0 {
             log::warn!("{model} is not asked for {} s; then one call tries it", wait.as_secs());
         }
         (one.until, one.rests, one.is_probed) = (now + wait, one.rests.saturating_add(1), false);
+    }
+
+    /// Up to [`JITTER`] longer.
+    fn doubled(&self, first: Duration, rests: u32) -> Duration {
+        let wait = first.saturating_mul(1 << rests.min(16)).min(LOST_REST_MAX);
+        wait.mul_f64(1.0 + self.jitter * random_share())
     }
 
     /// Models that cannot be asked, by name.
@@ -139,12 +146,6 @@ impl Health {
         all.sort_by(|one, other| one.model.cmp(&other.model));
         all
     }
-}
-
-/// Up to [`JITTER`] longer.
-fn doubled(first: Duration, rests: u32) -> Duration {
-    let wait = first.saturating_mul(1 << rests.min(16)).min(LOST_REST_MAX);
-    wait.mul_f64(1.0 + JITTER * random_share())
 }
 
 /// The one call that tries a lost model. One that comes to no end, such as a stopped one, leaves the
@@ -172,7 +173,7 @@ mod tests {
 
     fn bench() -> (Arc<SimulatedClock>, Health) {
         let clock = SimulatedClock::starting_at(Timestamp(1_000));
-        (clock.clone(), Health::new(clock))
+        (clock.clone(), Health::new(clock, JITTER))
     }
 
     fn left(health: &Health, model: &str) -> Option<Duration> {

@@ -24,6 +24,9 @@ const IDLE_LINES_MAX: usize = 16;
 /// Models kept on one line; more than the configuration names in practice.
 const MODELS_MAX: usize = 16;
 
+/// Stands in for the models of all providers, by `provider/model`.
+pub(super) type Cast = Box<dyn Fn(&str) -> DynModel<Completion> + Send + Sync>;
+
 struct Line {
     transport: HttpTransport,
     /// By `provider/model`.
@@ -38,12 +41,13 @@ pub(super) struct Lines {
     /// By `provider/model`; only what the configuration names is asked for.
     described: Mutex<HashMap<String, ProviderCapabilities>>,
     permits: (Sender<()>, Receiver<()>),
+    cast: Option<Cast>,
 }
 
 impl Lines {
-    pub(super) fn new(network: Network, read_wait_max: Duration) -> Self {
+    pub(super) fn new(network: Network, read_wait_max: Duration, cast: Option<Cast>) -> Self {
         let (idle, described) = (Mutex::default(), Mutex::default());
-        Self { network, read_wait_max, idle, described, permits: bounded(LINES_MAX) }
+        Self { network, read_wait_max, idle, described, permits: bounded(LINES_MAX), cast }
     }
 
     /// Waits for a line; none when the stop came first.
@@ -71,8 +75,11 @@ impl Lines {
         if let Some(known) = lock(&self.described).get(full_name) {
             return *known;
         }
-        let transport = HttpTransport::new(&self.network, self.read_wait_max);
-        let capabilities = provider::build(provider, name, transport).capabilities().completion;
+        let model = match &self.cast {
+            Some(cast) => cast(full_name),
+            None => provider::build(provider, name, HttpTransport::new(&self.network, self.read_wait_max)),
+        };
+        let capabilities = model.capabilities().completion;
         lock(&self.described).insert(full_name.to_owned(), capabilities);
         capabilities
     }
@@ -110,7 +117,10 @@ impl Lease<'_> {
         if models.len() >= MODELS_MAX {
             models.clear();
         }
-        let model = provider::build(provider, name, transport.clone());
+        let model = match &self.lines.cast {
+            Some(cast) => cast(full_name),
+            None => provider::build(provider, name, transport.clone()),
+        };
         models.insert(full_name.to_owned(), model.clone());
         model
     }

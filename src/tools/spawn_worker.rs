@@ -1,11 +1,18 @@
 //! `spawn_worker`: give a task to a process with shell and files; its result comes back later.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Tool, ToolContext, ToolError, arguments_of, schema_of, started};
+use super::{Tool, ToolContext, ToolError, arguments_of, read_skill, schema_of, started};
 use crate::effect::Ask;
+use crate::prompts;
+use crate::skills::Skills;
+
+/// Skills that are named for one task; a worker that is to read more has no time for the task.
+const SUGGESTED_MAX: usize = 8;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -18,9 +25,19 @@ struct Arguments {
     /// The type of the task, if it is one of those that are listed for you.
     #[serde(default)]
     task_type: Option<String>,
+    /// Names of skills that fit the task, which the worker reads first.
+    #[serde(default)]
+    suggested_skills: Vec<String>,
 }
 
-pub struct SpawnWorker;
+pub struct SpawnWorker(Arc<Skills>);
+
+impl SpawnWorker {
+    /// Without skills there is nothing to suggest.
+    pub fn new(skills: Arc<Skills>) -> Self {
+        Self(skills)
+    }
+}
 
 impl Tool for SpawnWorker {
     fn name(&self) -> &'static str {
@@ -28,13 +45,30 @@ impl Tool for SpawnWorker {
     }
 
     fn parameters(&self) -> Value {
-        schema_of::<Arguments>()
+        let mut schema = schema_of::<Arguments>();
+        if self.0.is_empty()
+            && let Some(properties) = schema["properties"].as_object_mut()
+        {
+            properties.remove("suggested_skills");
+        }
+        schema
     }
 
     fn call(&mut self, arguments: Value, context: &mut ToolContext<'_>) -> Result<String, ToolError> {
-        let Arguments { task, interactive, task_type } = arguments_of(arguments)?;
+        let Arguments { mut task, interactive, task_type, suggested_skills } = arguments_of(arguments)?;
         if task.trim().is_empty() {
             return Err(ToolError::Invalid("task is empty".to_owned()));
+        }
+        if suggested_skills.len() > SUGGESTED_MAX {
+            return Err(ToolError::Invalid(format!("suggested_skills has more than {SUGGESTED_MAX} names")));
+        }
+        for name in &suggested_skills {
+            read_skill::find(&self.0, name)?;
+        }
+        if !suggested_skills.is_empty() {
+            // In the words of the task, so that a run that goes on after a restart has them too.
+            let names = suggested_skills.join(", ");
+            task = format!("{}\n\n{} {names}", task.trim_end(), prompts::notice("suggested_skills"));
         }
         started(context.desk.ask(Ask::SpawnWorker { task, interactive, task_type })?)
     }

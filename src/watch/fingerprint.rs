@@ -3,8 +3,10 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use ring::digest::{Context, Digest, SHA256};
 
 use super::Watched;
@@ -68,12 +70,17 @@ fn add_file(context: &mut Context, path: &Path) {
 }
 
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    // A pipe would be waited for.
+    let not_regular = || std::io::ErrorKind::InvalidInput.into();
     if !fs::metadata(path)?.is_file() {
-        return Err(std::io::ErrorKind::InvalidInput.into());
+        return Err(not_regular());
+    }
+    // What was put in its place in this moment may be a pipe, which would be waited for.
+    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(not_regular());
     }
     let mut bytes = Vec::new();
-    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

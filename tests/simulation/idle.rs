@@ -13,8 +13,9 @@ use spacebot::hub::state::Event;
 use spacebot::memory::transfer::Imported;
 use spacebot::memory::{MemoryType, NewMemory};
 
-use crate::life::place_of;
 use crate::model::MEANWHILE;
+use crate::start::place_of;
+use crate::variant::Variant;
 use crate::world::{Order, World};
 
 const CONVERSATIONS: u64 = 20;
@@ -29,8 +30,8 @@ const JOBS: [(Option<&str>, Option<u32>, bool); 3] =
 
 /// Twenty conversations that have talked, five thousand memories and three jobs.
 fn furnished(folder: &Path) -> World {
-    let mut world = World::new(1, folder.to_owned(), Order::CommitThenTell);
-    world.calm.store(true, Ordering::SeqCst);
+    let mut world = World::new(1, folder.to_owned(), Order::CommitThenTell, Variant::default());
+    world.ground.calm.store(true, Ordering::SeqCst);
     for number in 0..2 * CONVERSATIONS {
         let message = world.compose(number % CONVERSATIONS, None);
         world.take_in(message);

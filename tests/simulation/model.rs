@@ -3,14 +3,88 @@
 #![allow(unreachable_pub)] // one of the parts of one test
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use rig_core::completion::{CompletionRequest, Message};
 use rig_core::message::{ToolResultContent, UserContent};
 use serde_json::json;
+use spacebot::clock::Clock;
+use spacebot::config::OFFLINE_MODEL;
+use spacebot::event::Errand;
+use spacebot::id::ProcessKind;
+use spacebot::prompts;
 use spacebot::turn::{self, Part};
 
 use crate::local_model::Say;
 use crate::random::Random;
+use crate::start::{Ground, main_agent, other_agent};
+use crate::watch::{RUNNING, Running, Watch};
+
+/// Which models are away.
+#[derive(Default)]
+pub struct Models(Mutex<BTreeSet<String>>);
+
+/// A model that is asked right now; who does not say what it says has broken off.
+pub struct Asked {
+    watch: Arc<Watch>,
+    model: String,
+    running: Option<Running>,
+    now: Duration,
+}
+
+impl Models {
+    pub fn is_away(&self, name: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
+    }
+
+    pub fn set_away(&self, name: &str, away: bool) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if away {
+            all.insert(name.to_owned())
+        } else {
+            all.remove(name)
+        };
+    }
+
+    pub fn asked(&self, ground: &Ground, name: &str, request: &CompletionRequest) -> Asked {
+        let now = ground.clock.monotonic();
+        // What stands behind all models never rests.
+        let running = Running::now().filter(|_| name != OFFLINE_MODEL);
+        if let Some(running) = &running {
+            ground.watch.asked(name, running, now);
+        }
+        if let Some(running) = Running::now().filter(|running| running.errand.is_some()) {
+            let (words, _) = last_words(request);
+            ground.watch.asked_for(&running, &words);
+            RUNNING.with_borrow_mut(|running| {
+                if let Some(running) = running {
+                    running.asked = Some(words);
+                }
+            });
+        }
+        Asked { watch: ground.watch.clone(), model: name.to_owned(), running, now }
+    }
+}
+
+impl Asked {
+    pub fn says(mut self, said: Result<Vec<Say>, String>) -> Result<Vec<Say>, String> {
+        if let Some(running) = self.running.take() {
+            self.watch.told(&self.model, &running, Some(said.is_ok()), self.now);
+        }
+        said
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            self.watch.told(&self.model, &running, None, self.now);
+        }
+    }
+}
 
 /// What the simulated model does for a request, from a random number.
 pub fn decide(request: &CompletionRequest, random: &mut Random, calm: bool) -> Result<Vec<Say>, String> {
@@ -26,6 +100,18 @@ pub fn decide(request: &CompletionRequest, random: &mut Random, calm: bool) -> R
         5 => return Ok(vec![Say::Call("c1".to_owned(), "reply".to_owned(), "{\"content\": ".to_owned())]),
         6 => panic!("simulated panic"),
         _ => {}
+    }
+    if Running::now().is_some_and(|running| running.errand == Some(Errand::Profile)) {
+        let profile = json!({ "display_name": "Sim", "status": "at sea", "bio": "It simulates." });
+        return Ok(vec![Say::Text(profile.to_string())]);
+    }
+    if has("send_agent_message")
+        && !after_tools
+        && let Some(asks) = asks_other(&text, random)
+    {
+        let words = said(&text).iter().map(|word| format!("re:{word}")).collect::<Vec<_>>().join(" ");
+        let words = if words.is_empty() { "result".to_owned() } else { words };
+        return Ok(vec![call("send_agent_message", asks), call("reply", json!({ "content": words }))]);
     }
     if has("reply") {
         let words = said(&text);
@@ -95,6 +181,37 @@ pub fn last_words(request: &CompletionRequest) -> (String, bool) {
         }
     }
     (text, after_tools)
+}
+
+/// A question to the other agent, which says how many questions have led to it, as far as the turn tells: now and
+/// then for what a person has said, and mostly again where the other has answered.
+fn asks_other(text: &str, random: &mut Random) -> Option<serde_json::Value> {
+    // A turn that has heard more goes on as what it was.
+    if text.contains(prompts::notice("meanwhile")) {
+        return None;
+    }
+    let parts = turn::read(text);
+    let spoken = parts.iter().any(|part| matches!(part, Part::Said { .. }));
+    let before = parts.iter().filter_map(|part| match part {
+        Part::Result { process, task, .. } if process.kind == ProcessKind::Delegation => chain_of(task),
+        _ => None,
+    });
+    let chain = match (spoken, before.max()) {
+        (true, _) => 1,
+        (false, Some(before)) => before + 1,
+        (false, None) => return None,
+    };
+    if !random.chance(if spoken { 12 } else { 70 }) {
+        return None;
+    }
+    let own = Running::now()?.agent;
+    let target = if own == main_agent() { other_agent() } else { main_agent() };
+    Some(json!({ "target": target.as_str(), "message": format!("chain {chain} number {}", random.next()) }))
+}
+
+/// The number in `chain 2 number 17`, whatever stands around it.
+pub fn chain_of(message: &str) -> Option<u32> {
+    message.split_once("chain ")?.1.split(' ').next()?.parse().ok()
 }
 
 /// A worker of the status block.

@@ -3,38 +3,43 @@
 #![allow(unreachable_pub)] // one of the parts of one test
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use spacebot::agent::Work;
+use spacebot::agent::{AgentParts, Work};
 use spacebot::clock::{Clock, Timestamp};
 use spacebot::db::rusqlite::Connection;
 use spacebot::error::Kind;
-use spacebot::id::{ConversationId, ProcessKind};
+use spacebot::id::{AgentId, ConversationId, ProcessKind};
+use spacebot::message::Inbound;
 use spacebot::prompts;
 use spacebot::tools::speech::Speech;
 
-use crate::life::{Pending, limits, place_of};
+use crate::INSTANCE;
+use crate::life::Pending;
 use crate::replay;
+use crate::start::{agent_of, limits, place_of};
 use crate::world::World;
-use crate::{CONVERSATIONS, INSTANCE};
 
 impl World {
     pub fn check_step(&self) -> Result<(), String> {
-        if let Some((id, count)) = self.platform.arrived.iter().find(|(_, count)| **count > 1) {
+        if let Some(((_, id), count)) = self.platform.arrived.iter().find(|(_, count)| **count > 1) {
             return Err(format!("P2: answer {id} arrived {count} times"));
         }
-        let mut running: BTreeMap<(String, ProcessKind, bool), usize> = BTreeMap::new();
+        let mut running: BTreeMap<(String, String, ProcessKind, bool), usize> = BTreeMap::new();
         for pending in self.life.jobs.borrow().iter() {
             let commands = matches!(pending.job.work, Work::Commands { .. });
-            let key = (pending.job.place.conversation.to_string(), pending.job.process.kind, commands);
+            let (place, kind) = (pending.job.place.conversation.to_string(), pending.job.process.kind);
+            let key = (pending.agent.to_string(), place, kind, commands);
             *running.entry(key).or_default() += 1;
         }
-        for ((conversation, kind, _), count) in running {
+        for ((_, conversation, kind, _), count) in running {
             // Of the compactors, one for the window and one for memories, of what has left it or of the rest.
             let most = if kind == ProcessKind::Channel { 1 } else { 2 };
             if count > most {
                 return Err(format!("P5: {count} of {kind:?} in {conversation}"));
             }
         }
+        self.ground.watch.check()?;
         self.check_never_blocked()?;
         self.check_waits()?;
         self.check_windows()
@@ -62,9 +67,9 @@ impl World {
 
     /// Every line stands in the window or behind exactly one summary, in an archive that holds it.
     pub fn check_windows(&self) -> Result<(), String> {
-        let conversations = &self.life.parts.conversations;
-        for number in 0..CONVERSATIONS {
+        for number in 0..self.conversations() {
             let conversation = ConversationId::new(format!("{INSTANCE}:{number}"));
+            let conversations = &self.life.agents[&agent_of(&conversation)].conversations;
             let said = conversations.find(&conversation, &[], None, usize::MAX >> 1).expect("read").lines;
             let window = conversations.window(&conversation).expect("read");
             let mut behind = Vec::new();
@@ -146,9 +151,11 @@ impl World {
         Ok(())
     }
 
+    /// Of all agents together.
     pub fn count(&self, sql: &str) -> usize {
-        let read = |connection: &Connection| Ok(connection.query_row(sql, [], |row| row.get(0))?);
-        self.life.parts.conversations.db().read(read).expect("read")
+        let read = |connection: &Connection| Ok(connection.query_row(sql, [], |row| row.get::<_, usize>(0))?);
+        let of = |parts: &Arc<AgentParts>| parts.conversations.db().read(read).expect("read");
+        self.life.agents.values().map(of).sum()
     }
 
     pub fn compacted(&self) -> [usize; 3] {
@@ -161,18 +168,26 @@ impl World {
     }
 
     pub fn check_end(&self) -> Result<(), String> {
-        let read = |sql: &str| -> Vec<String> {
-            let db = self.life.parts.conversations.db();
-            db.read(|connection| {
-                let mut statement = connection.prepare(sql)?;
-                let rows = statement.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
-                Ok(rows)
-            })
-            .expect("read")
-        };
+        for (id, parts) in &self.life.agents {
+            self.check_end_of(id, parts).map_err(|error| format!("{id}: {error}"))?;
+            self.check_deferral(parts).map_err(|error| format!("{id}: {error}"))?;
+            self.check_cortex(parts).map_err(|error| format!("{id}: {error}"))?;
+        }
+        self.check_links()?;
+        self.check_breakers()?;
+        if !self.life.status(self.now()).busy.is_empty() {
+            return Err("P4: the hub still holds conversations".to_owned());
+        }
+        Ok(())
+    }
+
+    fn check_end_of(&self, id: &AgentId, parts: &AgentParts) -> Result<(), String> {
+        let read = |sql: &str| texts(parts, sql);
         let answered: BTreeSet<String> =
             read("SELECT platform_id FROM inbox WHERE answered_at IS NOT NULL").into_iter().collect();
-        for id in &self.platform.told {
+        let of = |sent: &Inbound| (sent.platform_id.clone(), agent_of(&sent.conversation));
+        let whose: BTreeMap<_, _> = self.platform.sent.iter().map(of).collect();
+        for id in self.platform.told.iter().filter(|message| whose[*message] == *id) {
             if !answered.contains(id) {
                 return Err(format!("P1: {id} was taken and is not answered"));
             }
@@ -227,6 +242,7 @@ impl World {
             "SELECT started FROM (
                  SELECT json_extract(json_extract(t.payload, '$.result'), '$.started') AS started
                  FROM run_journal t WHERE t.kind = 'tool' AND t.payload LIKE '%\"started\":1%'
+                     AND json_extract(t.payload, '$.tool') <> 'send_agent_message'
                      AND EXISTS (SELECT 1 FROM run_journal e WHERE e.kind = 'end' AND e.id >> 16 = t.id >> 16))
              WHERE started NOT IN (SELECT 'branch:' || id FROM branch_runs
                                    UNION ALL SELECT 'worker:' || id FROM worker_runs)",
@@ -234,22 +250,26 @@ impl World {
         if !vanished.is_empty() {
             return Err(format!("P1: a turn has started these, and nobody knows of them: {vanished:?}"));
         }
-        replay::of_agent(&self.life.parts.conversations, &Speech::default())?;
+        replay::of_agent(&parts.conversations, &Speech::default())?;
         self.check_events(&read)?;
         let begun =
             read("SELECT number || ' is ' || status FROM tasks WHERE status IN ('ready', 'in_progress')");
         if !begun.is_empty() {
             return Err(format!("tasks that nobody takes: {begun:?}"));
         }
-        // What is final is told once: a success, a stop, and the failure after which nothing is tried.
-        let told = read(
+        // What is final is told once: a success, a stop, and the failure after which nothing is tried; and what
+        // names messages that its worker has not read.
+        let told = read(&format!(
             "SELECT t.number || ': ' || final || ' ends, told ' || told FROM
-                 (SELECT number, (SELECT count(*) FROM task_attempts a WHERE a.task = number AND (outcome IN
-                     ('success', 'partial', 'cancelled') OR attempt >= 3)) AS final,
+                 (SELECT number, (SELECT count(*) FROM task_attempts a JOIN worker_runs w ON w.id = a.worker
+                     WHERE a.task = number AND (outcome IN ('success', 'partial', 'cancelled') OR attempt >= 3
+                         OR instr(w.result, '{}') > 0)) AS final,
                  (SELECT count(*) FROM conversation_messages WHERE role = 'event'
-                     AND instr(content, 'task=\"task #' || number || ': ') > 0) AS told FROM tasks) t
+                     AND instr(content, 'task=\"task #' || number || ': ') > 0) AS told
+                 FROM tasks WHERE asked_by IS NULL) t
              WHERE final <> told",
-        );
+            prompts::notice("worker_unheard")
+        ));
         if !told.is_empty() {
             return Err(format!("results of tasks: {told:?}"));
         }
@@ -258,9 +278,16 @@ impl World {
         if !attempts.is_empty() {
             return Err(format!("attempts over the limit or never ended: {attempts:?}"));
         }
-        if !self.life.status(self.now()).busy.is_empty() {
-            return Err("P4: the hub still holds conversations".to_owned());
-        }
         Ok(())
     }
+}
+
+/// The first column of every row.
+pub fn texts(parts: &AgentParts, sql: &str) -> Vec<String> {
+    let read = |connection: &Connection| {
+        let mut statement = connection.prepare(sql)?;
+        let rows = statement.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+        Ok(rows)
+    };
+    parts.conversations.db().read(read).expect("read")
 }

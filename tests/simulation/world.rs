@@ -14,16 +14,27 @@ use crossbeam_channel::bounded;
 use spacebot::agent::Job;
 use spacebot::clock::{Clock, SimulatedClock, Timestamp};
 use spacebot::command::Command;
+use spacebot::config::OFFLINE_MODEL;
+use spacebot::effect::Answer;
 use spacebot::hub::state::Event;
-use spacebot::id::{ConversationId, InstanceId, OutboxId, ProcessKind};
+use spacebot::id::{AgentId, ConversationId, InstanceId, OutboxId, ProcessId, ProcessKind};
 use spacebot::message::{Content, Delivery, Inbound, Outbox};
 use spacebot::tasks::{self, NewTask};
 
 use crate::disk::Disk;
-use crate::life::{Life, agent_id, begin, place_of};
-use crate::model::MEANWHILE;
+use crate::life::Life;
+use crate::model::{MEANWHILE, Models};
 use crate::random::Random;
+use crate::start::{Ground, place_of};
+use crate::variant::Variant;
+use crate::watch::Watch;
 use crate::{CONVERSATIONS, INSTANCE, STEPS, TASKS};
+
+/// Longest time that passes at once where models are away, in milliseconds: so long that some messages have
+/// waited for too long.
+const JUMP: u64 = 4_500_000;
+/// The same for the next try of what has failed.
+const NAP: u64 = 120_000;
 
 /// How the platform behaves; the broken one exists to show that the checks notice.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,44 +49,41 @@ pub struct Platform {
     /// Platform ids that the platform believes to be taken.
     pub told: BTreeSet<String>,
     /// Outbox rows that arrived, with how often.
-    pub arrived: BTreeMap<OutboxId, u32>,
+    pub arrived: BTreeMap<(AgentId, OutboxId), u32>,
     pub texts: Vec<String>,
 }
 pub struct World {
     pub random: Random,
     pub clock: Arc<SimulatedClock>,
-    pub folder: PathBuf,
+    pub ground: Ground,
     pub disk: Arc<Disk>,
     pub life: Rc<Life>,
     pub platform: Platform,
     pub order: Order,
-    pub calm: Arc<AtomicBool>,
-    pub model_random: Arc<Mutex<Random>>,
     pub crashes: usize,
+    /// Questions of the operator to the cortex that were begun.
+    pub asked: usize,
 }
 impl World {
-    pub fn new(seed: u64, folder: PathBuf, order: Order) -> Self {
+    pub fn new(seed: u64, folder: PathBuf, order: Order, variant: Variant) -> Self {
         let clock = SimulatedClock::starting_at(Timestamp(1_790_000_000_000));
-        let (disk, calm) = (Disk::new(), Arc::new(AtomicBool::new(false)));
-        let model_random = Arc::new(Mutex::new(Random(seed ^ 0x5555)));
-        let life = begin(&folder, &clock, &disk, &calm, &model_random);
+        let disk = Disk::new();
+        let ground = Ground {
+            folder,
+            clock: clock.clone(),
+            calm: Arc::new(AtomicBool::new(false)),
+            model_random: Arc::new(Mutex::new(Random(seed ^ 0x5555))),
+            models: Arc::new(Models::default()),
+            variant,
+            watch: Arc::new(Watch::default()),
+        };
+        let life = ground.begin(&disk);
         for number in 0..TASKS {
             let new = NewTask::new(format!("chore {number}"), tasks::Actor::Operator);
             life.parts.tasks().create(NewTask { place: Some(place_of(1)), ..new }).expect("a task");
         }
         let platform = Platform::default();
-        Self {
-            random: Random(seed),
-            clock,
-            folder,
-            disk,
-            life,
-            platform,
-            order,
-            calm,
-            model_random,
-            crashes: 0,
-        }
+        Self { random: Random(seed), clock, ground, disk, life, platform, order, crashes: 0, asked: 0 }
     }
 
     pub fn now(&self) -> Duration {
@@ -84,37 +92,90 @@ impl World {
 
     pub fn step(&mut self) {
         match self.random.below(100) {
-            0..=18 => self.send_new(None),
-            19..=24 => self.send_command(),
-            25..=34 => self.send_again(),
-            35..=64 => self.run_one(),
-            65..=79 => self.deliver(),
-            80..=91 => {
-                let milliseconds = self.random.below(3_000);
-                self.clock.advance(Duration::from_millis(milliseconds));
-                self.life.handle(Event::Timer, self.now());
-            }
+            0..=16 => self.send_new(None),
+            17..=20 => self.send_command(),
+            21..=28 => self.send_again(),
+            29..=60 => self.run_one(),
+            61..=74 => self.deliver(),
+            75..=85 => self.pass_time(),
+            86..=91 => self.something_else(),
             92..=94 => self.cancel_something(),
             95..=96 => {
                 let full = !self.disk.full.load(Ordering::SeqCst);
                 self.disk.full.store(full, Ordering::SeqCst);
             }
-            _ => {
-                // The crash comes with one of the next commits.
-                self.disk.after.store(self.random.chance(50), Ordering::SeqCst);
-                let commits = i64::try_from(1 + self.random.below(6)).expect("small");
-                self.disk.commits_to_crash.store(commits, Ordering::SeqCst);
-            }
+            _ => self.crash_soon(6),
         }
         if self.disk.crashed.load(Ordering::SeqCst) {
             self.restart();
         }
     }
 
+    /// The crash comes with one of the next commits.
+    fn crash_soon(&mut self, most: u64) {
+        self.disk.after.store(self.random.chance(50), Ordering::SeqCst);
+        let commits = i64::try_from(1 + self.random.below(most)).expect("small");
+        self.disk.commits_to_crash.store(commits, Ordering::SeqCst);
+    }
+
     pub fn restart(&mut self) {
         self.crashes += 1;
         self.disk = Disk::new();
-        self.life = begin(&self.folder, &self.clock, &self.disk, &self.calm, &self.model_random);
+        self.life = self.ground.begin(&self.disk);
+    }
+
+    fn pass_time(&mut self) {
+        let waits = self.ground.variant.loses_models() && self.life.jobs.borrow().is_empty();
+        let most = match self.random.below(100) {
+            0..=24 if waits => JUMP,
+            // To what the daemon waits for.
+            25..=69 if waits => NAP,
+            _ => 3_000,
+        };
+        self.clock.advance(Duration::from_millis(self.random.below(most)));
+        self.life.handle(Event::Timer, self.now());
+    }
+
+    /// What there is beside people and time.
+    fn something_else(&mut self) {
+        let variant = self.ground.variant;
+        match (variant.loses_models(), variant.cortex) {
+            (true, true) if self.random.chance(35) => self.ask_cortex(),
+            (true, _) => {
+                let names = self.model_names();
+                let name = names[usize::try_from(self.random.below(names.len() as u64)).expect("index")];
+                let models = &self.ground.models;
+                let stays_away = models.is_away(name) && self.random.chance(75);
+                models.set_away(name, stays_away || !models.is_away(name));
+            }
+            (false, _) => self.send_new(None),
+        }
+    }
+
+    fn model_names(&self) -> &'static [&'static str] {
+        if self.ground.variant.chained { &["sim/a", "sim/b"] } else { &[OFFLINE_MODEL] }
+    }
+
+    fn agents(&self) -> Vec<AgentId> {
+        self.ground.agents()
+    }
+
+    /// The operator writes to the cortex of some agent.
+    fn ask_cortex(&mut self) {
+        let agents = self.agents();
+        let agent = agents[usize::try_from(self.random.below(agents.len() as u64)).expect("index")].clone();
+        let (answer, answered) = bounded(1);
+        let (thread, message) = (format!("t{}", self.random.below(2)), format!("question {}", self.asked));
+        let command = Command::CortexChat { agent, thread, channel: None, message, answer };
+        self.life.handle(Event::Command(command), self.now());
+        if let Ok(Answer::Started(_)) = answered.try_recv() {
+            self.asked += 1;
+        }
+    }
+
+    /// With that of the other agent.
+    pub fn conversations(&self) -> u64 {
+        CONVERSATIONS + u64::from(self.ground.variant.linked)
     }
 
     /// `/status`, or the approval of some task, which may be any number of times approved before.
@@ -127,7 +188,7 @@ impl World {
 
     pub fn send_new(&mut self, command: Option<String>) {
         let conversation = match command {
-            None => self.random.below(CONVERSATIONS),
+            None => self.random.below(self.conversations()),
             Some(_) => 1,
         };
         let message = self.compose(conversation, command);
@@ -175,39 +236,62 @@ impl World {
         }
     }
 
-    /// Messages for the conversation of this job, which come while it runs; the ids of those that were taken.
-    pub fn more_comes(&mut self, job: &Job) -> Rc<RefCell<Vec<String>>> {
+    /// What happens while the models of this job think: messages for its conversation, a stop, and now and then
+    /// a whole other job. The ids of the messages that were taken.
+    pub fn more_comes(&mut self, agent: &AgentId, job: &Job) -> Rc<RefCell<Vec<String>>> {
         let taken = Rc::new(RefCell::new(Vec::new()));
         let number =
-            (0..CONVERSATIONS).find(|number| place_of(*number).conversation == job.place.conversation);
+            (0..self.conversations()).find(|number| place_of(*number).conversation == job.place.conversation);
+        let mut coming = VecDeque::new();
         if let Some(conversation) = number.filter(|_| self.random.chance(50)) {
             let count = 1 + self.random.below(2);
-            let mut coming: VecDeque<_> = (0..count).map(|_| self.compose(conversation, None)).collect();
-            let (life, clock, done) = (self.life.clone(), self.clock.clone(), taken.clone());
-            let mut random = Random(self.random.next());
-            MEANWHILE.set(Some(Box::new(move || {
-                let Some(message) = coming.pop_front_if(|_| random.chance(70)) else { return };
-                let id = message.platform_id.clone();
-                if life.take_in(message, clock.monotonic()) {
-                    done.borrow_mut().push(id);
-                }
-            })));
+            coming.extend((0..count).map(|_| self.compose(conversation, None)));
         }
+        let (life, clock, done) = (self.life.clone(), self.clock.clone(), taken.clone());
+        let mut random = Random(self.random.next());
+        let full = self.disk.full.load(Ordering::SeqCst);
+        let (agent, process) = (agent.clone(), job.process);
+        MEANWHILE.set(Some(Box::new(move || {
+            if random.chance(4) {
+                cancel(&life, agent.clone(), process, clock.monotonic());
+            }
+            if random.chance(15) {
+                run_another(&life, &mut random, full, &clock);
+            }
+            let Some(message) = coming.pop_front_if(|_| random.chance(70)) else { return };
+            let id = message.platform_id.clone();
+            if life.take_in(message, clock.monotonic()) {
+                done.borrow_mut().push(id);
+            }
+        })));
         taken
     }
 
     pub fn run_one(&mut self) {
-        let count = self.life.jobs.borrow().len();
-        if count == 0 {
+        let (jobs, carries) = (self.life.jobs.borrow().len(), self.life.carries.borrow().len());
+        if jobs + carries == 0 {
             return;
         }
-        let index = usize::try_from(self.random.below(count as u64)).expect("index");
-        let job = self.life.jobs.borrow()[index].job.clone();
+        let carried = carries > 0 && self.random.chance(30);
+        let first = if carried { jobs } else { 0 };
+        let index =
+            first + usize::try_from(self.random.below((jobs + carries - first) as u64)).expect("index");
+        if index >= jobs {
+            // Between two databases a crash has most to tear apart.
+            if self.random.chance(40) {
+                self.crash_soon(4);
+            }
+            return self.life.carry(index - jobs, &self.clock);
+        }
+        let (agent, job) = {
+            let jobs = self.life.jobs.borrow();
+            (jobs[index].agent.clone(), jobs[index].job.clone())
+        };
         let is_channel = job.process.kind == ProcessKind::Channel;
         let full = self.disk.full.load(Ordering::SeqCst);
         // Branches and workers wait for space in real time; here they get it.
         self.disk.full.store(full && is_channel, Ordering::SeqCst);
-        let taken = self.more_comes(&job);
+        let taken = self.more_comes(&agent, &job);
         self.life.run_job(index, &self.clock);
         MEANWHILE.set(None);
         self.platform.told.extend(taken.take());
@@ -216,10 +300,15 @@ impl World {
 
     /// What an adapter without idempotency keys does.
     pub fn deliver(&mut self) {
-        let conversations = &self.life.parts.conversations;
+        self.agents().iter().for_each(|agent| self.deliver_of(agent));
+    }
+
+    fn deliver_of(&mut self, agent: &AgentId) {
+        let conversations = &self.life.agents[agent].conversations;
         let mut unrecorded = self.life.unrecorded.borrow_mut();
-        unrecorded.retain(|(id, conversation)| {
-            conversations.record(&[*id], conversation, Delivery::Sent { platform_id: None }).is_err()
+        unrecorded.retain(|(of, id, conversation)| {
+            let sent = Delivery::Sent { platform_id: None };
+            of != agent || conversations.record(&[*id], conversation, sent).is_err()
         });
         let instance = InstanceId::new(INSTANCE);
         let pending = conversations.pending(&instance, None, OutboxId(0), 4).expect("read");
@@ -227,7 +316,7 @@ impl World {
             if conversations.record(&[outbound.id], &outbound.conversation, Delivery::Sending).is_err() {
                 return;
             }
-            *self.platform.arrived.entry(outbound.id).or_default() += 1;
+            *self.platform.arrived.entry((agent.clone(), outbound.id)).or_default() += 1;
             if let Content::Text { text } = &outbound.content {
                 self.platform.texts.push(text.clone());
             }
@@ -235,26 +324,23 @@ impl World {
                 .record(&[outbound.id], &outbound.conversation, Delivery::Sent { platform_id: None })
                 .is_err()
             {
-                unrecorded.push((outbound.id, outbound.conversation));
+                unrecorded.push((agent.clone(), outbound.id, outbound.conversation));
                 return;
             }
         }
     }
 
     pub fn cancel_something(&mut self) {
-        let processes: Vec<_> = self.life.jobs.borrow().iter().map(|pending| pending.job.process).collect();
+        let jobs = self.life.jobs.borrow();
+        let processes: Vec<_> =
+            jobs.iter().map(|pending| (pending.agent.clone(), pending.job.process)).collect();
+        drop(jobs);
         if processes.is_empty() {
             return;
         }
         let index = usize::try_from(self.random.below(processes.len() as u64)).expect("index");
-        let (answer, _answered) = bounded(1);
-        let command = Command::CancelProcess {
-            agent: agent_id(),
-            process: processes[index],
-            reason: "simulated".to_owned(),
-            answer,
-        };
-        self.life.handle(Event::Command(command), self.now());
+        let (agent, process) = processes[index].clone();
+        cancel(&self.life, agent, process, self.now());
     }
 
     /// Lets everything come to rest without further faults.
@@ -264,7 +350,8 @@ impl World {
 
     /// The same, where what is to come later than that does not count.
     pub fn settle_within(&mut self, limit: Duration) -> Result<(), String> {
-        self.calm.store(true, Ordering::SeqCst);
+        self.ground.calm.store(true, Ordering::SeqCst);
+        self.model_names().iter().for_each(|name| self.ground.models.set_away(name, false));
         self.disk.full.store(false, Ordering::SeqCst);
         self.disk.commits_to_crash.store(i64::MAX, Ordering::SeqCst);
         let again: VecDeque<_> = self
@@ -276,8 +363,14 @@ impl World {
             .collect();
         again.into_iter().for_each(|message| self.take_in(message));
         for _ in 0..10_000 {
-            while !self.life.jobs.borrow().is_empty() {
-                self.life.run_job(0, &self.clock);
+            while !self.life.jobs.borrow().is_empty() || !self.life.carries.borrow().is_empty() {
+                self.ground.watch.check()?;
+                while !self.life.carries.borrow().is_empty() {
+                    self.life.carry(0, &self.clock);
+                }
+                if !self.life.jobs.borrow().is_empty() {
+                    self.life.run_job(0, &self.clock);
+                }
             }
             (0..STEPS).for_each(|_| self.deliver());
             let next = self.life.hub.borrow().next_deadline();
@@ -292,5 +385,27 @@ impl World {
             self.life.handle(Event::Timer, self.now());
         }
         Err("P4: it does not come to rest".to_owned())
+    }
+}
+
+fn cancel(life: &Life, agent: AgentId, process: ProcessId, now: Duration) {
+    let (answer, _answered) = bounded(1);
+    let reason = "simulated".to_owned();
+    let command = Command::CancelProcess { agent, process, reason, answer };
+    life.handle(Event::Command(command), now);
+}
+
+/// Runs a job to its end while another one waits for its model.
+fn run_another(life: &Life, random: &mut Random, full: bool, clock: &SimulatedClock) {
+    let jobs = life.jobs.borrow();
+    // Others than turns would wait for a disk with space by the clock of this machine.
+    let able: Vec<usize> = (0..jobs.len())
+        .filter(|index| !full || jobs[*index].job.process.kind == ProcessKind::Channel)
+        .collect();
+    drop(jobs);
+    if !able.is_empty() {
+        let index = able[usize::try_from(random.below(able.len() as u64)).expect("index")];
+        life.run_job(index, clock);
+        life.watch.count("jobs within jobs");
     }
 }

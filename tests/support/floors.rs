@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// Lower floors first. Modules that are planned but not written yet have their place already.
 pub const FLOORS: [&[&str]; 9] = [
-    &["allocator", "error", "id", "clock", "text", "thread"],
+    &["allocator", "environment", "error", "id", "clock", "text", "thread"],
     &["billing", "message", "onlookers", "event", "effect", "command", "turn"],
     &["config"],
     &["db", "http", "exec", "prompts", "secrets", "watch"],

@@ -1,13 +1,9 @@
 //! What a channel can do: talk and delegate, and where its conversation is set to `direct` also what
 //! branches and workers can.
 
-use std::sync::OnceLock;
-
-use rig_core::completion::ToolDefinition;
-
 use super::super::branch::memory_tools;
 use super::super::job::Job;
-use super::super::toolbox::Toolbox;
+use super::super::toolbox::{Definitions, Toolbox};
 use super::super::worker::worker_tools;
 use super::AgentParts;
 use crate::config::{ChannelSettings, Delegation, MemoryMode};
@@ -16,11 +12,11 @@ use crate::tools::speech::Speech;
 use crate::tools::{self, Tool};
 
 /// See [`Toolbox::new`]. With tools of its own, one for each way to use the memory.
-static DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
-static DIRECT_DEFINITIONS: [OnceLock<Vec<ToolDefinition>>; 3] = [const { OnceLock::new() }; 3];
+static DEFINITIONS: Definitions = Definitions::new();
+static DIRECT_DEFINITIONS: [Definitions; 3] = [const { Definitions::new() }; 3];
 /// The same where tasks may be given to other agents.
-static LINKED_DEFINITIONS: [OnceLock<Vec<ToolDefinition>>; 4] = [const { OnceLock::new() }; 4];
-static JOB_DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
+static LINKED_DEFINITIONS: [Definitions; 4] = [const { Definitions::new() }; 4];
+static JOB_DEFINITIONS: Definitions = Definitions::new();
 
 pub(super) fn speech(parts: &AgentParts) -> Speech {
     Speech::new(parts.llm.scrubber().clone())
@@ -35,7 +31,8 @@ pub(super) fn of_channel(parts: &AgentParts, job: &Job, settings: &ChannelSettin
         tools.push(Box::new(tools::send_agent_message::SendAgentMessage::new(conversations, links, depth)));
     }
     if settings.delegation == Delegation::Standard {
-        return Toolbox::new(tools, if linked { &LINKED_DEFINITIONS[3] } else { &DEFINITIONS });
+        let known = if linked { &LINKED_DEFINITIONS[3] } else { &DEFINITIONS };
+        return Toolbox::new(tools, known.of(parts));
     }
     tools.extend(memory_tools(parts, job, settings.memory_mode));
     // Its status is told by what it says; an outcome is for workers.
@@ -45,7 +42,8 @@ pub(super) fn of_channel(parts: &AgentParts, job: &Job, settings: &ChannelSettin
         MemoryMode::Ambient => 1,
         MemoryMode::Off => 2,
     };
-    Toolbox::new(tools, if linked { &LINKED_DEFINITIONS[mode] } else { &DIRECT_DEFINITIONS[mode] })
+    let known = if linked { &LINKED_DEFINITIONS[mode] } else { &DIRECT_DEFINITIONS[mode] };
+    Toolbox::new(tools, known.of(parts))
 }
 
 fn talking(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
@@ -60,7 +58,7 @@ fn talking(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
     vec![
         Box::new(tools::reply::Reply::new(speech(parts))),
         Box::new(tools::branch::Branch),
-        Box::new(tools::spawn_worker::SpawnWorker),
+        Box::new(tools::spawn_worker::SpawnWorker::new(parts.prompts.skills().clone())),
         Box::new(tools::route::Route::new(routes)),
         Box::new(tools::cancel::CancelProcess),
         Box::new(tools::skip::Skip),
@@ -74,10 +72,10 @@ pub(super) fn of_job(parts: &AgentParts) -> Toolbox {
     let tools: Vec<Box<dyn Tool>> = vec![
         Box::new(tools::set_outcome::SetOutcome::new(speech(parts))),
         Box::new(tools::branch::Branch),
-        Box::new(tools::spawn_worker::SpawnWorker),
+        Box::new(tools::spawn_worker::SpawnWorker::new(parts.prompts.skills().clone())),
         Box::new(tools::route::Route::new(parts.conversations.clone())),
         Box::new(tools::cancel::CancelProcess),
         Box::new(tools::skip::Skip),
     ];
-    Toolbox::new(tools, &JOB_DEFINITIONS)
+    Toolbox::new(tools, JOB_DEFINITIONS.of(parts))
 }

@@ -3,10 +3,8 @@
 
 mod about;
 
-use std::sync::OnceLock;
-
 use rig_agent::run::RunSpec;
-use rig_core::completion::{Message, ToolDefinition};
+use rig_core::completion::Message;
 use serde_json::json;
 
 use crate::agent::compactor::Silent;
@@ -15,7 +13,7 @@ use crate::agent::job::Job;
 use crate::agent::journal::RunJournal;
 use crate::agent::link::{Link, ProcessDesk};
 use crate::agent::past::Past;
-use crate::agent::toolbox::Toolbox;
+use crate::agent::toolbox::{Definitions, Toolbox};
 use crate::agent::{AgentParts, branch, persist, worker};
 use crate::config::MemoryMode;
 use crate::cortex::{CHAT_CONTEXT, ChatMessage, ChatRole, CortexStore};
@@ -86,8 +84,9 @@ fn answer(
         "name": parts.config.display_name, "identity": parts.prompts.identity_texts().join("\n\n"),
         "workspace": parts.workspace.path().to_string_lossy(),
     });
+    let rendered = prompts::render(Template::CortexChat, &context);
     let preamble =
-        prompts::render(Template::CortexChat, &context).map_err(|error| Box::new(error) as Box<dyn Fault>)?;
+        rendered.map_err(|error| Box::new(error) as Box<dyn Fault>)? + parts.prompts.skills_of_cortex();
     let mut driver = Driver {
         link,
         model: Box::new(
@@ -96,7 +95,7 @@ fn answer(
                 .model_for(&parts.config.routing, ProcessKind::Cortex)
                 .paid_by(job.payer(&parts.config.id)),
         ),
-        toolbox: Box::new(Toolbox::new(tools(parts, job), &DEFINITIONS)),
+        toolbox: Box::new(Toolbox::new(tools(parts, job), DEFINITIONS.of(parts))),
         desk: ProcessDesk::new(link, Origin::default()),
         journal: RunJournal::new(&parts.conversations, job.process.number),
         spec: RunSpec { preamble: Some(preamble), max_turns: Some(MODEL_CALLS + 1), ..RunSpec::new() },
@@ -180,13 +179,14 @@ fn conclusion(ended: Ended, link: &Link<'_>) -> String {
     prompts::notice(notice).to_owned()
 }
 
-static DEFINITIONS: OnceLock<Vec<ToolDefinition>> = OnceLock::new();
+static DEFINITIONS: Definitions = Definitions::new();
 
 /// What branches and workers have, but for what only their channel understands.
 fn tools(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
     let mut tools = branch::tools(parts, job, MemoryMode::Full);
     let acting = worker::worker_tools(parts);
-    tools.extend(acting.into_iter().filter(|tool| tool.name() != set_status::SetStatus.name()));
+    let known: Vec<_> = tools.iter().map(|tool| tool.name()).chain([set_status::SetStatus.name()]).collect();
+    tools.extend(acting.into_iter().filter(|tool| !known.contains(&tool.name())));
     tools
 }
 

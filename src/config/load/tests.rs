@@ -29,7 +29,7 @@ const EVERY_TABLE: &str = r#"
 "#;
 
 /// Keys that stand in the document as tables of their own, not as rows.
-const TABLES: [&str; 29] = [
+const TABLES: [&str; 30] = [
     "models",
     "budget",
     "prices",
@@ -44,6 +44,7 @@ const TABLES: [&str; 29] = [
     "routing",
     "sandbox",
     "ingestion",
+    "skills",
     "agents",
     "bindings",
     "links",

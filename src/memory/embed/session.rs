@@ -12,7 +12,7 @@ use ort::value::TensorRef;
 use super::files::{self, Places};
 use super::wordpiece::WordPiece;
 use super::{DIMENSIONS, EmbedError};
-use crate::allocator;
+use crate::{allocator, environment};
 
 struct Backend {
     name: String,
@@ -49,7 +49,12 @@ fn chosen(places: &Places) -> Result<&'static Backend, EmbedError> {
 }
 
 fn choose(places: &Places) -> Result<Backend, String> {
-    for library in places.libraries() {
+    let mut libraries = places.libraries();
+    if !environment::keeps_to_itself() {
+        log::warn!("onnxruntime is not loaded: nothing in the environment keeps it from writing home");
+        libraries.clear();
+    }
+    for library in libraries {
         let opened = ort::init_from(&library).map_err(|error| error.to_string());
         match opened.and_then(|builder| {
             builder.with_name("spacebot").with_telemetry(false).build().map_err(|error| error.to_string())

@@ -154,6 +154,7 @@ impl<'a> Stage<'a> {
         let pulse = Pulse::new(SystemClock::shared());
         let link = Link {
             show: &|_| {},
+            stage: &agent::Stage::hidden(),
             pulse: &pulse,
             up: &|_| {},
             cancel: &cancel,

@@ -103,7 +103,8 @@ fn billed(input: u64, output: u64) -> Outcome {
 fn without_a_ceiling_every_outcome_is_recorded_and_nothing_is_refused() {
     let bench = bench(rules(BudgetConfig::default(), &[]));
     let default_output = BudgetConfig::default().output_most;
-    for outcome in [billed(10, 5), Outcome::Unknown(Tokens::default()), Outcome::Free] {
+    let heard = Tokens { input: Some(9), ..Tokens::default() };
+    for outcome in [billed(10, 5), Outcome::Unknown(heard), Outcome::Free] {
         let permit = bench.channel(16).unwrap();
         assert_eq!(permit.output_most(), None, "the request stays as it is");
         assert!(bench.rows().iter().all(|(state, ..)| state != "open"), "nothing is reserved");
@@ -121,6 +122,11 @@ fn without_a_ceiling_every_outcome_is_recorded_and_nothing_is_refused() {
     assert_eq!(bench.rows(), expected.map(|(state, tokens, nano)| (state.to_owned(), tokens, nano)));
     bench.sums_agree();
     assert_eq!(bench.one::<String>("SELECT cost_status FROM token_usage WHERE id = 4"), "unknown");
+    assert_eq!(
+        bench.one::<i64>("SELECT input_tokens FROM token_usage WHERE id = 2"),
+        9,
+        "as far as it was heard"
+    );
 }
 
 #[test]

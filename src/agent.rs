@@ -40,7 +40,7 @@ use std::time::Duration;
 
 pub use cortex::introduce;
 pub use delegation::{PostNews, carry, has_post};
-pub use job::{Job, RunEnd, Running, Turn, Work};
+pub use job::{Chat, Job, RunEnd, Running, Troubles, Turn, Work};
 pub use link::Link;
 pub use prompt::AgentPrompts;
 pub use pulse::Pulse;
@@ -119,7 +119,7 @@ pub fn recover(
     limits: &LimitsConfig,
     working_memory: &WorkingMemoryConfig,
 ) -> Result<Recovered, DbError> {
-    let (recorded, attempts) = (working_memory.enabled, limits.task_max_attempts);
+    let (recorded, retries) = (working_memory.enabled, bound_task::retries(limits));
     conversations.recover_and(prompts::notice("interrupted"), move |connection, cut_off, now| {
         let mut go_on = Vec::new();
         for run in cut_off {
@@ -129,7 +129,7 @@ pub fn recover(
                 happening::cut_off(run).insert(connection, now)?;
             }
         }
-        Ok(conversation::Verdict { go_on, quiet: tasks::interrupt(connection, attempts, now)? })
+        Ok(conversation::Verdict { go_on, quiet: tasks::interrupt(connection, retries, now)? })
     })
 }
 
@@ -159,7 +159,9 @@ pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
             how
         }
         Work::Apology { kind, single } => channel::apologise(parts, job, *kind, *single),
-        Work::Commands { running, apology } => commands::run(parts, job, running, *apology, link),
+        Work::Commands { running, troubles, apology } => {
+            commands::run(parts, job, (running, troubles), *apology, link)
+        }
         Work::Branch { description, origin } => branch::run(parts, job, description, origin, link),
         Work::Worker { task, interactive, task_type, origin } => {
             worker::run(parts, job, (task, task_type.as_deref()), *interactive, origin, link)
@@ -174,9 +176,7 @@ pub fn run(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How {
         Work::Persistence => compactor::remember(parts, job, link),
         Work::Chunk { file } => ingestion::run(parts, job, file, link),
         Work::RunEnd { execution, end } => schedule::finish(parts, job, *execution, end, link),
-        Work::CortexChat { thread, channel, message } => {
-            cortex::chat::run(parts, job, (thread, channel.as_ref(), message), link)
-        }
+        Work::CortexChat(chat) => cortex::chat::run(parts, job, chat, link),
         Work::Cortex { errand, notes } => cortex::run(parts, job, *errand, notes, link),
     }
 }
@@ -193,7 +193,7 @@ pub fn close_after_panic(parts: &AgentParts, job: &Job, link: &Link<'_>) -> How 
     match job.process.kind {
         ProcessKind::Channel | ProcessKind::Delegation => How::Panicked(sentence.to_owned()),
         ProcessKind::Cortex => match &job.work {
-            Work::CortexChat { thread, .. } => cortex::chat::close(parts, thread, sentence, link),
+            Work::CortexChat(chat) => cortex::chat::close(parts, job, chat, sentence, link),
             _ => How::Panicked(sentence.to_owned()),
         },
         ProcessKind::Branch => branch::close(parts, job, sentence, link),

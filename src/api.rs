@@ -101,6 +101,7 @@ impl Handler for Api {
             "events" => self.events(request),
             "cortex-chat/send" => Outcome::Respond(post_only(request, || self.cortex_send(request))),
             "cortex-chat/messages" => Outcome::Respond(get_only(request, || self.cortex_messages(request))),
+            "cortex-chat/progress" => Outcome::Respond(get_only(request, || self.cortex_progress(request))),
             "cortex-chat/threads" => Outcome::Respond(get_only(request, || self.cortex_threads(request))),
             "cortex/events" => Outcome::Respond(get_only(request, || self.cortex_events(request))),
             _ if path.starts_with("tasks/") => self.task(request, &path["tasks/".len()..]),

@@ -128,6 +128,7 @@ struct Ground {
     /// What the databases hold for the hub.
     found: Vec<Event>,
     search: SearchOptions,
+    progress: cortexes::Progresses,
     onlookers: Arc<Onlookers>,
 }
 
@@ -153,7 +154,7 @@ impl Daemon {
         let server = start_server(config, &ground, &intake, (commands, facts.clone()), &adapters)?;
         let ingest = Ingest::start(&ground, inbound.clone())?;
         let mut bells = bells(&adapters, server.as_ref());
-        bells.extend([ingest.bell()]);
+        bells.extend(cortexes::bells(&ground).chain([ingest.bell()]));
         let (reloads, reloads_in) = bounded(hub::QUEUE_RELOADS);
         let ledger = ground.ledger.clone();
         let readers = Readers { hub: reloads, bindings, ingest: ingest.switches(), facts, ledger };
@@ -246,6 +247,7 @@ impl Ground {
         // Of all agents: one model is loaded once.
         let search = SearchOptions::new(&config.memory, &config.data_folder);
         let mut ground = Self {
+            progress: cortexes::progress(config, &*clock),
             clock,
             agents: BTreeMap::new(),
             files: BTreeMap::new(),
@@ -258,9 +260,7 @@ impl Ground {
             search,
             onlookers: Arc::default(),
         };
-        for agent in &config.agents {
-            ground.add_agent(config, agent, &llm)?;
-        }
+        config.agents.iter().try_for_each(|agent| ground.add_agent(config, agent, &llm))?;
         Ok(ground)
     }
 

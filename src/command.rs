@@ -75,8 +75,8 @@ pub struct Observed {
     pub provider_failures: u64,
     pub ended_by_limit: u64,
     pub ended_by_repetition: u64,
-    /// What has failed `cortex.circuit_breaker_threshold` times in a row and not succeeded since: names of tools, and
-    /// `models`. Nothing is taken away for it.
+    /// What has failed `cortex.circuit_breaker_threshold` times in a row and not succeeded since: names of tools,
+    /// `models` and `workers`. Nothing is taken away for it.
     #[serde(default)]
     pub tripped: Vec<String>,
 }

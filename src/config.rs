@@ -308,8 +308,10 @@ pub struct LimitsConfig {
     pub history_messages: usize,
     /// Wall clock of one worker without waiting for input (`worker_timeout_secs`, 10 to 86,400).
     pub worker_timeout: Duration,
-    /// Wall clock of one branch (`branch_timeout_secs`, 5 to 3,600).
+    /// A branch without any activity is ended (`branch_timeout_secs`, 5 to 3,600).
     pub branch_timeout: Duration,
+    /// Wall clock of one branch, whatever it does (`branch_wall_clock_secs`, 10 to 86,400).
+    pub branch_wall_clock: Duration,
     /// How long an interactive worker waits for the next `route` (`worker_idle_timeout_secs`).
     pub worker_idle_timeout: Duration,
     /// What a worker knows of the conversation besides its task.
@@ -317,6 +319,8 @@ pub struct LimitsConfig {
     pub worker_log_mode: WorkerLogMode,
     /// Workers that a task gets before it has failed (1 to 10).
     pub task_max_attempts: usize,
+    /// The pause after the first failure of a task, which doubles with each (`task_retry_secs`, 0 to 600).
+    pub task_retry: Duration,
     /// How long messages, answers, runs and journals are kept after they are over (`keep_days`, 1 to 3,650).
     pub keep: Duration,
     /// How long messages in company wait for each other.
@@ -340,10 +344,13 @@ impl Default for LimitsConfig {
             history_messages: 200,
             worker_timeout: Duration::from_secs(1800),
             branch_timeout: Duration::from_secs(60),
+            // Ten calls of a slow model, and less than a turn may take.
+            branch_wall_clock: Duration::from_secs(600),
             worker_idle_timeout: Duration::from_secs(600),
             worker_context: WorkerContext::default(),
             worker_log_mode: WorkerLogMode::default(),
             task_max_attempts: 3,
+            task_retry: Duration::from_secs(30),
             keep: 90 * DAY,
             coalescing: CoalescingConfig::default(),
             cortex: CortexConfig::default(),

@@ -48,9 +48,9 @@ pub use journal::{JOURNAL_VERSION, Record, Step, append as append_records, has_e
 pub use remember::{REMEMBER_TRIES, Remembered, Unremembered, remember};
 pub use requests::Request;
 pub use routed::{ROUTED_MAX, Routed};
-pub use runs::{BranchEnd, CutOff, Outcome, RunSummary, Verdict, WaitingResult, WorkerEnd};
+pub use runs::{BranchEnd, CutOff, Outcome, RunSummary, Verdict, WaitingResult, WorkerEnd, relay};
 pub use settings::{Known, change_settings};
-pub use started::Started;
+pub use started::{Started, insert as announce};
 pub use visit::{SCHEDULED, begin_visit, end_visit, last_written, say};
 pub use window::{Summary, Weight, Window};
 

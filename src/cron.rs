@@ -68,6 +68,11 @@ pub struct Job {
 }
 
 impl Job {
+    /// It has failed too often in a row, and nobody has switched it on again.
+    pub fn is_switched_off(&self) -> bool {
+        !self.enabled && !self.done && self.failures >= MAX_FAILURES
+    }
+
     /// Where its runs take place.
     pub fn conversation(&self) -> ConversationId {
         ConversationId::new(format!("{PLATFORM}:{}", self.name))

@@ -1,6 +1,8 @@
 //! What a tool may ask for. A tool never sees a channel or the hub: it tells an [`Effect`] (no
 //! answer) or asks an [`Ask`] and waits for the [`Answer`].
 
+use std::time::Duration;
+
 use crate::id::ProcessId;
 use crate::message::Place;
 
@@ -54,6 +56,8 @@ pub struct ReadyTask {
     pub place: Option<Place>,
     /// A person made it ready, not a process: its result may start turns again.
     pub by_person: bool,
+    /// What is left of the pause after its last failure.
+    pub wait: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -44,6 +44,26 @@ pub struct Place {
     pub name: String,
 }
 
+/// In front of the name of a thread in which the operator talks with the cortex; also its instance.
+const CORTEX: &str = "cortex";
+
+impl Place {
+    /// Where workers belong that were started in this thread of the cortex. No adapter reaches it.
+    pub fn of_thread(thread: &str) -> Self {
+        Self {
+            conversation: ConversationId::new(format!("{CORTEX}:{thread}")),
+            instance: InstanceId::new(CORTEX),
+            direct: true,
+            name: format!("{CORTEX} / {thread}"),
+        }
+    }
+
+    /// The thread of the cortex that this conversation is, if it is one.
+    pub fn thread_of(conversation: &ConversationId) -> Option<&str> {
+        conversation.as_str().strip_prefix(CORTEX)?.strip_prefix(':')
+    }
+}
+
 /// Commands of a conversation are answered beside its turns: `/status` does not wait for a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
@@ -159,6 +179,17 @@ pub enum Saying<'a> {
     More(&'a str),
     /// What was shown is void, or stands in the outbox now.
     Over,
+    /// A model is asked.
+    Thinking,
+    /// A tool is called, or has done its work (`Some(true)`) or not.
+    Tool { tool: &'a str, outcome: Option<bool> },
+    /// Nothing came of it; what stands in the end says why.
+    Failed,
+}
+
+/// Whom the progress of the cortex of an agent is told.
+pub fn cortex_bell(agent: &AgentId) -> InstanceId {
+    InstanceId::new(format!("{CORTEX}:{agent}"))
 }
 
 /// How an adapter hears that it has something to do. Neither may block.

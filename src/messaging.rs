@@ -4,4 +4,5 @@
 pub mod drafts;
 pub mod irc;
 pub mod mailbox;
+pub mod progress;
 pub mod webhook;

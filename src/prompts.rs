@@ -47,6 +47,8 @@ pub enum Template {
     CortexBulletin,
     CortexProfile,
     CortexChat,
+    /// Results of workers, as they are.
+    CortexResults,
     /// What a command says, by the command's name.
     Command(&'static str),
 }
@@ -64,7 +66,7 @@ macro_rules! commands {
 const COMMANDS: [(Template, &str, &str); 9] =
     commands!["help", "status", "tasks", "approve", "today", "digest", "whoami", "agent_id", "mode"];
 
-const TEMPLATES: [(Template, &str, &str); 24] = [
+const TEMPLATES: [(Template, &str, &str); 25] = [
     (Template::Channel, "channel", include_str!("../prompts/en/channel.md.j2")),
     (Template::Branch, "branch", include_str!("../prompts/en/branch.md.j2")),
     (Template::Scheduled, "scheduled", include_str!("../prompts/en/scheduled.md.j2")),
@@ -92,6 +94,7 @@ const TEMPLATES: [(Template, &str, &str); 24] = [
     (Template::Briefing, "briefing", include_str!("../prompts/en/fragments/briefing.md.j2")),
     (Template::CortexBulletin, "cortex_bulletin", include_str!("../prompts/en/cortex_bulletin.md.j2")),
     (Template::CortexChat, "cortex_chat", include_str!("../prompts/en/cortex_chat.md.j2")),
+    (Template::CortexResults, "cortex_results", include_str!("../prompts/en/fragments/cortex_results.md.j2")),
     (Template::CortexProfile, "cortex_profile", include_str!("../prompts/en/cortex_profile.md.j2")),
 ];
 

@@ -10,16 +10,18 @@ mod change;
 mod error;
 mod lifecycle;
 mod metadata;
+mod retry;
 mod rows;
 
 use serde::{Deserialize, Serialize};
 
 pub use asked::{Asked, take};
-pub use attempts::{Attempt, Concluded, Conclusion, claim, conclude, has_attempt, interrupt};
+pub use attempts::{Attempt, Claim, Concluded, Conclusion, claim, conclude, has_attempt, interrupt};
 pub use change::{Change, NewTask, RESULT_BYTES_MAX, SUBTASKS_MAX, TITLE_BYTES_MAX};
 pub use error::TaskError;
 pub use lifecycle::{AttemptEnd, Priority, Status};
 pub use metadata::{METADATA_BYTES_MAX, Metadata};
+pub use retry::Retries;
 pub use rows::{approve, cancel, change, create};
 
 use crate::clock::{SharedClock, Timestamp};
@@ -98,6 +100,9 @@ pub struct Task {
     pub result: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asked: Option<Asked>,
+    /// While it is ready: no worker takes it before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Timestamp>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub completed_at: Option<Timestamp>,
@@ -116,7 +121,7 @@ fn place_name<S: serde::Serializer>(place: &Option<Place>, serializer: S) -> Res
 }
 
 impl Task {
-    fn ready(&self) -> ReadyTask {
+    fn ready(&self, now: Timestamp) -> ReadyTask {
         ReadyTask {
             number: self.number,
             revision: self.revision,
@@ -124,6 +129,7 @@ impl Task {
             title: self.title.clone(),
             place: self.place.clone(),
             by_person: !self.approved_by.as_ref().is_some_and(Actor::is_process),
+            wait: retry::wait(self.retry_at, now),
         }
     }
 }
@@ -138,7 +144,7 @@ pub struct Changed {
 }
 
 impl Changed {
-    fn between(before: Status, task: Task) -> Self {
+    fn between(before: Status, task: Task, now: Timestamp) -> Self {
         let (number, revision) = (task.number, task.revision);
         let mut news = Vec::new();
         let was_taken = matches!(before, Status::Ready | Status::InProgress);
@@ -146,7 +152,7 @@ impl Changed {
             news.push(TaskNews::Withdrawn { number, revision });
         }
         if task.status == Status::Ready {
-            news.push(TaskNews::Ready(task.ready()));
+            news.push(TaskNews::Ready(task.ready(now)));
         }
         if task.asked.is_some() && task.status.is_over() && !before.is_over() {
             news.push(TaskNews::Answered);
@@ -250,13 +256,14 @@ impl Tasks {
         );
     }
 
-    /// What a worker may take now, in the order in which it should.
+    /// What a worker may take, in the order in which it should; last what still pauses.
     ///
     /// # Errors
     /// The database cannot be read.
     pub fn ready(&self, limit: usize) -> Result<Vec<ReadyTask>, DbError> {
-        let filter = Filter { status: Some(Status::Ready), limit, ..Filter::default() };
-        Ok(self.list(&filter)?.iter().map(Task::ready).collect())
+        let now = self.clock.now();
+        let ready = self.db.read(|connection| rows::ready(connection, now, limit))?;
+        Ok(ready.iter().map(|task| task.ready(now)).collect())
     }
 
     /// The attempts at one task, oldest first.

@@ -22,7 +22,7 @@ use local_model::{Say, local_model};
 use rig_core::completion::{CompletionRequest, Message};
 use rig_core::message::UserContent;
 use serde_json::json;
-use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Pulse, Turn, Work};
+use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Pulse, Troubles, Turn, Work};
 use spacebot::clock::{Clock, SharedClock, SimulatedClock, SystemClock, Timestamp, Zone};
 use spacebot::config::{AgentConfig, LlmConfig};
 use spacebot::conversation::{Conversations, Role};
@@ -135,7 +135,9 @@ impl<'a> Stage<'a> {
             place: name.to_owned(),
         };
         let work = match message.lane() {
-            Lane::Commands => Work::Commands { running: Vec::new(), apology: None },
+            Lane::Commands => {
+                Work::Commands { running: Vec::new(), troubles: Troubles::default(), apology: None }
+            }
             Lane::Talk => Work::Turn(Turn { single: direct, ..Turn::default() }),
         };
         self.parts.conversations.receive(message).unwrap().expect("a new message");
@@ -226,7 +228,7 @@ fn a_command_that_comes_twice_changes_once() {
     let home = tempfile::tempdir().unwrap();
     let mut stage = Stage::new(home.path());
     stage.play("board pending_approval high x");
-    let command = || Work::Commands { running: Vec::new(), apology: None };
+    let command = || Work::Commands { running: Vec::new(), troubles: Troubles::default(), apology: None };
     stage.say("una", "/approve 1");
     let revision = stage.parts.tasks().get(1).unwrap().revision;
     // Nothing waits any more: a process that was started for it all the same changes nothing.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use daemon::{DEADLINE, Daemon, Home, eventually};
 use llm_double::script::{calls, config, last_message, messages, offers};
-use llm_double::{Double, Request, Say};
+use llm_double::{At, Double, Request, Say};
 use serde_json::{Value, json};
 use spacebot::clock::SystemClock;
 use spacebot::db::Db;
@@ -27,7 +27,7 @@ fn home(double: &Double, routing: &str, more: &str) -> Home {
 }
 
 fn is_channel(request: &Request) -> bool {
-    offers(request, "spawn_worker")
+    offers(request, "reply")
 }
 
 fn system(request: &Request) -> String {
@@ -233,6 +233,13 @@ fn a_model_that_does_not_answer_is_noted_and_shown() {
         client.ask(&number.to_string(), "hello");
     }
     assert_eq!(cortex_of(&daemon)["observed"]["provider_failures"], 3);
+    let before = double.requests().len();
+    let status = client.ask("status", "/status");
+    assert!(
+        status.contains("\ndouble/m is not asked until ") && status.contains("again: models."),
+        "{status}"
+    );
+    assert_eq!(double.requests().len(), before, "a command asks no model");
     eventually("it is noted", Duration::from_secs(40), || {
         let (status, body) = daemon::get(&format!("http://127.0.0.1:{}/api/cortex/events", home.api));
         assert_eq!(status, 200, "{body}");
@@ -283,6 +290,7 @@ fn the_operator_talks_with_the_cortex_in_threads_one_message_at_a_time() {
         "task_create",
         "shell",
         "file_read",
+        "spawn_worker",
     ] {
         assert!(offers(&asked[0], tool), "{tool}");
     }
@@ -342,6 +350,136 @@ fn the_cortex_sees_the_conversation_that_it_is_asked_about_and_as_much_of_a_thre
     let requests = double.requests();
     let all = requests.last().unwrap().json["messages"].to_string();
     assert!(!all.contains("part 0:") && all.contains("part 1:") && all.contains("part 2:"), "{}", all.len());
+    daemon.stop();
+}
+
+fn thread_of(home: &Home, thread: &str) -> Vec<(String, String)> {
+    let url = format!("http://127.0.0.1:{}/api/cortex-chat/messages?thread_id={thread}", home.api);
+    let (_, body) = daemon::get(&url);
+    let text = |message: &Value, key: &str| message[key].as_str().unwrap().to_owned();
+    let messages = body["messages"].as_array().unwrap();
+    messages.iter().map(|message| (text(message, "role"), text(message, "content"))).collect()
+}
+
+fn done(status: &str) -> Say {
+    calls(&[("set_status", json!({ "status": status, "kind": "outcome" }))])
+}
+
+/// A thread whose worker hangs until it is let go, or is asked a second time.
+fn delegating() -> Double {
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    Double::recording(move |request| {
+        let last = last_message(request);
+        match () {
+            () if offers(request, "set_status") => {
+                if asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 {
+                    return Say { hang: Some(At::Start), ..Say::text("") };
+                }
+                match () {
+                    () if last.contains("count the eggs") => done("counted"),
+                    () => Say::text("there are twelve eggs"),
+                }
+            }
+            () if last.contains("<result") => {
+                assert!(last.contains("twelve eggs") && last.contains("count the eggs"), "{last}");
+                Say::text("Your worker says: twelve.")
+            }
+            () if last.contains("started") => Say::text("I have begun it."),
+            () if last.contains("eggs") => calls(&[("spawn_worker", json!({ "task": "count the eggs" }))]),
+            () => Say::text("I see"),
+        }
+    })
+}
+
+#[test]
+fn what_a_worker_of_a_thread_comes_to_is_told_there_once_also_over_a_power_cut() {
+    let double = delegating();
+    let home = home(&double, "", "");
+    let daemon = home.start();
+    assert_eq!(ask_cortex(&home, "a", "how many eggs are there?"), (true, "I have begun it.".to_owned()));
+    double.wait_until_hanging(1, DEADLINE);
+    assert_eq!(daemon.status()["processes"][0]["conversation"], "cortex:a");
+    assert_eq!(ask_cortex(&home, "a", "hello"), (true, "I see".to_owned()));
+    daemon.kill();
+    let daemon = home.start();
+    eventually("it is told", DEADLINE, || thread_of(&home, "a").len() == 5);
+    let told = ("assistant".to_owned(), "Your worker says: twelve.".to_owned());
+    assert_eq!(thread_of(&home, "a")[4], told);
+    assert!(thread_of(&home, "b").is_empty());
+    daemon.kill();
+    // Nothing is left to tell.
+    let daemon = home.start();
+    let before = double.requests().len();
+    assert!(daemon.client("c").ask("1", "/status").contains("Nothing runs."));
+    assert_eq!((thread_of(&home, "a").len(), double.requests().len()), (5, before));
+    let asked = double.requests();
+    let shown = asked.iter().filter(|request| last_message(request).contains("<result")).count();
+    assert_eq!(shown, 1);
+    daemon.stop();
+}
+
+#[test]
+fn who_looks_on_sees_what_the_cortex_does_and_its_words_while_they_come() {
+    let double = Double::recording(|request| {
+        let last = last_message(request);
+        match () {
+            () if last.contains("what runs") => calls(&[("task_list", json!({}))]),
+            () if last.contains("tasks") => Say::text("nothing runs"),
+            () => Say::text("A long story that has no end at all").hang(At::Events(5)),
+        }
+    });
+    let home = home(&double, "", "");
+    let daemon = home.start();
+    let look = |thread: &str, seen: u64| {
+        let path = format!("api/cortex-chat/progress?thread_id={thread}&seen={seen}");
+        let (status, body) = daemon::get(&format!("http://127.0.0.1:{}/{path}", home.api));
+        assert_eq!(status, 200, "{body}");
+        body
+    };
+    assert_eq!(ask_cortex(&home, "a", "what runs?"), (true, "nothing runs".to_owned()));
+    eventually("it is over", DEADLINE, || cortex_of(&daemon)["chatting"] == false);
+    let seen = look("a", 0);
+    let tool = |event: &str| json!({ "event": event, "tool": "task_list" });
+    let mut completed = tool("tool_completed");
+    completed["failed"] = json!(false);
+    let thinking = json!({ "event": "thinking" });
+    let wanted = [&thinking, &tool("tool_started"), &completed, &thinking, &json!({ "event": "done" })];
+    assert_eq!(seen["steps"].as_array().unwrap().iter().collect::<Vec<_>>(), wanted);
+    assert_eq!(look("b", 0)["steps"], json!([]));
+    let mut asking = home.command(&["cortex", "--thread", "a", "tell me a story"]).spawn().unwrap();
+    let seen = seen["seen"].as_u64().unwrap();
+    eventually("its words are seen", DEADLINE, || {
+        look("a", seen)["draft"]["content"].as_str().is_some_and(|words| words.starts_with("A long"))
+    });
+    assert_eq!(look("a", seen)["steps"], json!([thinking]));
+    asking.kill().unwrap();
+    asking.wait().unwrap();
+    daemon.stop();
+}
+
+#[test]
+fn without_a_model_the_result_of_a_worker_is_told_as_it_is() {
+    let gone = std::sync::atomic::AtomicBool::new(false);
+    let double = Double::recording(move |request| {
+        let last = last_message(request);
+        let order = std::sync::atomic::Ordering::SeqCst;
+        match () {
+            () if gone.load(order) => Say::error(401, "authentication_error", "no"),
+            () if offers(request, "set_status") && last.contains("count the eggs") => done("counted"),
+            () if offers(request, "set_status") => {
+                gone.store(true, order);
+                Say::text("there are twelve eggs")
+            }
+            () if last.contains("started") => Say::text("I have begun it."),
+            () => calls(&[("spawn_worker", json!({ "task": "count the eggs" }))]),
+        }
+    });
+    let home = home(&double, "", "");
+    let daemon = home.start();
+    assert_eq!(ask_cortex(&home, "a", "count"), (true, "I have begun it.".to_owned()));
+    eventually("it is told", DEADLINE, || thread_of(&home, "a").len() == 3);
+    let (role, said) = thread_of(&home, "a").remove(2);
+    assert!(role == "assistant" && said.contains("count the eggs\n\nthere are twelve eggs"), "{said}");
     daemon.stop();
 }
 

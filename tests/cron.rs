@@ -233,6 +233,8 @@ fn three_failures_in_a_row_switch_the_job_off_and_say_so() {
             expected.push("failed");
             until_states(&home, &expected);
         } else {
+            let status = client.ask("8", "/status");
+            assert!(status.contains("Switched off after failures: "), "{status}");
             assert_eq!(client.ask("9", "tell me every hour what hour it is"), "made");
             until_states(&home, &expected);
         }

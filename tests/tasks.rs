@@ -17,7 +17,12 @@ use llm_double::{At, Double, Request, Say};
 use serde_json::{Value, json};
 
 fn home(double: &Double) -> Home {
-    Home::new(&config(double, ""))
+    pausing(double, 0)
+}
+
+/// A task that fails pauses so long, and twice as long the next time.
+fn pausing(double: &Double, seconds: u64) -> Home {
+    Home::new(&config(double, &format!("task_retry_secs = {seconds}\n")))
 }
 
 fn reply(text: &str) -> Say {
@@ -310,7 +315,7 @@ fn a_worker_that_says_it_failed_is_tried_again_and_the_last_word_is_told() {
             () => Say::text("there is no ladder"),
         }
     });
-    let home = home(&double);
+    let home = pausing(&double, 1);
     drop(home.start());
     put_task(&home, "c");
     let daemon = home.start();
@@ -318,7 +323,44 @@ fn a_worker_that_says_it_failed_is_tried_again_and_the_last_word_is_told() {
     client.ask("1", "/approve 1");
     client.hear("It could not be done.");
     assert_eq!(home.outcomes(1), ["failed", "failed", "failed"]);
+    let shown = home.task(&["show", "1"]);
+    let at = |attempt: usize, key: &str| shown["attempts"][attempt][key].as_i64().unwrap();
+    let pauses = [1, 2].map(|attempt| at(attempt, "started_at") - at(attempt - 1, "ended_at"));
+    assert!(pauses[0] >= 1000 && pauses[1] >= 2000, "{pauses:?}");
     assert_eq!(home.task(&["show", "1"])["task"]["status"], "failed");
+}
+
+#[test]
+fn a_failed_task_pauses_also_over_a_power_cut_until_somebody_says_now() {
+    let double = Double::recording(|request| {
+        let last = last_message(request);
+        assert!(!is_channel(request), "nobody waits for it: {last}");
+        match () {
+            () if last.contains("Task #") => {
+                let kind = if last.contains("This is attempt") { "outcome" } else { "failure" };
+                calls(&[("set_status", json!({ "status": "over", "kind": kind }))])
+            }
+            () => Say::text("it is over"),
+        }
+    });
+    let home = pausing(&double, 600);
+    let daemon = home.start();
+    home.task(&["create", "x", "--ready"]);
+    eventually("it has failed once", DEADLINE, || home.outcomes(1) == ["failed"]);
+    daemon.kill();
+    let daemon = home.start();
+    // Whoever comes after it is not held up.
+    home.task(&["create", "y", "--ready"]);
+    eventually("the other one has failed once too", DEADLINE, || home.outcomes(2) == ["failed"]);
+    assert_eq!(home.outcomes(1), ["failed"]);
+    assert!(home.task(&["show", "1"])["task"]["retry_at"].is_i64());
+    assert!(daemon.client("c").ask("1", "/approve 1").contains("approved"));
+    eventually("it is done", DEADLINE, || home.outcomes(1) == ["failed", "success"]);
+    daemon.kill();
+    // Written down without a daemon, begun by the next start.
+    home.task(&["approve", "2"]);
+    let _daemon = home.start();
+    eventually("the other one is done", DEADLINE, || home.outcomes(2) == ["failed", "success"]);
 }
 
 #[test]

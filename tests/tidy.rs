@@ -43,6 +43,7 @@ const LOCKS: Exceptions = &[
     ("src/llm/gates.rs", "when the last requests to a provider began"),
     ("src/llm/health.rs", "one table of lost models for all processes"),
     ("src/messaging/drafts.rs", "one table of drafts between the turns that write them and the polls"),
+    ("src/messaging/progress.rs", "one list of steps between the answer that takes them and who looks on"),
     ("src/llm/lines.rs", "the pool of idle connections"),
     ("src/llm/tokens.rs", "one correction for each model, from all processes"),
     ("src/messaging/irc.rs", "one line of status, read by the API"),

@@ -141,6 +141,7 @@ mod tests {
             Saying::Begins => out.borrow_mut().push('|'),
             Saying::More(text) => out.borrow_mut().push_str(&format!("[{text}]")),
             Saying::Over => out.borrow_mut().push('#'),
+            Saying::Thinking | Saying::Tool { .. } | Saying::Failed => out.borrow_mut().push('?'),
         };
         let speech = Speech::new(Arc::new(Scrubber::new(["k3y-of-the-house"])));
         let mut words = Words { speech: &speech, show: &show, call: None };

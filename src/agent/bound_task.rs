@@ -7,12 +7,13 @@ use super::AgentParts;
 use super::job::Job;
 use super::toolbox::Definitions;
 use super::worker::{with_notice, worker_tools};
+use crate::config::LimitsConfig;
 use crate::conversation::{Outcome, WorkerEnd};
 use crate::db::DbError;
 use crate::db::rusqlite::Connection;
 use crate::effect::TaskNews;
 use crate::prompts::{self, PromptError, Template};
-use crate::tasks::{self, AttemptEnd, Conclusion, Status, Task};
+use crate::tasks::{self, AttemptEnd, Conclusion, Retries, Status, Task};
 use crate::text;
 use crate::tools::{self, Tool};
 
@@ -54,7 +55,7 @@ pub(super) fn conclude(
         end: attempt_end(end.outcome, shutdown),
         summary: end.summary.clone(),
         result: end.result.clone(),
-        limit: parts.config.limits.task_max_attempts,
+        retries: retries(&parts.config.limits),
     };
     let now = parts.conversations.now();
     move |connection, end| {
@@ -66,6 +67,10 @@ pub(super) fn conclude(
         }
         Ok(concluded.news)
     }
+}
+
+pub(super) fn retries(limits: &LimitsConfig) -> Retries {
+    Retries { attempts: limits.task_max_attempts, pause: limits.task_retry }
 }
 
 fn attempt_end(outcome: Outcome, shutdown: bool) -> AttemptEnd {

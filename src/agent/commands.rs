@@ -1,15 +1,18 @@
 //! Slash commands: answered from the database and the hub's view, without a model, beside the turns of
 //! their conversation. What a command changes is in the same transaction as its answer.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::AgentParts;
-use super::job::{Job, Running};
+use super::job::{Job, Running, Troubles};
 use super::link::Link;
 use crate::clock::Timestamp;
 use crate::config::ResponseMode;
 use crate::conversation::change_settings;
+use crate::cron;
 use crate::db::DbError;
 use crate::db::rusqlite::Connection;
 use crate::effect::TaskNews;
@@ -49,7 +52,7 @@ impl Fault for CommandError {
 pub(super) fn run(
     parts: &AgentParts,
     job: &Job,
-    running: &[(ConversationId, Running)],
+    (running, troubles): (&[(ConversationId, Running)], &Troubles),
     mut apology: Option<Kind>,
     link: &Link<'_>,
 ) -> How {
@@ -68,7 +71,7 @@ pub(super) fn run(
                 let say = move |_: &Connection| Ok((sentence, ()));
                 parts.conversations.commit_command(&job.place, &command, say).map_err(CommandError::from)
             }
-            None => Answering { parts, job, running, link, command: &command }.answer(),
+            None => Answering { parts, job, running, troubles, link, command: &command }.answer(),
         };
         if let Err(error) = answered {
             return failed(&error);
@@ -91,6 +94,7 @@ struct Answering<'a> {
     parts: &'a AgentParts,
     job: &'a Job,
     running: &'a [(ConversationId, Running)],
+    troubles: &'a Troubles,
     link: &'a Link<'a>,
     command: &'a Received,
 }
@@ -187,7 +191,26 @@ impl Answering<'_> {
             "model": self.parts.routing(&self.job.place)?.channel, "direct": self.direct(),
             "mode": self.parts.settings(&self.job.place)?.response_mode.as_str().replace('_', " "),
             "running": self.running.iter().filter(shown).take(SHOWN_MAX).map(line).collect::<Vec<_>>(),
-            "counts": counts,
+            "counts": counts, "troubles": if self.direct() { self.troubles()? } else { Value::Null },
+        }))
+    }
+
+    /// What is not used for a while because it failed, and what fails.
+    fn troubles(&self) -> Result<Value, CommandError> {
+        let (now, zone) = (self.parts.conversations.now(), &self.parts.config.timezone);
+        let line = |name: &str, left: Duration| {
+            let until = (!left.is_zero()).then(|| zone.format(now.plus(left), "%H:%M:%S"));
+            json!({ "name": text::one_line(name, LINE_BYTES), "until": until })
+        };
+        let lost = self.parts.llm.lost();
+        let models = lost.iter().map(|lost| line(&lost.model, Duration::from_secs(lost.rests_seconds)));
+        let resting = self.troubles.resting.iter().map(|(errand, left)| line(errand, *left));
+        let jobs =
+            self.parts.cron().jobs()?.into_iter().filter(cron::Job::is_switched_off).map(|job| job.name);
+        Ok(json!({
+            "models": models.take(SHOWN_MAX).collect::<Vec<_>>(), "resting": resting.collect::<Vec<_>>(),
+            "failing": self.troubles.failing.iter().take(SHOWN_MAX).collect::<Vec<_>>(),
+            "jobs": jobs.take(SHOWN_MAX).collect::<Vec<_>>(),
         }))
     }
 
@@ -264,7 +287,7 @@ fn approve(
 ) -> Result<(String, Vec<TaskNews>), DbError> {
     let (context, news) = match tasks::approve(connection, number, by, now)? {
         Ok(changed) => {
-            let outcome = if changed.before == changed.task.status { "already" } else { "approved" };
+            let outcome = if changed.news.is_empty() { "already" } else { "approved" };
             let context = json!({
                 "outcome": outcome, "number": number, "title": changed.task.title,
                 "status": spoken(changed.task.status),

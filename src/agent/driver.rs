@@ -27,6 +27,7 @@ use crate::error::{Fault, Kind};
 use crate::event::StopReason;
 use crate::hooks::{self, Call, CortexHook, Finding, LoopGuard, Verdict};
 use crate::llm::LlmError;
+use crate::message::Saying;
 use crate::thread::contained;
 use crate::tools::ToolError;
 
@@ -68,6 +69,8 @@ pub(super) struct Counts {
     pub(super) max_model_calls: usize,
     pub(super) tool_calls: usize,
     pub(super) hook: CortexHook,
+    /// The latest answer was that of the offline responder.
+    pub(super) offline: bool,
     /// Names of the tools that were called, each once.
     pub(super) called: Vec<String>,
     /// The limit of model calls only parts the run: it goes on behind it.
@@ -433,7 +436,9 @@ impl Driver<'_> {
         let arguments = call.function.arguments_value();
         let (toolbox, desk, cancel) = (&mut self.toolbox, &mut self.desk, self.link.cancel);
         self.link.pulse.beat();
+        (self.link.show)(Saying::Tool { tool: name, outcome: None });
         let called = contained(|| toolbox.act(name, arguments, cancel, desk));
+        (self.link.show)(Saying::Tool { tool: name, outcome: Some(matches!(called, Ok(Ok(_)))) });
         self.link.pulse.beat();
         called.unwrap_or_else(|panic| {
             log::error!("tool {name} panicked: {panic}");

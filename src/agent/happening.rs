@@ -104,7 +104,7 @@ impl Work {
             | Work::RunEnd { .. }
             | Work::Chunk { .. }
             | Work::Cortex { .. }
-            | Work::CortexChat { .. }
+            | Work::CortexChat(_)
             | Work::Compaction { .. }
             | Work::Extraction
             | Work::Persistence => "",
@@ -122,7 +122,7 @@ impl Work {
             | Work::RunEnd { .. }
             | Work::Chunk { .. }
             | Work::Cortex { .. }
-            | Work::CortexChat { .. }
+            | Work::CortexChat(_)
             | Work::Compaction { .. }
             | Work::Extraction
             | Work::Persistence => &[],

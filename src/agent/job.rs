@@ -1,5 +1,7 @@
 //! What the hub gives to a process thread.
 
+use std::time::Duration;
+
 use crate::billing::Payer;
 use crate::conversation::Place;
 use crate::cortex::NewCortexEvent;
@@ -22,7 +24,7 @@ impl Job {
         Payer {
             number: Some(self.process.number),
             conversation: Some(self.place.conversation.clone()),
-            background: payer.background && !matches!(self.work, Work::CortexChat { .. }),
+            background: payer.background && !matches!(self.work, Work::CortexChat(_)),
             ..payer
         }
     }
@@ -41,6 +43,7 @@ pub enum Work {
     Commands {
         /// What runs in the whole agent.
         running: Vec<(ConversationId, Running)>,
+        troubles: Troubles,
         apology: Option<Kind>,
     },
     Branch {
@@ -90,17 +93,33 @@ pub enum Work {
         notes: Vec<NewCortexEvent>,
     },
     /// Answers the operator in a thread of the cortex.
-    CortexChat {
-        thread: String,
-        /// The conversation that it is about.
-        channel: Option<ConversationId>,
-        message: String,
-    },
+    CortexChat(Chat),
     /// The end of a job's run, when nothing of it is going on any more.
     RunEnd {
         execution: i64,
         end: RunEnd,
     },
+}
+
+/// One answer in a thread of the cortex.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Chat {
+    pub thread: String,
+    /// The conversation that it is about.
+    pub channel: Option<ConversationId>,
+    /// None: it tells the results that wait.
+    pub message: Option<String>,
+    /// Tell the results as they are, without a model: too many of them came since the operator wrote.
+    pub absorb: bool,
+}
+
+/// What an agent does without for a while, or could as well do without.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Troubles {
+    /// What fails again and again: tools, `models`, `workers`.
+    pub failing: Vec<String>,
+    /// Errands of the cortex that rest, and for how long.
+    pub resting: Vec<(String, Duration)>,
 }
 
 /// How the run of a job ended.

@@ -26,7 +26,7 @@ use crate::event::{Fork, How, Origin, StopReason, What};
 use crate::hooks::LoopGuard;
 use crate::id::ProcessKind;
 use crate::prompts;
-use crate::tasks;
+use crate::tasks::{self, Claim};
 use crate::tools::{self, Tool};
 use berth::Live;
 
@@ -168,23 +168,28 @@ pub(super) fn run_task(
     link: &Link<'_>,
 ) -> How {
     let number = job.process.number;
-    let mut claimed = None;
+    let mut claimed = Claim::Gone;
     let begun = persist(link.cancel, || {
         let note = happening::note(happening::worker_spawned(parts, job));
         let claim = move |connection: &Connection, now| {
             let claimed = tasks::claim(connection, task, revision, number, now)?;
-            if claimed.is_some() {
+            let taken = matches!(claimed, Claim::Taken(_));
+            if taken {
                 note(connection, now)?;
             }
-            Ok(claimed)
+            Ok((taken, claimed))
         };
         claimed = parts.conversations.begin_claimed_worker(number, &job.place.conversation, what, claim)?;
         Ok(())
     });
     match claimed {
         _ if begun != How::Finished => begun,
-        None => How::Idle,
-        Some(task) => {
+        Claim::Gone => How::Idle,
+        Claim::Early(news) => {
+            (link.up)(What::Task(news));
+            How::Idle
+        }
+        Claim::Taken(task) => {
             let prompt = bound_task::prompt(&task, parts.config.limits.task_max_attempts).map_err(boxed);
             match prompt.and_then(|prompt| Ok((prompt, parts.routing(&job.place).map_err(boxed)?))) {
                 Ok((prompt, routing)) => {

@@ -14,6 +14,8 @@ use crate::effect::{Answer, Refusal};
 use crate::error::{Fault, Kind};
 use crate::http::server::{Request, Response};
 use crate::id::{AgentId, ConversationId};
+use crate::message::Place;
+use crate::messaging::progress::Progress;
 
 /// Events that one answer has, unless asked for fewer.
 const EVENTS_DEFAULT: usize = 50;
@@ -27,6 +29,8 @@ const DEFAULT_THREAD: &str = "default";
 #[derive(Clone)]
 pub struct Cortexes {
     pub stores: BTreeMap<AgentId, CortexStore>,
+    /// What is going on in their threads.
+    pub progress: BTreeMap<AgentId, Arc<Progress>>,
     /// Whether the model for search by meaning is in memory: `loaded`, `not loaded`, `off`.
     pub embedding: Arc<dyn Fn() -> &'static str + Send + Sync>,
 }
@@ -150,6 +154,31 @@ impl Api {
                 Response::json(200, &json!({ "messages": messages }))
             }
             Ok(Err(error)) => unreadable(&error),
+            Err(refusal) => refusal,
+        }
+    }
+
+    /// What is going on in a thread and was not seen: steps behind `seen`, words behind byte `from` of `draft`.
+    pub(super) fn cortex_progress(&self, request: &Request<'_>) -> Response {
+        let (mut agent, mut thread, mut seen, mut draft) = (None, None, 0, (0, 0));
+        for (name, value) in request.parameters().unwrap_or_default() {
+            match (name.as_ref(), value.parse::<u64>()) {
+                ("agent_id", _) => agent = Some(value.to_string()),
+                ("thread_id", _) => thread = Some(value.to_string()),
+                ("seen", Ok(number)) => seen = number,
+                ("draft", Ok(number)) => draft.0 = number,
+                ("from", Ok(number)) => draft.1 = usize::try_from(number).unwrap_or(usize::MAX),
+                _ => {
+                    let known = "agent_id, thread_id, seen, draft and from can be given";
+                    return Response::error(400, Kind::Invalid, known);
+                }
+            }
+        }
+        let Some(thread) = thread else { return Response::error(400, Kind::Invalid, "thread_id is needed") };
+        let conversation = Place::of_thread(&thread).conversation;
+        match self.cortex_store(agent.as_deref()).map(|(id, _)| self.cortexes.progress.get(id)) {
+            Ok(Some(progress)) => Response::json(200, &json!(progress.look(&conversation, seen, draft))),
+            Ok(None) => Response::error(404, Kind::NotFound, "nothing is known of this agent's progress"),
             Err(refusal) => refusal,
         }
     }

@@ -16,10 +16,10 @@ pub use error::ChatError;
 use crate::config::ApiConfig;
 use crate::error::log_line;
 use crate::thread;
-pub(super) use client::ApiClient;
+pub(super) use client::{ApiClient, Piece};
 use client::{Client, Incoming, News};
 use lines::Line;
-use typing::Typing;
+pub(super) use typing::Typing;
 
 /// Seconds that one poll waits at the daemon.
 const POLL_WAIT_SECONDS: u64 = 20;

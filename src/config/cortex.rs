@@ -21,8 +21,6 @@ pub struct CortexConfig {
     pub circuit_breaker_threshold: u32,
     /// A worker without any activity is ended (`stuck_worker_secs`, 10 to 86,400).
     pub stuck_worker: Duration,
-    /// The same for a branch (`stuck_branch_secs`, 5 to 3,600).
-    pub stuck_branch: Duration,
 }
 
 impl Default for CortexConfig {
@@ -34,7 +32,6 @@ impl Default for CortexConfig {
             bulletin_max_words: 500,
             circuit_breaker_threshold: 3,
             stuck_worker: Duration::from_secs(600),
-            stuck_branch: Duration::from_secs(60),
         }
     }
 }
@@ -58,7 +55,6 @@ impl CortexConfig {
                 .and_then(|number| u32::try_from(number).ok())
                 .unwrap_or(base.circuit_breaker_threshold),
             stuck_worker: seconds("stuck_worker_secs", 10, 86_400, base.stuck_worker),
-            stuck_branch: seconds("stuck_branch_secs", 5, 3600, base.stuck_branch),
         };
         section.finish();
         config
@@ -72,7 +68,6 @@ impl CortexConfig {
             ("bulletin_max_words", self.bulletin_max_words as u64),
             ("circuit_breaker_threshold", u64::from(self.circuit_breaker_threshold)),
             ("stuck_worker_secs", self.stuck_worker.as_secs()),
-            ("stuck_branch_secs", self.stuck_branch.as_secs()),
         ];
         numbers.iter().try_for_each(|(key, number)| writeln!(out, "{key} = {number}"))
     }

@@ -124,8 +124,10 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
         ("history_messages", limits.history_messages as u64),
         ("worker_timeout_secs", limits.worker_timeout.as_secs()),
         ("branch_timeout_secs", limits.branch_timeout.as_secs()),
+        ("branch_wall_clock_secs", limits.branch_wall_clock.as_secs()),
         ("worker_idle_timeout_secs", limits.worker_idle_timeout.as_secs()),
         ("task_max_attempts", limits.task_max_attempts as u64),
+        ("task_retry_secs", limits.task_retry.as_secs()),
         ("keep_days", limits.keep.as_secs() / DAY.as_secs()),
     ];
     numbers.iter().try_for_each(|(key, number)| writeln!(out, "{key} = {number}"))?;

@@ -280,6 +280,8 @@ fn limits(section: &Section<'_, '_>, base: &LimitsConfig) -> LimitsConfig {
         history_messages: count("history_messages", 10, 1000, base.history_messages),
         worker_timeout: seconds(section, "worker_timeout_secs", 10, 86_400).unwrap_or(base.worker_timeout),
         branch_timeout: seconds(section, "branch_timeout_secs", 5, 3600).unwrap_or(base.branch_timeout),
+        branch_wall_clock: seconds(section, "branch_wall_clock_secs", 10, 86_400)
+            .unwrap_or(base.branch_wall_clock),
         worker_idle_timeout: seconds(section, "worker_idle_timeout_secs", 10, 86_400)
             .unwrap_or(base.worker_idle_timeout),
         worker_context: section.choice("worker_context", &WorkerContext::ALL).unwrap_or(base.worker_context),
@@ -287,6 +289,7 @@ fn limits(section: &Section<'_, '_>, base: &LimitsConfig) -> LimitsConfig {
             .choice("worker_log_mode", &WorkerLogMode::ALL)
             .unwrap_or(base.worker_log_mode),
         task_max_attempts: count("task_max_attempts", 1, 10, base.task_max_attempts),
+        task_retry: seconds(section, "task_retry_secs", 0, 600).unwrap_or(base.task_retry),
         keep: section
             .number("keep_days", 1, 3650)
             .map_or(base.keep, |days| Duration::from_secs(days * DAY.as_secs())),

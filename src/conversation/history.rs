@@ -204,6 +204,9 @@ pub(super) fn participants(
 /// # Errors
 /// The database cannot be read.
 pub fn place(connection: &Connection, conversation: &ConversationId) -> Result<Option<Place>, DbError> {
+    if let Some(thread) = Place::thread_of(conversation) {
+        return Ok(Some(Place::of_thread(thread)));
+    }
     let sql = "SELECT instance, direct, coalesce(display_name, id) FROM channels WHERE id = ?1";
     let place = connection.prepare_cached(sql)?.query_row([conversation.as_str()], |row| {
         Ok(Place {

@@ -92,6 +92,9 @@ pub(super) fn unfinished(connection: &Connection) -> Result<Vec<Unfinished>, DbE
                    (SELECT channel_id FROM branch_runs WHERE relayed = 0
                     UNION SELECT channel_id FROM worker_runs WHERE relayed = 0
                     UNION SELECT conversation_id FROM link_requests WHERE state = 'answered' AND relayed = 0)
+               UNION ALL
+               SELECT DISTINCT channel_id, 'cortex', 1, channel_id, NULL, 1, 0 FROM worker_runs
+                   WHERE relayed = 0 AND channel_id LIKE 'cortex:%'
                LIMIT ?1";
     let mut statement = connection.prepare(sql)?;
     let rows = statement.query_map(params![MAX_UNFINISHED, SCHEDULED], |row| {

@@ -88,7 +88,7 @@ impl Conversations {
     }
 
     /// As [`Conversations::begin_worker`] for one that gets its work from `claim`, in the same
-    /// transaction. Without work it does not begin.
+    /// transaction. Where that says that there is none, it does not begin.
     ///
     /// # Errors
     /// Nothing is stored.
@@ -97,12 +97,12 @@ impl Conversations {
         number: u64,
         conversation: &ConversationId,
         task: &str,
-        claim: impl FnOnce(&Connection, Timestamp) -> Result<Option<T>, DbError> + Send + 'static,
-    ) -> Result<Option<T>, DbError> {
+        claim: impl FnOnce(&Connection, Timestamp) -> Result<(bool, T), DbError> + Send + 'static,
+    ) -> Result<T, DbError> {
         let (now, conversation, task) = (self.now(), conversation.clone(), task.to_owned());
         self.db.write(move |connection| {
-            let claimed = claim(connection, now)?;
-            if claimed.is_some() {
+            let (taken, claimed) = claim(connection, now)?;
+            if taken {
                 runs::begin_worker(connection, number, &conversation, &task, false, &[], now)?;
             }
             Ok(claimed)

@@ -244,7 +244,11 @@ fn answers_of(row: &Row<'_>, column: usize) -> Result<Vec<String>, crate::db::ru
     Ok(serde_json::from_str(row.get_ref(column)?.as_str()?).unwrap_or_default())
 }
 
-pub(super) fn relay(connection: &Connection, process: ProcessId) -> Result<(), DbError> {
+/// Its result was told; a second time is refused.
+///
+/// # Errors
+/// Nothing is stored.
+pub fn relay(connection: &Connection, process: ProcessId) -> Result<(), DbError> {
     let sql = match process.kind {
         ProcessKind::Branch => "UPDATE branch_runs SET relayed = 1 WHERE id = ?1 AND relayed = 0",
         ProcessKind::Worker => "UPDATE worker_runs SET relayed = 1 WHERE id = ?1 AND relayed = 0",

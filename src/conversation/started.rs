@@ -20,7 +20,10 @@ pub struct Started {
 }
 
 /// Writes the run if it has not begun by itself. It has as a rule.
-pub(super) fn insert(
+///
+/// # Errors
+/// The database cannot be read or written.
+pub fn insert(
     connection: &Connection,
     conversation: &ConversationId,
     started: &Started,

@@ -73,6 +73,7 @@ const AGENT: &[Migration] = &[
         "people and models",
         include_str!("../../migrations/20261121023000_people_and_models.sql"),
     ),
+    (20261121031000, "retries", include_str!("../../migrations/20261121031000_retries.sql")),
 ];
 
 /// Applies what is missing, each file in its own transaction.

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, at, bounded, never, sele
 
 use super::post;
 use super::state::{Action, Event, Hub, MAX_READY_TASKS};
-use crate::agent::{self, AgentParts, Job, Link, Pulse, Stage};
+use crate::agent::{self, AgentParts, Job, Link, Pulse, Stage, Work};
 use crate::allocator;
 use crate::clock::SharedClock;
 use crate::command::Command;
@@ -21,7 +21,7 @@ use crate::effect::TaskNews;
 use crate::error::Kind;
 use crate::event::{How, ProcessEvent, StopReason, What};
 use crate::id::{AgentId, InstanceId, ProcessId, ProcessKind};
-use crate::message::{Bell, Saying};
+use crate::message::{Bell, Saying, cortex_bell};
 use crate::onlookers::Onlookers;
 use crate::thread::{self, Cancel, contained};
 
@@ -259,7 +259,10 @@ impl Performer {
         let (rings, rung) = bounded(QUEUE_RINGS);
         let (cancel, reason) = (Cancel::new(), Arc::new(OnceLock::new()));
         let pulse = Arc::new(Pulse::new(self.parts.clock.clone()));
-        let bell = self.parts.bells.get(&job.place.instance).filter(|_| process.kind == ProcessKind::Channel);
+        let bell = match &job.work {
+            Work::CortexChat(_) => self.parts.bells.get(&cortex_bell(&agent)),
+            _ => self.parts.bells.get(&job.place.instance).filter(|_| process.kind == ProcessKind::Channel),
+        };
         let place = (agent.clone(), job.place.conversation.clone(), process);
         let stage = Stage::new(self.parts.ends.onlookers.clone(), parts.llm.scrubber().clone(), place);
         let thread = ProcessThread {

@@ -16,6 +16,7 @@ mod resume;
 mod runs;
 mod stop;
 mod supervision;
+mod threads;
 mod turns;
 
 pub use board::MAX_READY_TASKS;
@@ -32,7 +33,7 @@ use crossbeam_channel::Sender;
 use self::batch::Batch;
 use self::board::Board;
 use super::timers::Timers;
-use crate::agent::{Job, Look, Running, Turn, Work};
+use crate::agent::{Job, Look, Running, Troubles, Turn, Work};
 use crate::command::{Command, ProcessReport, StatusReport};
 use crate::config::LimitsConfig;
 use crate::conversation::{Place, Resumed};
@@ -46,6 +47,7 @@ use cortex::Cortex;
 use ingestion::Reading;
 use post::Post;
 use runs::{JobRun, MAX_RUN_RETRIGGERS, Watch};
+use threads::Threads;
 
 /// Results that come within this time of each other share one turn.
 pub const RETRIGGER_DEBOUNCE: Duration = Duration::from_millis(500);
@@ -216,6 +218,8 @@ enum TimerKey {
     Reading(AgentId),
     /// The next errand of the cortex.
     Cortex(AgentId),
+    /// The next results in a thread of the cortex.
+    Threads(AgentId),
     /// When to look whether a process is stuck.
     Supervision(ProcessKey),
     Stop,
@@ -285,6 +289,7 @@ struct Agent {
     compacting: BTreeMap<ConversationId, Compacting>,
     reading: Option<Reading>,
     cortex: Cortex,
+    threads: Threads,
 }
 
 /// What is known of a process when it starts.
@@ -341,6 +346,7 @@ impl Hub {
                     reading,
                     watch,
                     cortex: Cortex::default(),
+                    threads: Threads::default(),
                 };
                 (id, agent)
             })
@@ -405,6 +411,7 @@ impl Hub {
                 TimerKey::Compaction(agent, conversation) => self.compaction_due(&agent, &conversation, now),
                 TimerKey::Reading(agent) => self.read_on(&agent, now),
                 TimerKey::Cortex(agent) => self.cortex_due(&agent, now),
+                TimerKey::Threads(agent) => self.threads_due(&agent, now),
                 TimerKey::Supervision(key) => self.feel(&key, now),
                 TimerKey::Stop => self.stop_harder(now),
             }

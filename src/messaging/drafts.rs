@@ -67,6 +67,7 @@ impl Drafts {
                 drafts.remove(conversation);
                 false
             }
+            Saying::Thinking | Saying::Tool { .. } | Saying::Failed => false,
         }
     }
 

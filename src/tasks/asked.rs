@@ -39,7 +39,7 @@ pub fn take(
         && let Some(task) = get(connection, number)?
     {
         // The news may not have reached the hub.
-        return Ok(Ok(Changed::between(Status::PendingApproval, task)));
+        return Ok(Ok(Changed::between(Status::PendingApproval, task, now)));
     }
     create(connection, new, now)
 }

@@ -3,7 +3,7 @@
 
 use super::lifecycle::AttemptEnd;
 use super::rows::{get, save};
-use super::{Changed, Filter, RESULT_BYTES_MAX, Status, Task};
+use super::{Changed, Filter, RESULT_BYTES_MAX, Retries, Status, Task, retry};
 use crate::clock::Timestamp;
 use crate::db::DbError;
 use crate::db::rusqlite::{Connection, params};
@@ -26,7 +26,17 @@ pub struct Attempt {
     pub summary: Option<String>,
 }
 
-/// Binds a ready task at this revision to a worker; `None` when somebody was quicker.
+/// What came of the wish to work on a task.
+#[derive(Debug, Clone)]
+pub enum Claim {
+    Taken(Box<Task>),
+    /// It pauses after a failure. The news says for how long still.
+    Early(TaskNews),
+    /// Somebody was quicker.
+    Gone,
+}
+
+/// Binds a ready task at this revision to a worker, once its pause is over.
 ///
 /// # Errors
 /// The database cannot be read or written.
@@ -36,18 +46,23 @@ pub fn claim(
     revision: u64,
     worker: u64,
     now: Timestamp,
-) -> Result<Option<Task>, DbError> {
-    let Some(mut task) = get(connection, number)? else { return Ok(None) };
+) -> Result<Claim, DbError> {
+    let Some(mut task) = get(connection, number)? else { return Ok(Claim::Gone) };
     if task.revision != revision || task.status != Status::Ready {
-        return Ok(None);
+        return Ok(Claim::Gone);
+    }
+    // The clock may have been set back since the hub began to wait.
+    if !retry::wait(task.retry_at, now).is_zero() {
+        return Ok(Claim::Early(TaskNews::Ready(task.ready(now))));
     }
     task.status = Status::InProgress;
+    task.retry_at = None;
     task.attempts += 1;
     task.worker = Some(worker);
     save(connection, &mut task, revision, now)?;
     let sql = "INSERT INTO task_attempts (worker, task, attempt, started_at) VALUES (?1, ?2, ?3, ?4)";
     connection.prepare_cached(sql)?.execute(params![worker, number, task.attempts, now.0])?;
-    Ok(Some(task))
+    Ok(Claim::Taken(Box::new(task)))
 }
 
 /// What a worker leaves behind.
@@ -56,8 +71,7 @@ pub struct Conclusion {
     pub end: AttemptEnd,
     pub summary: Option<String>,
     pub result: String,
-    /// Attempts before the task has failed.
-    pub limit: usize,
+    pub retries: Retries,
 }
 
 /// What became of the task of a worker that ended.
@@ -85,7 +99,8 @@ pub fn conclude(
     };
     let summary = conclusion.summary.as_deref();
     end_live(connection, number, conclusion.end, summary, now)?;
-    task.status = conclusion.end.leads_to(task.attempts, conclusion.limit);
+    task.status = conclusion.end.leads_to(task.attempts, conclusion.retries.attempts);
+    task.retry_at = conclusion.retries.next(conclusion.end, &task, now);
     if conclusion.end == AttemptEnd::Interrupted {
         task.attempts = task.attempts.saturating_sub(1);
     }
@@ -96,7 +111,7 @@ pub fn conclude(
     let revision = task.revision;
     save(connection, &mut task, revision, now)?;
     // Nobody works on it any more; what the hub may have to do is to start it again.
-    let news = Changed::between(Status::Backlog, task.clone()).news;
+    let news = Changed::between(Status::Backlog, task.clone(), now).news;
     Ok(Concluded { task: Some(task), news })
 }
 
@@ -105,13 +120,14 @@ pub fn conclude(
 ///
 /// # Errors
 /// The database cannot be read or written.
-pub fn interrupt(connection: &Connection, limit: usize, now: Timestamp) -> Result<Vec<u64>, DbError> {
+pub fn interrupt(connection: &Connection, retries: Retries, now: Timestamp) -> Result<Vec<u64>, DbError> {
     let filter = Filter { status: Some(Status::InProgress), limit: INTERRUPTED_MAX, ..Filter::default() };
     let mut quiet = Vec::new();
     for mut task in super::rows::list(connection, &filter)? {
         end_live(connection, task.number, AttemptEnd::Interrupted, None, now)?;
         // Unlike an orderly stop this counts: it may be the task that brings the daemon down.
-        task.status = AttemptEnd::Failed.leads_to(task.attempts, limit);
+        task.status = AttemptEnd::Failed.leads_to(task.attempts, retries.attempts);
+        task.retry_at = retries.next(AttemptEnd::Failed, &task, now);
         if task.status == Status::Ready || task.place.is_none() {
             quiet.extend(task.worker);
         }

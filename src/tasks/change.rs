@@ -92,6 +92,8 @@ impl Change {
         if let Some(to) = self.status {
             may_become(task, to, by)?;
             changed.status = to;
+            // Who says that it is ready means now.
+            changed.retry_at = None;
         }
         if let Some(text) = self.title {
             changed.title = title(&text)?;

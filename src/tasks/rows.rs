@@ -13,7 +13,7 @@ use crate::id::{AgentId, ConversationId, InstanceId, ProcessId, ProcessKind};
 use crate::message::Place;
 
 const COLUMNS: &str = "number, title, description, status, priority, subtasks, metadata, revision, attempts, worker,
-    conversation_id, instance, direct, place, created_by, approved_by, result, created_at, updated_at, completed_at, asked_by, asked_key";
+    conversation_id, instance, direct, place, created_by, approved_by, result, created_at, updated_at, completed_at, asked_by, asked_key, retry_at";
 
 /// The order of work.
 const ORDER: &str =
@@ -55,6 +55,7 @@ fn raw(row: &Row<'_>) -> Result<Raw, crate::db::rusqlite::Error> {
             Some(by) => Some(Asked { by: AgentId::new(by), key: row.get(21)? }),
             None => None,
         },
+        retry_at: row.get::<_, Option<i64>>(22)?.map(Timestamp),
         created_at: Timestamp(row.get(17)?),
         updated_at: Timestamp(row.get(18)?),
         completed_at: row.get::<_, Option<i64>>(19)?.map(Timestamp),
@@ -124,6 +125,18 @@ pub(super) fn list(connection: &Connection, filter: &Filter) -> Result<Vec<Task>
     rows.into_iter().map(understood).collect()
 }
 
+/// Those that are ready, last those that still pause.
+pub(super) fn ready(connection: &Connection, now: Timestamp, limit: usize) -> Result<Vec<Task>, DbError> {
+    let limit = limit.min(LISTED_MAX);
+    let sql = format!(
+        "SELECT {COLUMNS} FROM tasks WHERE status = 'ready'
+         ORDER BY coalesce(retry_at, 0) > ?1, {ORDER} LIMIT {limit}"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let rows = statement.query_map([now.0], raw)?.collect::<Result<Vec<_>, _>>()?;
+    rows.into_iter().map(understood).collect()
+}
+
 pub(super) fn counts(connection: &Connection) -> Result<Vec<(Status, usize)>, DbError> {
     let mut statement = connection.prepare_cached("SELECT status, count(*) FROM tasks GROUP BY status")?;
     let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
@@ -180,7 +193,7 @@ pub fn create(
     ];
     let number: u64 = connection.prepare_cached(sql)?.query_row(values, |row| row.get(0))?;
     let task = get(connection, number)?.ok_or_else(|| damaged("a new task is not there"))?;
-    Ok(Ok(Changed::between(Status::PendingApproval, task)))
+    Ok(Ok(Changed::between(Status::PendingApproval, task, now)))
 }
 
 fn json<T: serde::Serialize>(value: &T) -> Result<String, DbError> {
@@ -217,11 +230,11 @@ pub fn change(
         set_approved_at(connection, number, now)?;
     }
     save(connection, &mut task, before.revision, now)?;
-    Ok(Ok(Changed::between(before.status, task)))
+    Ok(Ok(Changed::between(before.status, task, now)))
 }
 
-/// Makes a task ready that waits, was put aside or has failed. One that is ready, in progress or done
-/// stays as it is, so that the same approval may come twice.
+/// Makes a task ready that waits, was put aside, has failed, or pauses after a failure. One that is ready, in
+/// progress or done stays as it is, so that the same approval may come twice.
 ///
 /// # Errors
 /// As [`change`].
@@ -232,7 +245,10 @@ pub fn approve(
     now: Timestamp,
 ) -> Result<Result<Changed, TaskError>, DbError> {
     match get(connection, number)? {
-        Some(task) if matches!(task.status, Status::Ready | Status::InProgress | Status::Done) => {
+        Some(task)
+            if task.retry_at.is_none()
+                && matches!(task.status, Status::Ready | Status::InProgress | Status::Done) =>
+        {
             Ok(Ok(Changed { before: task.status, task, news: Vec::new() }))
         }
         _ => change(connection, number, Change::to(Status::Ready), by, now),
@@ -273,7 +289,7 @@ pub(super) fn save(
 ) -> Result<(), DbError> {
     let sql = "UPDATE tasks SET title = ?3, description = ?4, status = ?5, priority = ?6, subtasks = ?7, metadata = ?8,
                    attempts = ?9, worker = ?10, approved_by = ?11, result = ?12, updated_at = ?13, completed_at = ?14,
-                   revision = revision + 1
+                   retry_at = ?15, revision = revision + 1
                WHERE number = ?1 AND revision = ?2";
     task.revision = revision + 1;
     task.updated_at = now;
@@ -296,6 +312,7 @@ pub(super) fn save(
         task.result,
         now.0,
         task.completed_at.map(|at| at.0),
+        task.retry_at.map(|at| at.0),
     ])?;
     if changed == 1 {
         return Ok(());

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -13,6 +14,7 @@ use crate::error::{Fault, Kind};
 use crate::id::{ConversationId, InstanceId, ProcessKind};
 
 const LIMIT: usize = 3;
+const RETRIES: Retries = Retries { attempts: LIMIT, pause: Duration::ZERO };
 
 fn board() -> (tempfile::TempDir, Tasks) {
     let folder = tempfile::tempdir().unwrap();
@@ -49,7 +51,11 @@ impl Tasks {
 
     fn take(&self, number: u64, revision: u64, worker: u64) -> Option<Task> {
         let now = self.clock.now();
-        self.db.write(move |connection| claim(connection, number, revision, worker, now)).unwrap()
+        let claim = move |connection: &Connection| claim(connection, number, revision, worker, now);
+        match self.db.write(claim).unwrap() {
+            Claim::Taken(task) => Some(*task),
+            Claim::Early(_) | Claim::Gone => None,
+        }
     }
 
     fn finish(&self, number: u64, worker: u64, end: AttemptEnd) -> Concluded {
@@ -58,14 +64,14 @@ impl Tasks {
             end,
             summary: Some(end.as_str().to_owned()),
             result: "done so".to_owned(),
-            limit: LIMIT,
+            retries: RETRIES,
         };
         self.db.write(move |connection| conclude(connection, number, worker, &conclusion, now)).unwrap()
     }
 
     fn restart(&self) -> Vec<u64> {
         let now = self.clock.now();
-        self.db.write(move |connection| interrupt(connection, LIMIT, now)).unwrap()
+        self.db.write(move |connection| interrupt(connection, RETRIES, now)).unwrap()
     }
 
     /// Brings a fresh task into any state by the ways that exist.
@@ -165,6 +171,98 @@ fn attempts_are_counted_and_the_last_failure_is_final() {
     assert_eq!((task.attempts, task.completed_at), (0, None));
     let ends: Vec<_> = board.attempts(number).unwrap().into_iter().map(|attempt| attempt.outcome).collect();
     assert_eq!(ends, vec![Some("failed".to_owned()); 3]);
+}
+
+/// A board whose clock can be moved and whose file can be opened again.
+fn pausing() -> (tempfile::TempDir, Arc<SimulatedClock>, impl Fn() -> Tasks) {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = SimulatedClock::starting_at(Timestamp(1_000_000));
+    let (file, of_board) = (folder.path().join("t.db"), clock.clone());
+    let open = move || Tasks::new(Db::open_inline(&file, None).unwrap(), of_board.clone());
+    (folder, clock, open)
+}
+
+const PAUSES: Retries = Retries { attempts: 10, pause: Duration::from_secs(30) };
+
+impl Tasks {
+    /// Its worker begins and fails; returns how long the hub is to wait.
+    fn fail(&self, number: u64, worker: u64) -> Duration {
+        let revision = self.get(number).unwrap().revision;
+        assert!(self.take(number, revision, worker).is_some(), "attempt {worker} begins");
+        let end = if worker.is_multiple_of(2) { AttemptEnd::Timeout } else { AttemptEnd::Failed };
+        let conclusion = Conclusion { end, summary: None, result: String::new(), retries: PAUSES };
+        let now = self.clock.now();
+        let concluded =
+            self.db.write(move |connection| conclude(connection, number, worker, &conclusion, now));
+        match &concluded.unwrap().news[..] {
+            [TaskNews::Ready(ready)] => ready.wait,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_failed_task_pauses_twice_as_long_each_time_also_over_a_restart() {
+    let (_folder, clock, open) = pausing();
+    let number = open().put("x", Status::Ready, Priority::Medium);
+    for (worker, pause) in [30, 60, 120, 240, 480, 600, 600].into_iter().enumerate() {
+        let worker = worker as u64 + 1;
+        assert_eq!(open().fail(number, worker).as_secs(), pause);
+        clock.advance(Duration::from_secs(pause) - Duration::from_millis(1));
+        // Each `open` is a start of its own.
+        let ready = open().ready(10).unwrap();
+        assert_eq!(ready[0].wait, Duration::from_millis(1));
+        assert!(open().take(number, ready[0].revision, 99).is_none(), "too early");
+        clock.advance(Duration::from_millis(1));
+        assert_eq!(open().ready(10).unwrap()[0].wait, Duration::ZERO);
+    }
+}
+
+#[test]
+fn who_comes_too_early_hears_how_long_to_wait() {
+    let (_folder, clock, open) = pausing();
+    let board = open();
+    let number = board.put("x", Status::Ready, Priority::Medium);
+    board.fail(number, 1);
+    let other = board.put("y", Status::Ready, Priority::Low);
+    let order: Vec<_> = board.ready(10).unwrap().iter().map(|task| task.number).collect();
+    assert_eq!(order, [other, number], "what pauses comes last");
+    clock.advance(Duration::from_secs(10));
+    let revision = board.get(number).unwrap().revision;
+    let now = board.clock.now();
+    let claimed = board.db.write(move |connection| claim(connection, number, revision, 2, now)).unwrap();
+    let Claim::Early(TaskNews::Ready(ready)) = claimed else { panic!("{claimed:?}") };
+    assert_eq!((ready.wait.as_secs(), ready.revision), (20, revision));
+    // A clock that is set back by more than any pause keeps nobody waiting.
+    let board = Tasks::new(board.db.clone(), SimulatedClock::starting_at(Timestamp(5)));
+    assert!(board.ready(10).unwrap().iter().all(|task| task.wait.is_zero()));
+    assert!(board.take(number, revision, 2).is_some());
+}
+
+#[test]
+fn who_says_that_a_task_is_ready_means_now() {
+    let (_folder, _clock, open) = pausing();
+    let board = open();
+    type Say = fn(&Tasks, u64) -> Changed;
+    let says: [Say; 3] = [
+        |board, number| board.to(number, Status::Ready).unwrap(),
+        |board, number| board.change(number, Change::to(Status::Ready), branch(3)).unwrap(),
+        |board, number| {
+            board.write(move |connection, now| approve(connection, number, &Actor::Operator, now)).unwrap()
+        },
+    ];
+    for (worker, say) in says.into_iter().enumerate() {
+        let number = board.put("x", Status::Ready, Priority::Medium);
+        assert!(!board.fail(number, worker as u64 + 1).is_zero());
+        // To write about it is no word that it is ready.
+        let title = Change { title: Some("y".to_owned()), ..Change::default() };
+        let news = board.change(number, title, una()).unwrap().news;
+        assert!(matches!(&news[..], [TaskNews::Ready(ready)] if !ready.wait.is_zero()), "{news:?}");
+        let changed = say(&board, number);
+        assert!(matches!(&changed.news[..], [TaskNews::Ready(ready)] if ready.wait.is_zero()));
+        assert_eq!(changed.task.attempts, 1, "it has failed all the same");
+        assert!(board.take(number, changed.task.revision, 100 + worker as u64).is_some());
+    }
 }
 
 #[test]
@@ -383,7 +481,7 @@ fn what_another_agent_asks_for_is_one_task_and_goes_back_once() {
     let conclude = |end| {
         let task = board.get(1).unwrap();
         board.take(1, task.revision, task.revision).unwrap();
-        let conclusion = Conclusion { end, summary: None, result: "12".to_owned(), limit: LIMIT };
+        let conclusion = Conclusion { end, summary: None, result: "12".to_owned(), retries: RETRIES };
         let write = move |connection: &Connection| {
             super::conclude(connection, 1, task.revision, &conclusion, Timestamp(1))
         };

@@ -30,6 +30,8 @@ struct Arguments {
     suggested_skills: Vec<String>,
 }
 
+const NAME: &str = "spawn_worker";
+
 pub struct SpawnWorker(Arc<Skills>);
 
 impl SpawnWorker {
@@ -39,9 +41,49 @@ impl SpawnWorker {
     }
 }
 
+/// The same where nobody can write to the worker later on.
+pub struct SpawnDetached;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Detached {
+    /// The whole task: the worker sees nothing else of the conversation.
+    task: String,
+    /// The type of the task, if it is one of those that the config names.
+    #[serde(default)]
+    task_type: Option<String>,
+}
+
+impl Tool for SpawnDetached {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn parameters(&self) -> Value {
+        schema_of::<Detached>()
+    }
+
+    fn call(&mut self, arguments: Value, context: &mut ToolContext<'_>) -> Result<String, ToolError> {
+        let Detached { task, task_type } = arguments_of(arguments)?;
+        spawn(task, false, task_type, context)
+    }
+}
+
+fn spawn(
+    task: String,
+    interactive: bool,
+    task_type: Option<String>,
+    context: &mut ToolContext<'_>,
+) -> Result<String, ToolError> {
+    if task.trim().is_empty() {
+        return Err(ToolError::Invalid("task is empty".to_owned()));
+    }
+    started(context.desk.ask(Ask::SpawnWorker { task, interactive, task_type })?)
+}
+
 impl Tool for SpawnWorker {
     fn name(&self) -> &'static str {
-        "spawn_worker"
+        NAME
     }
 
     fn parameters(&self) -> Value {
@@ -56,20 +98,17 @@ impl Tool for SpawnWorker {
 
     fn call(&mut self, arguments: Value, context: &mut ToolContext<'_>) -> Result<String, ToolError> {
         let Arguments { mut task, interactive, task_type, suggested_skills } = arguments_of(arguments)?;
-        if task.trim().is_empty() {
-            return Err(ToolError::Invalid("task is empty".to_owned()));
-        }
         if suggested_skills.len() > SUGGESTED_MAX {
             return Err(ToolError::Invalid(format!("suggested_skills has more than {SUGGESTED_MAX} names")));
         }
         for name in &suggested_skills {
             read_skill::find(&self.0, name)?;
         }
-        if !suggested_skills.is_empty() {
+        if !suggested_skills.is_empty() && !task.trim().is_empty() {
             // In the words of the task, so that a run that goes on after a restart has them too.
             let names = suggested_skills.join(", ");
             task = format!("{}\n\n{} {names}", task.trim_end(), prompts::notice("suggested_skills"));
         }
-        started(context.desk.ask(Ask::SpawnWorker { task, interactive, task_type })?)
+        spawn(task, interactive, task_type, context)
     }
 }

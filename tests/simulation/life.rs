@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use spacebot::agent::{self, AgentParts, Job, Link, PostNews, Pulse, Stage, Work};
+use spacebot::agent::{self, AgentParts, Chat, Job, Link, PostNews, Pulse, Stage, Work};
 use spacebot::clock::{Clock, SimulatedClock, SystemClock};
 use spacebot::command::{Command, StatusReport};
 use spacebot::conversation::Place;
@@ -153,7 +153,7 @@ impl Life {
             self.watch.ended(&running, &how, clock.monotonic());
         }
         self.running.borrow_mut().remove(&(agent.clone(), process));
-        if let Work::CortexChat { thread, .. } = &job.work
+        if let Work::CortexChat(Chat { thread, .. }) = &job.work
             // What fails is cut off by a crash.
             && !matches!(how, How::Failed(..))
             && parts.cortex().chat(thread, 1).expect("read").iter().any(|last| last.role == ChatRole::User)

@@ -147,7 +147,7 @@ impl Watch {
                     None => None,
                 }
             }
-            Work::CortexChat { .. } => state
+            Work::CortexChat(..) => state
                 .chats
                 .insert(agent.clone(), job.process)
                 .map(|beside| format!("two answers to the operator of {agent} beside {beside}")),

@@ -4,27 +4,34 @@
 mod about;
 
 use rig_agent::run::RunSpec;
-use rig_core::completion::Message;
+use rig_core::completion::{CompletionRequest, Message, ProviderCapabilities};
 use serde_json::json;
 
 use crate::agent::compactor::Silent;
 use crate::agent::driver::{Conduct, Counts, Driver, Ended};
-use crate::agent::job::Job;
+use crate::agent::job::{Chat, Job};
 use crate::agent::journal::RunJournal;
 use crate::agent::link::{Link, ProcessDesk};
+use crate::agent::outside::Answers;
 use crate::agent::past::Past;
 use crate::agent::toolbox::{Definitions, Toolbox};
 use crate::agent::{AgentParts, branch, persist, worker};
+use crate::clock::Timestamp;
 use crate::config::MemoryMode;
+use crate::conversation::{self, Started, WaitingResult};
 use crate::cortex::{CHAT_CONTEXT, ChatMessage, ChatRole, CortexStore};
 use crate::db::DbError;
+use crate::db::rusqlite::Connection;
 use crate::error::Fault;
 use crate::event::{How, Origin, StopReason};
 use crate::hooks::LoopGuard;
-use crate::id::{ConversationId, ProcessKind};
+use crate::id::{ProcessId, ProcessKind};
+use crate::llm::{Delta, LlmError, Reply, SpacebotModel};
+use crate::message::Saying;
 use crate::prompts::{self, Template};
 use crate::text;
-use crate::tools::{Tool, set_status};
+use crate::thread::Cancel;
+use crate::tools::{Tool, set_status, spawn_worker};
 use crate::turn::{self, Part};
 
 /// Tokens of a thread that an answer sees, and the part of the model's window that they may take: the rest is for
@@ -33,32 +40,118 @@ const THREAD_TOKENS: usize = 24_000;
 const THREAD_SHARE: usize = 4;
 /// Model calls for one message.
 const MODEL_CALLS: usize = 50;
+/// Results that one answer tells; the rest waits for the next one.
+const RESULTS_MAX: usize = 16;
 
-pub(in crate::agent) fn run(
-    parts: &AgentParts,
-    job: &Job,
-    (thread, channel, message): (&str, Option<&ConversationId>, &str),
-    link: &Link<'_>,
-) -> How {
-    let (answer, tools) = match answer(parts, job, (thread, channel, message), link) {
-        Ok(answered) => answered,
-        Err(error) => {
-            log::error!("the cortex could not answer: {error}");
-            (prompts::notice(error.kind().notice()).to_owned(), Vec::new())
-        }
+/// What an answer is about, besides what the operator has written.
+struct Told {
+    results: Vec<WaitingResult>,
+    /// More results wait.
+    more: bool,
+}
+
+/// What is written down of an answer.
+#[derive(Default)]
+struct Given {
+    words: String,
+    tools: Vec<String>,
+    started: Vec<Started>,
+    /// A model has seen the results and said this.
+    by_model: bool,
+}
+
+impl Given {
+    fn plain(words: impl Into<String>) -> Self {
+        Self { words: words.into(), ..Self::default() }
+    }
+}
+
+pub(in crate::agent) fn run(parts: &AgentParts, job: &Job, chat: &Chat, link: &Link<'_>) -> How {
+    let told = match waiting(parts, job) {
+        Ok(told) => told,
+        Err(error) => return How::Failed(error.kind(), error.to_string()),
     };
-    say(parts, thread, answer, tools, link)
+    if chat.message.is_none() && told.results.is_empty() {
+        return turned(false);
+    }
+    if chat.absorb {
+        return say(parts, job, chat, Given::default(), &told, link);
+    }
+    let given = answer(parts, job, chat, &told, link).unwrap_or_else(|error| {
+        log::error!("the cortex could not answer: {error}");
+        Given::plain(prompts::notice(error.kind().notice()))
+    });
+    if !given.by_model {
+        (link.show)(Saying::Failed);
+    }
+    // A stop of the daemon leaves results for the next start.
+    let stopped = link.cancel.is_cancelled() && link.stop_reason() == StopReason::Shutdown;
+    match chat.message {
+        None if stopped && !given.by_model => How::Cancelled,
+        Some(_) if stopped && !given.by_model => say(parts, job, chat, given, &Told::nothing(), link),
+        _ => say(parts, job, chat, given, &told, link),
+    }
 }
 
 /// After a panic.
-pub(in crate::agent) fn close(parts: &AgentParts, thread: &str, sentence: &str, link: &Link<'_>) -> How {
-    say(parts, thread, sentence.to_owned(), Vec::new(), link)
+pub(in crate::agent) fn close(
+    parts: &AgentParts,
+    job: &Job,
+    chat: &Chat,
+    sentence: &str,
+    link: &Link<'_>,
+) -> How {
+    match waiting(parts, job) {
+        Ok(told) => say(parts, job, chat, Given::plain(sentence), &told, link),
+        Err(error) => How::Failed(error.kind(), error.to_string()),
+    }
 }
 
-fn say(parts: &AgentParts, thread: &str, content: String, tools: Vec<String>, link: &Link<'_>) -> How {
-    let message = ChatMessage { tools, ..ChatMessage::new(thread, ChatRole::Assistant, content) };
-    match persist(link.cancel, || parts.cortex().say(message.clone(), |_, _| Ok(())).map(drop)) {
-        How::Finished => How::Tended(Vec::new()),
+impl Told {
+    fn nothing() -> Self {
+        Self { results: Vec::new(), more: false }
+    }
+}
+
+/// Results of workers that were started in this thread.
+fn waiting(parts: &AgentParts, job: &Job) -> Result<Told, DbError> {
+    let mut results = parts.conversations.waiting_results(&job.place.conversation, RESULTS_MAX + 1)?;
+    let more = results.len() > RESULTS_MAX;
+    results.truncate(RESULTS_MAX);
+    Ok(Told { results, more })
+}
+
+fn turned(more: bool) -> How {
+    How::Turned { covered: None, more, outbox: Vec::new() }
+}
+
+/// Writes the answer, what it has started and which results are told by it, in one transaction. Results that no model
+/// has told stand in it as they are.
+fn say(parts: &AgentParts, job: &Job, chat: &Chat, given: Given, told: &Told, link: &Link<'_>) -> How {
+    let mut words = given.words;
+    if !given.by_model && !told.results.is_empty() {
+        let result = |result: &WaitingResult| json!({ "process": result.process.to_string(), "task": result.task, "text": result.text });
+        let results: Vec<_> = told.results.iter().map(result).collect();
+        match prompts::render(Template::CortexResults, &json!({ "results": results })) {
+            Ok(results) if words.is_empty() => words = results,
+            Ok(results) => words = format!("{words}\n\n{results}"),
+            Err(error) => return How::Failed(error.kind(), error.to_string()),
+        }
+    }
+    let message =
+        ChatMessage { tools: given.tools, ..ChatMessage::new(&chat.thread, ChatRole::Assistant, words) };
+    let relayed: Vec<ProcessId> = told.results.iter().map(|result| result.process).collect();
+    let written = persist(link.cancel, || {
+        let (relayed, started) = (relayed.clone(), given.started.clone());
+        let conversation = job.place.conversation.clone();
+        let also = move |connection: &Connection, now| {
+            relayed.iter().try_for_each(|process| conversation::relay(connection, *process))?;
+            started.iter().try_for_each(|run| conversation::announce(connection, &conversation, run, now))
+        };
+        parts.cortex().say(message.clone(), also).map(drop)
+    });
+    match written {
+        How::Finished => turned(told.more),
         how => how,
     }
 }
@@ -66,20 +159,88 @@ fn say(parts: &AgentParts, thread: &str, content: String, tools: Vec<String>, li
 fn answer(
     parts: &AgentParts,
     job: &Job,
-    (thread, channel, message): (&str, Option<&ConversationId>, &str),
+    chat: &Chat,
+    told: &Told,
     link: &Link<'_>,
-) -> Result<(String, Vec<String>), Box<dyn Fault>> {
+) -> Result<Given, Box<dyn Fault>> {
+    let thread = chat.thread.as_str();
     let budget = THREAD_TOKENS.min(parts.config.limits.context_window / THREAD_SHARE);
     let history = within(parts.cortex().chat(thread, CHAT_CONTEXT).map_err(boxed)?, budget);
-    let asked = ChatMessage::new(thread, ChatRole::User, message);
-    parts.cortex().say(asked, |_, _| Ok(())).map_err(boxed)?;
-    let about = match channel {
+    if let Some(message) = &chat.message {
+        let asked = ChatMessage::new(thread, ChatRole::User, message);
+        parts.cortex().say(asked, |_, _| Ok(())).map_err(boxed)?;
+    }
+    let about = match &chat.channel {
         Some(channel) => match about::channel(parts, channel).map_err(boxed)? {
             Some(about) => format!("{about}\n"),
-            None => return Ok((prompts::notice("cortex_no_channel").to_owned(), Vec::new())),
+            None => return Ok(Given::plain(prompts::notice("cortex_no_channel"))),
         },
         None => String::new(),
     };
+    let mut driver = driver(parts, job, link)?;
+    if !told.results.is_empty() {
+        // What workers bring comes from files and commands.
+        driver.toolbox.remember(&mut std::iter::once("shell"));
+    }
+    let lines = history.first().zip(history.last()).map(|(first, last)| (first.id, last.id));
+    let history = as_read(&history);
+    let words = words(chat, &about, told, parts.conversations.now());
+    let start = json!({ "kind": "cortex", "thread": thread, "prompt": words });
+    driver.begin(start, &Past { lines, ..Past::default() }, &history);
+    let (words, by_model) = conclude(&mut driver, &words, history, &mut Silent);
+    driver.journal.flush().map_err(boxed)?;
+    let by_model = by_model && !driver.counts.offline;
+    Ok(Given { words, tools: driver.counts.called, started: driver.desk.runs, by_model })
+}
+
+/// What the model reads: results first, then the operator.
+fn words(chat: &Chat, about: &str, told: &Told, now: Timestamp) -> String {
+    let result = |result: &WaitingResult| Part::Result {
+        process: result.process,
+        task: result.task.clone(),
+        text: result.text.clone(),
+    };
+    let results: Vec<Part> = told.results.iter().map(result).collect();
+    let message = chat.message.as_deref();
+    let parts = [(!results.is_empty()).then(|| turn::write(&results)), message.map(str::to_owned)];
+    let words: String = parts.into_iter().flatten().map(|part| format!("{part}\n")).collect();
+    format!("{about}{words}{}", turn::write(&[Part::Status(now.to_rfc3339())]))
+}
+
+/// A model whose words the operator sees while they come.
+struct Shown<'a> {
+    model: SpacebotModel,
+    link: &'a Link<'a>,
+}
+
+impl Answers for Shown<'_> {
+    fn capabilities(&self) -> ProviderCapabilities {
+        self.model.capabilities()
+    }
+
+    fn answer(
+        &mut self,
+        request: &CompletionRequest,
+        patient: bool,
+        cancel: &Cancel,
+        on_delta: &mut dyn FnMut(&Delta<'_>),
+    ) -> Result<Reply, LlmError> {
+        if patient {
+            return self.model.call_patiently(request, cancel, &mut |delta| on_delta(&delta));
+        }
+        let show = self.link.show;
+        self.model.call(request, cancel, &mut |delta| {
+            on_delta(&delta);
+            match delta {
+                Delta::Begins => show(Saying::Begins),
+                Delta::Text(text) => show(Saying::More(text)),
+                _ => {}
+            }
+        })
+    }
+}
+
+fn driver<'a>(parts: &'a AgentParts, job: &Job, link: &'a Link<'a>) -> Result<Driver<'a>, Box<dyn Fault>> {
     let context = json!({
         "name": parts.config.display_name, "identity": parts.prompts.identity_texts().join("\n\n"),
         "workspace": parts.workspace.path().to_string_lossy(),
@@ -87,43 +248,40 @@ fn answer(
     let rendered = prompts::render(Template::CortexChat, &context);
     let preamble =
         rendered.map_err(|error| Box::new(error) as Box<dyn Fault>)? + parts.prompts.skills_of_cortex();
-    let mut driver = Driver {
+    let model = parts.llm.model_for(&parts.config.routing, ProcessKind::Cortex);
+    Ok(Driver {
         link,
-        model: Box::new(
-            parts
-                .llm
-                .model_for(&parts.config.routing, ProcessKind::Cortex)
-                .paid_by(job.payer(&parts.config.id)),
-        ),
+        model: Box::new(Shown { model: model.paid_by(job.payer(&parts.config.id)), link }),
         toolbox: Box::new(Toolbox::new(tools(parts, job), DEFINITIONS.of(parts))),
         desk: ProcessDesk::new(link, Origin::default()),
         journal: RunJournal::new(&parts.conversations, job.process.number),
         spec: RunSpec { preamble: Some(preamble), max_turns: Some(MODEL_CALLS + 1), ..RunSpec::new() },
         counts: Counts { max_model_calls: MODEL_CALLS, ..Counts::default() },
         guard: LoopGuard::new(parts.config.loop_guard.of(ProcessKind::Cortex)),
-    };
-    let lines = history.first().zip(history.last()).map(|(first, last)| (first.id, last.id));
-    let history = as_read(&history);
-    let now = Part::Status(parts.conversations.now().to_rfc3339());
-    let words = format!("{about}{message}\n{}", turn::write(&[now]));
-    let start = json!({ "kind": "cortex", "thread": thread, "prompt": words });
-    driver.begin(start, &Past { lines, ..Past::default() }, &history);
-    let words = talk(&mut driver, &words, history, &mut Silent);
-    driver.journal.flush().map_err(boxed)?;
-    Ok((words, driver.counts.called))
+    })
 }
 
-/// The run of an answer, from the words to what the operator reads; live or from its journal.
+/// The run of an answer, from the words to what the operator reads; from its journal.
 pub(in crate::agent) fn talk(
     driver: &mut Driver<'_>,
     words: &str,
     history: Vec<Message>,
     conduct: &mut dyn Conduct,
-) -> String {
+) {
+    conclude(driver, words, history, conduct);
+}
+
+/// What came of it, and whether those are a model's words.
+fn conclude(
+    driver: &mut Driver<'_>,
+    words: &str,
+    history: Vec<Message>,
+    conduct: &mut dyn Conduct,
+) -> (String, bool) {
     let (ended, run) = driver.drive(Message::user(words), history, conduct);
-    let words = conclusion(ended, driver.link);
+    let (words, by_model) = conclusion(ended, driver.link);
     driver.end(json!({ "bytes": words.len() }), &json!({ "answer": words }), &run.full_history());
-    words
+    (words, by_model)
 }
 
 /// What an answer saw of its thread, for its replay.
@@ -160,9 +318,9 @@ fn boxed(error: DbError) -> Box<dyn Fault> {
     Box::new(error)
 }
 
-fn conclusion(ended: Ended, link: &Link<'_>) -> String {
+fn conclusion(ended: Ended, link: &Link<'_>) -> (String, bool) {
     let notice = match ended {
-        Ended::Text(text) if !text.trim().is_empty() => return text.trim().to_owned(),
+        Ended::Text(text) if !text.trim().is_empty() => return (text.trim().to_owned(), true),
         Ended::Text(_) | Ended::Tools => "empty",
         Ended::Limit => "turn_limit",
         Ended::Repeating => "turn_loop",
@@ -176,7 +334,7 @@ fn conclusion(ended: Ended, link: &Link<'_>) -> String {
             kind.notice()
         }
     };
-    prompts::notice(notice).to_owned()
+    (prompts::notice(notice).to_owned(), false)
 }
 
 static DEFINITIONS: Definitions = Definitions::new();
@@ -187,6 +345,7 @@ fn tools(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
     let acting = worker::worker_tools(parts);
     let known: Vec<_> = tools.iter().map(|tool| tool.name()).chain([set_status::SetStatus.name()]).collect();
     tools.extend(acting.into_iter().filter(|tool| !known.contains(&tool.name())));
+    tools.push(Box::new(spawn_worker::SpawnDetached));
     tools
 }
 

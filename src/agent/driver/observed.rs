@@ -6,6 +6,7 @@ use super::{Conduct, Driver, Ended};
 use crate::config::OFFLINE_MODEL;
 use crate::event::{DriveEnd, What};
 use crate::llm::{Delta, LlmError, Reply};
+use crate::message::Saying;
 
 /// What the cortex hears of tools that do not exist: a model may make up any name.
 const UNKNOWN_TOOL: &str = "unknown";
@@ -32,14 +33,14 @@ impl Driver<'_> {
         conduct: &dyn Conduct,
     ) -> Result<Reply, LlmError> {
         self.link.pulse.model_call(true);
-        let answer = {
-            let (link, mut show) = (self.link, |delta: &Delta<'_>| self.link.stage.hear(delta));
-            let answer = self.model.answer(request, conduct.is_patient(), link.cancel, &mut show);
-            link.stage.answered();
-            answer
-        };
+        let link = self.link;
+        (link.show)(Saying::Thinking);
+        let mut show = |delta: &Delta<'_>| link.stage.hear(delta);
+        let answer = self.model.answer(request, conduct.is_patient(), link.cancel, &mut show);
+        link.stage.answered();
         self.link.pulse.model_call(false);
         if let Ok(reply) = &answer {
+            self.counts.offline = reply.model == OFFLINE_MODEL;
             if reply.fell_back && reply.model == OFFLINE_MODEL {
                 self.counts.hook.stood_in();
             }

@@ -42,7 +42,7 @@ pub(super) struct News {
 
 /// A piece of what is being written.
 #[derive(Deserialize)]
-pub(super) struct Piece {
+pub(in crate::cli) struct Piece {
     pub(super) number: u64,
     pub(super) from: usize,
     pub(super) content: String,

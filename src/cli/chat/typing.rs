@@ -7,7 +7,7 @@ use super::{ChatError, printable};
 
 /// What stands on the last line of the terminal and is no whole answer yet.
 #[derive(Default)]
-pub(super) struct Typing {
+pub(in crate::cli) struct Typing {
     /// Of the draft that is shown, and bytes of it that were.
     seen: (u64, usize),
     shown: String,
@@ -15,12 +15,12 @@ pub(super) struct Typing {
 
 impl Typing {
     /// Number of the draft and bytes of it that were seen.
-    pub(super) fn seen(&self) -> (u64, usize) {
+    pub(in crate::cli) fn seen(&self) -> (u64, usize) {
         self.seen
     }
 
     /// More of a draft has come.
-    pub(super) fn grow(&mut self, out: &mut impl Write, piece: &Piece) -> Result<(), ChatError> {
+    pub(in crate::cli) fn grow(&mut self, out: &mut impl Write, piece: &Piece) -> Result<(), ChatError> {
         if piece.number != self.seen.0 {
             self.leave(out)?;
         }
@@ -30,7 +30,7 @@ impl Typing {
     }
 
     /// A whole message has come: what of it stands there already is not printed again.
-    pub(super) fn end(&mut self, out: &mut impl Write, message: &str) -> Result<(), ChatError> {
+    pub(in crate::cli) fn end(&mut self, out: &mut impl Write, message: &str) -> Result<(), ChatError> {
         let shown = std::mem::take(&mut self.shown);
         match message.strip_prefix(shown.trim_end()).filter(|_| !shown.is_empty()) {
             Some(rest) => {
@@ -45,7 +45,7 @@ impl Typing {
     }
 
     /// What stands there will not go on.
-    fn leave(&mut self, out: &mut impl Write) -> Result<(), ChatError> {
+    pub(in crate::cli) fn leave(&mut self, out: &mut impl Write) -> Result<(), ChatError> {
         match std::mem::take(&mut self.shown).is_empty() {
             true => Ok(()),
             false => write(out, " …\n"),

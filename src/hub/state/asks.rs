@@ -14,6 +14,7 @@ impl Hub {
         let refused = |refusal| Answer::Refused(refusal);
         let answer = match ask {
             _ if self.stage != Stage::Running => refused(Refusal::Stopping),
+            Ask::SpawnWorker { .. } if self.is_chat(key) => self.spawn_for_thread(key, ask, origin, now),
             _ if key.1.kind != ProcessKind::Channel => refused(Refusal::Forbidden),
             Ask::Branch { description } => self.spawn_branch(key, description, origin, now),
             Ask::SpawnWorker { task, interactive, task_type } => {
@@ -52,7 +53,7 @@ impl Hub {
             });
         }
         let what = description.clone();
-        let begin = Begin::new(ProcessKind::Branch, what, limits.branch_timeout);
+        let begin = Begin::new(ProcessKind::Branch, what, limits.branch_wall_clock);
         match self.start(&key.0, place, begin, now, Work::Branch { description, origin }) {
             Some(process) => Answer::Started(process),
             None => Answer::Refused(Refusal::Stopping),
@@ -82,8 +83,26 @@ impl Hub {
         }
     }
 
+    fn is_chat(&self, key: &ProcessKey) -> bool {
+        self.agents.get(&key.0).is_some_and(|agent| agent.threads.busy() == Some(key.1))
+    }
+
+    /// A worker of a thread works for itself: nobody can write to it.
+    fn spawn_for_thread(&mut self, key: &ProcessKey, ask: Ask, origin: Origin, now: Duration) -> Answer {
+        match ask {
+            Ask::SpawnWorker { task, interactive: false, task_type } => {
+                let work = Work::Worker { task: task.clone(), interactive: false, task_type, origin };
+                self.spawn_worker(key, task, work, now)
+            }
+            _ => Answer::Refused(Refusal::Forbidden),
+        }
+    }
+
     pub(super) fn surroundings(&self, key: &ProcessKey) -> Option<(LimitsConfig, Place)> {
         let process = self.processes.get(key)?;
+        if let Some(thread) = Place::thread_of(&process.conversation) {
+            return Some((self.agents.get(&key.0)?.limits.clone(), Place::of_thread(thread)));
+        }
         let conversation =
             self.conversations.get(&(key.0.clone(), process.conversation.clone(), process.lane))?;
         Some((self.agents.get(&key.0)?.limits.clone(), conversation.place.clone()))

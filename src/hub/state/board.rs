@@ -21,28 +21,48 @@ const WITHDRAWN: &str = "its task was taken back";
 /// The tasks of one agent that may start. The database decides in the end: a claim may fail.
 #[derive(Debug, Default)]
 pub(super) struct Board {
-    ready: BTreeMap<u64, ReadyTask>,
+    ready: BTreeMap<u64, Card>,
     overflowed: bool,
     /// No task starts before, because the last one could not.
     not_before: Duration,
 }
 
+/// A task, and when the pause after its last failure is over.
+#[derive(Debug)]
+struct Card {
+    task: ReadyTask,
+    due: Duration,
+}
+
 impl Board {
-    fn insert(&mut self, task: ReadyTask) {
-        if self.ready.get(&task.number).is_some_and(|known| known.revision > task.revision) {
+    fn insert(&mut self, task: ReadyTask, now: Duration) {
+        if self.ready.get(&task.number).is_some_and(|known| known.task.revision > task.revision) {
             return;
         }
-        self.ready.insert(task.number, task);
+        let due = now + task.wait;
+        self.ready.insert(task.number, Card { task, due });
+        // What pauses leaves a full board first.
+        let last = |card: &Card| (card.due.saturating_sub(now), order(&card.task));
         if self.ready.len() > MAX_READY_TASKS
-            && let Some(last) = self.ready.values().map(order).max()
+            && let Some((_, (_, number))) = self.ready.values().map(last).max()
         {
-            self.ready.remove(&last.1);
+            self.ready.remove(&number);
             self.overflowed = true;
         }
     }
 
+    /// When there is something to start, if not now.
+    fn next_due(&self) -> Option<Duration> {
+        self.ready.values().map(|card| card.due).min().map(|due| due.max(self.not_before))
+    }
+
+    #[cfg(test)]
+    pub(super) fn holds(&self, number: u64) -> bool {
+        self.ready.contains_key(&number)
+    }
+
     fn withdraw(&mut self, number: u64, revision: u64) {
-        if self.ready.get(&number).is_some_and(|known| known.revision < revision) {
+        if self.ready.get(&number).is_some_and(|known| known.task.revision < revision) {
             self.ready.remove(&number);
         }
     }
@@ -69,7 +89,7 @@ impl Hub {
             TaskNews::Answered => self.carry(agent_id),
             TaskNews::Ready(_) if self.stage != Stage::Running => {}
             TaskNews::Ready(task) => {
-                agent.board.insert(task);
+                agent.board.insert(task, now);
                 self.start_tasks(agent_id, now);
             }
             TaskNews::Withdrawn { number, revision } => {
@@ -120,11 +140,9 @@ impl Hub {
     /// Takes the task that starts now off the board.
     fn next_task(&mut self, agent_id: &AgentId, now: Duration) -> Option<ReadyTask> {
         let agent = self.agents.get(agent_id)?;
-        if agent.board.ready.is_empty() {
-            return None;
-        }
-        if now < agent.board.not_before {
-            self.timers.set(&TimerKey::Tasks(agent_id.clone()), Some(agent.board.not_before));
+        let next = agent.board.next_due()?;
+        if now < next {
+            self.timers.set(&TimerKey::Tasks(agent_id.clone()), Some(next));
             return None;
         }
         let limit = agent.limits.max_concurrent_workers;
@@ -141,8 +159,14 @@ impl Hub {
             let conversation = place_of(task).conversation;
             workers().filter(|process| process.conversation == conversation).count() < limit
         };
-        let number = agent.board.ready.values().filter(has_room).map(order).min()?.1;
-        self.agents.get_mut(agent_id)?.board.ready.remove(&number)
+        let due = agent.board.ready.values().filter(|card| card.due <= now).map(|card| &card.task);
+        let Some((_, number)) = due.filter(has_room).map(order).min() else {
+            // What has no room starts when another ends; what pauses, when its pause is over.
+            let later = agent.board.ready.values().map(|card| card.due).filter(|due| *due > now).min();
+            self.timers.set(&TimerKey::Tasks(agent_id.clone()), later);
+            return None;
+        };
+        self.agents.get_mut(agent_id)?.board.ready.remove(&number).map(|card| card.task)
     }
 
     /// The worker of a task has said its last word.
@@ -158,7 +182,7 @@ impl Hub {
             && self.stage == Stage::Running
             && let Some(agent) = self.agents.get_mut(&key.0)
         {
-            agent.board.insert(task);
+            agent.board.insert(ReadyTask { wait: Duration::ZERO, ..task }, now);
             agent.board.not_before = now + RETRY_MAX;
         }
     }

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use super::observation::Seen;
 use super::{Begin, Hub, ProcessKey, Stage, TimerKey};
-use crate::agent::Work;
+use crate::agent::{Troubles, Work};
 use crate::command::CortexReport;
 use crate::conversation::Place;
 use crate::cortex::NewCortexEvent;
-use crate::effect::{Answer, Refusal};
 use crate::error::Kind;
 use crate::event::{Errand, How};
 use crate::id::{AgentId, ConversationId, InstanceId, ProcessId, ProcessKind};
@@ -29,8 +28,6 @@ const SYNTHESIS_RETRY_MAX: Duration = Duration::from_secs(300);
 pub const CORTEX_REST: Duration = Duration::from_secs(1800);
 /// Events that wait to be written by the next errand.
 const NOTES_MAX: usize = 32;
-/// An answer to the operator has as long as a worker, and at least this.
-const CHAT_TIMEOUT_LEAST: Duration = Duration::from_secs(60);
 /// Where the cortex works: in no conversation.
 const NOWHERE: &str = "cortex";
 
@@ -60,8 +57,6 @@ impl Warmth {
 pub(super) struct Cortex {
     chores: BTreeMap<Errand, Chore>,
     running: Option<(ProcessId, Errand)>,
-    /// Answers the operator; one at a time.
-    chat: Option<ProcessId>,
     /// When the last upkeep began.
     last_tended: Option<Duration>,
     warmth: Warmth,
@@ -124,6 +119,13 @@ impl Cortex {
     fn forget_syntheses(&mut self, now: Duration) {
         let syntheses = self.chores.iter_mut().filter(|(errand, _)| errand.is_synthesis());
         syntheses.filter(|(_, chore)| chore.not_before <= now).for_each(|(_, chore)| chore.wanted = None);
+    }
+
+    /// Errands that have failed, and how long they rest still.
+    fn resting(&self, now: Duration) -> impl Iterator<Item = (&'static str, Duration)> {
+        let rests = move |chore: &Chore| chore.not_before > now && chore.failures > 0;
+        let resting = self.chores.iter().filter(move |(_, chore)| rests(chore));
+        resting.map(move |(errand, chore)| (errand.as_str(), chore.not_before - now))
     }
 
     #[cfg(test)]
@@ -213,39 +215,15 @@ impl Hub {
         }
     }
 
-    /// Has a message of the operator answered, unless another is.
-    pub(super) fn cortex_chat(
-        &mut self,
-        id: &AgentId,
-        thread: String,
-        channel: Option<ConversationId>,
-        message: String,
-        now: Duration,
-    ) -> Answer {
-        let Some(agent) = self.agents.get(id).filter(|_| self.stage == Stage::Running) else {
-            return Answer::Refused(Refusal::Stopping);
-        };
-        if let Some(busy) = agent.cortex.chat {
-            return Answer::Refused(Refusal::Busy(busy));
-        }
-        let timeout = agent.limits.worker_timeout.max(CHAT_TIMEOUT_LEAST);
-        let begin = Begin::new(ProcessKind::Cortex, format!("chat {thread}"), timeout);
-        let started = self.start(id, nowhere(), begin, now, Work::CortexChat { thread, channel, message });
-        if let Some(agent) = self.agents.get_mut(id) {
-            agent.cortex.chat = started;
-        }
-        started.map_or(Answer::Refused(Refusal::Stopping), Answer::Started)
-    }
-
     pub(super) fn cortex_ended(&mut self, key: &ProcessKey, how: How, now: Duration) {
+        if self.thread_ended(key, &how, now) {
+            // It may have changed memories and tasks.
+            return self.cortex_changed(&key.0, now);
+        }
         let Some(agent) = self.agents.get_mut(&key.0) else { return };
         let threshold = agent.limits.cortex.circuit_breaker_threshold;
         let tick = agent.limits.cortex.tick_interval;
         let cortex = &mut agent.cortex;
-        if cortex.chat.take_if(|process| *process == key.1).is_some() {
-            // It may have changed memories and tasks.
-            return self.cortex_changed(&key.0, now);
-        }
         let Some((_, errand)) = cortex.running.take_if(|(process, _)| *process == key.1) else { return };
         let chore = cortex.chores.entry(errand).or_default();
         match how {
@@ -293,19 +271,23 @@ impl Hub {
         self.arm_cortex(id);
     }
 
+    /// What an operator is to know who asks how the agent does.
+    pub(super) fn troubles_of(&self, id: &AgentId, now: Duration) -> Troubles {
+        let Some(agent) = self.agents.get(id) else { return Troubles::default() };
+        let resting = agent.cortex.resting(now).map(|(errand, left)| (errand.to_owned(), left)).collect();
+        Troubles { failing: agent.cortex.seen.tripped(), resting }
+    }
+
     pub(super) fn cortex_reports(&self, now: Duration) -> Vec<CortexReport> {
         let report = |(id, agent): (&AgentId, &super::Agent)| {
             let cortex = &agent.cortex;
-            let resting = |(errand, chore): (&Errand, &Chore)| {
-                (chore.not_before > now && chore.failures > 0)
-                    .then(|| format!("{} for {} s", errand.as_str(), (chore.not_before - now).as_secs()))
-            };
+            let resting = |(errand, left): (&str, Duration)| format!("{errand} for {} s", left.as_secs());
             CortexReport {
                 agent: id.to_string(),
                 state: if agent.limits.cortex.enabled { cortex.warmth.as_str() } else { "off" }.to_owned(),
                 running: cortex.running.map(|(_, errand)| errand.as_str().to_owned()),
-                resting: cortex.chores.iter().filter_map(resting).collect(),
-                chatting: cortex.chat.is_some(),
+                resting: cortex.resting(now).map(resting).collect(),
+                chatting: agent.threads.busy().is_some(),
                 warm_after_ms: cortex
                     .warm_after
                     .map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),

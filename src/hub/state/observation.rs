@@ -10,6 +10,7 @@ use super::{Hub, ProcessKey};
 use crate::command::{Observed, ToolReport};
 use crate::cortex::NewCortexEvent;
 use crate::event::{DriveEnd, Observation, ToolUse};
+use crate::id::ProcessKind;
 
 /// Signals that are kept.
 pub const SIGNALS_MAX: usize = 100;
@@ -17,6 +18,7 @@ pub const SIGNALS_MAX: usize = 100;
 const SIGNALS_SHOWN: usize = 10;
 /// Names the breaker of all models together.
 const MODELS: &str = "models";
+const WORKERS: &str = "workers";
 /// Tools that are told apart; agents have fewer.
 const TOOLS_MAX: usize = 128;
 /// Calls after which a tool's older ones count half: the rate is that of lately.
@@ -33,6 +35,9 @@ pub(super) struct Seen {
     provider_streak: u32,
     /// There were too many of them, and no answer since.
     models_failing: bool,
+    /// Workers in a row that failed or repeated themselves.
+    worker_streak: u32,
+    workers_failing: bool,
     ended_by_limit: u64,
     ended_by_repetition: u64,
 }
@@ -88,6 +93,27 @@ impl Seen {
         self.signals.len()
     }
 
+    /// What fails again and again.
+    pub(super) fn tripped(&self) -> Vec<String> {
+        let tools = self.tools.iter().filter(|(_, tool)| tool.failing).map(|(name, _)| name.as_str());
+        let models = self.models_failing.then_some(MODELS);
+        let workers = self.workers_failing.then_some(WORKERS);
+        models.into_iter().chain(workers).chain(tools).map(str::to_owned).collect()
+    }
+
+    /// Ends of workers that say something: at its limit a worker goes on with a new run, and a stop is nobody's fault.
+    fn worker_ended(&mut self, end: DriveEnd, threshold: u32) -> Option<NewCortexEvent> {
+        match end {
+            DriveEnd::Failed | DriveEnd::Repeating => self.worker_streak += 1,
+            DriveEnd::Done => self.worker_streak = 0,
+            DriveEnd::Limit | DriveEnd::Cancelled => {}
+        }
+        let trips = self.worker_streak >= threshold && !self.workers_failing;
+        self.workers_failing = self.worker_streak >= threshold;
+        let words = format!("{threshold} workers in a row have failed");
+        trips.then(|| NewCortexEvent::new("workers_failing", words, serde_json::Value::Null))
+    }
+
     pub(super) fn report(&self, now: Duration) -> Observed {
         let signal = |signal: &Signal| {
             let ago = now.saturating_sub(signal.last).as_secs();
@@ -99,10 +125,8 @@ impl Seen {
             failures: tool.failures,
             failing: tool.failing,
         };
-        let failing = self.tools.iter().filter(|(_, tool)| tool.failing).map(|(name, _)| name.clone());
-        let models = self.models_failing.then(|| MODELS.to_owned());
         Observed {
-            tripped: models.into_iter().chain(failing).collect(),
+            tripped: self.tripped(),
             signals: self.signals.iter().rev().take(SIGNALS_SHOWN).map(signal).collect(),
             tools: self.tools.iter().map(tool).collect(),
             model_calls: self.model_calls,
@@ -140,6 +164,9 @@ impl Seen {
             self.provider_streak = 0;
         }
         self.models_failing = self.provider_streak >= threshold;
+        if kind == ProcessKind::Worker.as_str() {
+            events.extend(self.worker_ended(run.end, threshold));
+        }
         for used in &run.tools {
             if self.tools.len() >= TOOLS_MAX && !self.tools.contains_key(&used.name) {
                 continue;

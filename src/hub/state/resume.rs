@@ -7,7 +7,7 @@ use crate::agent::{Job, Work};
 use crate::conversation::Resumed;
 use crate::hub::state::Action;
 use crate::id::{AgentId, ProcessKind};
-use crate::message::Lane;
+use crate::message::{Lane, Place};
 
 impl Hub {
     /// Its clock starts anew, as does that of one that waits: nobody could reach it while the daemon was
@@ -18,10 +18,12 @@ impl Hub {
         let timeout = match run.process.kind {
             _ if run.waiting => agent.limits.worker_idle_timeout,
             ProcessKind::Worker => agent.limits.worker_timeout,
-            _ => agent.limits.branch_timeout,
+            _ => agent.limits.branch_wall_clock,
         };
         // Where its result is told. Without room in the table it is told by a later start.
-        self.know(&(agent_id.clone(), place.conversation.clone(), Lane::Talk), place.clone());
+        if Place::thread_of(&place.conversation).is_none() {
+            self.know(&(agent_id.clone(), place.conversation.clone(), Lane::Talk), place.clone());
+        }
         let process = Process {
             conversation: place.conversation.clone(),
             lane: Lane::Talk,

@@ -16,13 +16,13 @@ const STOP_REACTION: Duration = Duration::from_secs(30);
 impl Hub {
     /// How long it may be quiet; none for what is not supervised.
     fn patience(&self, key: &ProcessKey) -> Option<Duration> {
-        let config = &self.agents.get(&key.0)?.limits.cortex;
+        let limits = &self.agents.get(&key.0)?.limits;
         match key.1.kind {
-            ProcessKind::Worker => Some(config.stuck_worker),
-            ProcessKind::Branch => Some(config.stuck_branch),
+            ProcessKind::Worker => Some(limits.cortex.stuck_worker),
+            ProcessKind::Branch => Some(limits.branch_timeout),
             _ => None,
         }
-        .filter(|_| config.enabled)
+        .filter(|_| limits.cortex.enabled)
     }
 
     /// From its start on.

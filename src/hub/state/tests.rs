@@ -6,6 +6,7 @@ mod cortex;
 mod deferral;
 mod post;
 mod runs;
+mod threads;
 
 use super::*;
 use crate::config::CortexConfig;
@@ -175,7 +176,7 @@ fn new_limits_hold_for_what_starts_and_waiting_turns_start_at_once() {
     let more = LimitsConfig {
         max_concurrent_turns: 2,
         max_concurrent_branches: 1,
-        branch_timeout: Duration::from_secs(7),
+        branch_wall_clock: Duration::from_secs(7),
         ..LimitsConfig::default()
     };
     let branch = || Ask::Branch { description: "think".to_owned() };
@@ -290,7 +291,7 @@ fn a_branch_out_of_time_is_cancelled() {
     bench.ask(turn.process, Ask::Branch { description: "x".to_owned() }).recv().expect("answer");
     let branch = bench.one().process;
     bench.turned(turn.process, 1);
-    assert!(bench.wait(59_999).cancelled().is_empty());
+    assert!(bench.wait(599_999).cancelled().is_empty());
     assert_eq!(bench.wait(1).cancelled(), [(branch, StopReason::Timeout)]);
 }
 
@@ -431,6 +432,7 @@ fn ready(number: u64, urgency: u8, conversation: Option<&str>) -> ReadyTask {
         title: format!("chore {number}"),
         place: conversation.map(|name| place(name, true)),
         by_person: true,
+        wait: Duration::ZERO,
     }
 }
 
@@ -518,6 +520,44 @@ fn a_task_whose_worker_could_not_begin_is_tried_again_later() {
 }
 
 #[test]
+fn a_task_that_has_failed_pauses_beside_the_others_unless_somebody_says_now() {
+    let mut bench = bench(LimitsConfig { max_concurrent_workers: 1, ..LimitsConfig::default() });
+    let paused = |number, wait| ReadyTask { wait: Duration::from_secs(wait), ..ready(number, 0, None) };
+    bench.news(TaskNews::Ready(paused(1, 30))).news(TaskNews::Ready(paused(2, 60)));
+    assert!(bench.wait(29_999).started().is_empty());
+    let other = bench.news(TaskNews::Ready(ready(3, 3, None))).one();
+    assert_eq!(task_of(&other), 3, "who pauses stands in nobody's way");
+    assert!(bench.wait(1).started().is_empty(), "there is no room");
+    let one = bench.exit(other.process, How::Finished).one();
+    assert_eq!(task_of(&one), 1);
+    assert!(bench.exit(one.process, How::Finished).wait(29_999).started().is_empty());
+    assert_eq!(task_of(&bench.wait(1).one()), 2);
+    // A newer word of it counts, however long it was to wait.
+    let mut bench = self::bench(LimitsConfig::default());
+    bench.news(TaskNews::Ready(paused(1, 600)));
+    let now = bench.news(TaskNews::Ready(ReadyTask { revision: 2, ..ready(1, 0, None) })).one();
+    assert_eq!(task_of(&now), 1);
+    bench.exit(now.process, How::Finished).news(TaskNews::Ready(paused(4, 600)));
+    bench.news(TaskNews::Withdrawn { number: 4, revision: 2 });
+    assert!(bench.wait(600_000).started().is_empty(), "it was taken back");
+    assert_eq!(bench.hub.next_deadline(), None, "idle means idle");
+}
+
+#[test]
+fn what_pauses_leaves_a_full_board_first() {
+    let mut bench = bench(LimitsConfig { max_concurrent_workers: 1, ..LimitsConfig::default() });
+    let running = bench.news(TaskNews::Ready(ready(1000, 0, None))).one();
+    for number in 1..=MAX_READY_TASKS as u64 {
+        let wait = Duration::from_secs(if number == 7 { 600 } else { 0 });
+        bench.news(TaskNews::Ready(ReadyTask { wait, ..ready(number, 0, None) }));
+    }
+    bench.news(TaskNews::Ready(ready(999, 3, None)));
+    let board = &bench.hub.agents[&AgentId::new(MAIN)].board;
+    assert!(board.holds(999) && !board.holds(7));
+    assert_eq!(task_of(&bench.exit(running.process, How::Finished).one()), 1);
+}
+
+#[test]
 fn a_full_board_leaves_tasks_in_the_database_and_reads_them_later() {
     let mut bench = bench(LimitsConfig { max_concurrent_workers: 1, ..LimitsConfig::default() });
     let more = MAX_READY_TASKS as u64 + 5;
@@ -560,7 +600,7 @@ fn commands_are_answered_while_a_turn_runs_and_when_all_turns_are_taken() {
     let mut bench = bench(LimitsConfig { max_concurrent_turns: 1, ..LimitsConfig::default() });
     let turn = bench.message("c", 1).one();
     let job = bench.message("d", 2).command("c", 3).one();
-    let Work::Commands { running, apology: None } = &job.work else { panic!("{job:?}") };
+    let Work::Commands { running, apology: None, .. } = &job.work else { panic!("{job:?}") };
     assert!(matches!(&running[..], [(_, running)] if running.process == turn.process));
     assert!(bench.command("c", 4).started().is_empty(), "one at a time in a conversation");
     let next = bench.turned(job.process, 3).one();

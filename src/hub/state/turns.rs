@@ -35,6 +35,9 @@ impl Hub {
         results: bool,
         now: Duration,
     ) {
+        if let Some(thread) = Place::thread_of(&key.1) {
+            return self.thread_results(&key.0, thread, now);
+        }
         if !self.know(&key, place) {
             return;
         }
@@ -144,7 +147,9 @@ impl Hub {
 
     pub(super) fn start_turn(&mut self, key: &Key, now: Duration) {
         let running = self.running_in(key, now);
-        let all = if key.2 == Lane::Commands { self.running_of(&key.0, now) } else { Vec::new() };
+        let commands = key.2 == Lane::Commands;
+        let all = if commands { self.running_of(&key.0, now) } else { Vec::new() };
+        let troubles = if commands { self.troubles_of(&key.0, now) } else { Troubles::default() };
         let Some(conversation) = self.conversations.get_mut(key) else { return };
         conversation.queued = false;
         if conversation.run.as_ref().is_some_and(JobRun::is_over) {
@@ -163,7 +168,7 @@ impl Hub {
         let single = conversation.place.direct;
         let apology = conversation.apology.take();
         let work = match apology {
-            apology if key.2 == Lane::Commands => Work::Commands { running: all, apology },
+            apology if commands => Work::Commands { running: all, troubles, apology },
             Some(kind) => Work::Apology { kind, single },
             None => {
                 let most = if conversation.run.is_some() { MAX_RUN_RETRIGGERS } else { MAX_RETRIGGERS };
@@ -237,6 +242,9 @@ impl Hub {
     }
 
     pub(super) fn results_came(&mut self, key: &Key, now: Duration) {
+        if let Some(thread) = Place::thread_of(&key.1) {
+            return self.thread_results(&key.0, thread, now);
+        }
         let Some(conversation) = self.conversations.get_mut(key) else { return };
         let since = *conversation.results_since.get_or_insert(now);
         // A person who waits for others to write does not wait for them and a result.

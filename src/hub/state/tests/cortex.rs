@@ -338,15 +338,44 @@ fn who_does_nothing_is_ended_once_and_who_asks_a_model_or_waits_is_not() {
     assert_eq!(kinds, ["process_stuck", "process_hangs"]);
 }
 
-#[test]
-fn whose_time_is_up_is_not_said_to_hang_before_it_has_had_a_moment_to_end() {
-    let mut bench = with_cortex(LimitsConfig::default());
+fn branch(bench: &mut Bench) -> ProcessId {
     let turn = bench.message("c", 1).one();
     bench.ask(turn.process, Ask::Branch { description: "think".to_owned() });
     let branch = bench.started().into_iter().find(|job| job.process.kind == ProcessKind::Branch);
-    let branch = branch.expect("a branch").process;
     bench.turned(turn.process, 1);
-    // The time of a branch and the patience with one are the same by default.
+    branch.expect("a branch").process
+}
+
+#[test]
+fn a_branch_is_ended_when_it_is_idle_and_when_its_time_is_up_whatever_it_does() {
+    let cortex = CortexConfig { tick_interval: Duration::from_secs(3600), ..CortexConfig::default() };
+    let limits = || LimitsConfig { cortex: cortex.clone(), ..LimitsConfig::default() };
+    let mut bench = with_cortex(limits());
+    let idle = branch(&mut bench);
+    bench.wait(60_000);
+    assert_eq!(felt(&mut bench, Some(10)), 1);
+    bench.wait(49_999);
+    assert_eq!((felt(&mut bench, Some(0)), bench.cancelled()), (0, vec![]), "not yet");
+    bench.wait(1);
+    assert_eq!(felt(&mut bench, Some(60)), 1);
+    assert_eq!(bench.cancelled(), [(idle, StopReason::Timeout)]);
+    let mut bench = with_cortex(limits());
+    let busy = branch(&mut bench);
+    for _ in 0..9 {
+        bench.wait(60_000);
+        assert_eq!(felt(&mut bench, None), 1, "it asks a model");
+        assert_eq!(bench.cancelled(), []);
+    }
+    bench.wait(60_000);
+    assert_eq!(bench.cancelled(), [(busy, StopReason::Timeout)], "nothing runs for ever");
+}
+
+#[test]
+fn whose_time_is_up_is_not_said_to_hang_before_it_has_had_a_moment_to_end() {
+    let time = Duration::from_secs(60);
+    let limits = LimitsConfig { branch_timeout: time, branch_wall_clock: time, ..LimitsConfig::default() };
+    let mut bench = with_cortex(limits);
+    let branch = branch(&mut bench);
     bench.wait(60_000).wait(29_000);
     assert_eq!(bench.cancelled(), [(branch, StopReason::Timeout)]);
     // Before the next errand of the cortex takes them along.
@@ -399,6 +428,42 @@ fn a_tool_that_fails_three_times_in_a_row_is_noted_once_also_across_runs() {
         })
         .collect();
     assert_eq!(noted, [1]);
+}
+
+#[test]
+fn workers_that_fail_in_a_row_are_noted_and_commands_hear_what_does_not_work() {
+    let mut bench = warm();
+    let worker = worker(&mut bench);
+    let tell = |bench: &mut Bench, end| {
+        bench.process(worker, What::Observed(Box::new(observation("shell", &[true], end))));
+    };
+    let troubles = |bench: &mut Bench, inbox| {
+        let mut jobs = bench.command("c", inbox).started();
+        let position = jobs.iter().position(|job| matches!(job.work, Work::Commands { .. }));
+        let job = jobs.remove(position.expect("commands"));
+        bench.turned(job.process, inbox);
+        let Work::Commands { troubles, .. } = job.work else { panic!("{job:?}") };
+        troubles
+    };
+    // At its limit a worker goes on with a new run; who was stopped did not fail.
+    for end in [DriveEnd::Failed, DriveEnd::Limit, DriveEnd::Repeating, DriveEnd::Cancelled] {
+        tell(&mut bench, end);
+    }
+    assert_eq!(troubles(&mut bench, 10).failing, ["shell"]);
+    tell(&mut bench, DriveEnd::Failed);
+    assert_eq!(
+        troubles(&mut bench, 11),
+        Troubles { failing: vec!["workers".to_owned(), "shell".to_owned()], resting: vec![] }
+    );
+    tell(&mut bench, DriveEnd::Failed);
+    let noted: Vec<_> = bench.hub.agents[&AgentId::new(MAIN)].cortex.noted().collect();
+    assert_eq!(noted, ["tool_failing", "workers_failing"], "once");
+    tell(&mut bench, DriveEnd::Done);
+    assert_eq!(troubles(&mut bench, 12).failing, ["shell"]);
+    // An errand that rests.
+    let tend = bench.wait(60_000).started().into_iter().find(|job| matches!(job.work, Work::Cortex { .. }));
+    bench.exit(tend.expect("upkeep").process, How::Failed(Kind::Invalid, "broken".to_owned()));
+    assert_eq!(troubles(&mut bench, 13).resting, [("upkeep".to_owned(), CORTEX_REST)]);
 }
 
 #[test]

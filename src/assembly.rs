@@ -287,6 +287,15 @@ impl Ground {
         let recovered = agent::recover(&conversations, &agent.limits, &agent.working_memory)
             .map_err(|error| fault("recovery", &error))?;
         tell_recovered(&agent.id, &recovered, &sandbox);
+        match conversations.sweep_attachments() {
+            Ok(0) => {}
+            Ok(swept) => {
+                log::info!("agent {}: {swept} files that belong to no message were deleted", agent.id)
+            }
+            Err(error) => {
+                log::warn!("agent {}: files of messages were not looked through: {error}", agent.id)
+            }
+        }
         let resumed = |run| Event::Resumed { agent: agent.id.clone(), run };
         self.found.extend(recovered.resumed.into_iter().map(resumed));
         self.found.extend(hub::events_of(&agent.id, recovered.unfinished));

@@ -44,7 +44,7 @@ pub use memory_persistence::MemoryPersistenceConfig;
 pub use models::ModelOverrides;
 pub use offline::OfflineConfig;
 pub use provider::{
-    ApiType, KeyPlace, PROVIDERS, ProviderConfig, ProviderHeader, ProviderKind, ProviderWire,
+    ApiType, KeyPlace, Media, PROVIDERS, ProviderConfig, ProviderHeader, ProviderKind, ProviderWire,
 };
 pub use schedule::{MissedSlots, ScheduleConfig};
 pub use skills::SkillsConfig;

@@ -6,6 +6,7 @@
 
 mod also;
 mod archive;
+mod attachments;
 mod compaction;
 mod day;
 mod deferral;
@@ -39,6 +40,7 @@ use crate::{error::Fault, event::Received};
 pub use crate::message::Place;
 pub use also::{Also, nothing_else};
 pub use archive::{Found, read as end_reading};
+pub use attachments::{AttachmentFolder, FILES_BYTES_MAX};
 pub use compaction::{Change, InPlace, Leaving, Unread};
 pub use day::{Day, DayRun, DayTalk};
 pub use delegations::{DELEGATION_RESULT_BYTES, Delegation, LINK_WINDOW, NewDelegation};

@@ -8,13 +8,15 @@ use crossbeam_channel::Sender;
 use crate::effect::{Answer, Ask, TaskNews};
 use crate::error::Kind;
 use crate::id::{AgentId, ConversationId, InboxId, InstanceId, ProcessId};
-use crate::message::Inbound;
+use crate::message::{Attachment, Inbound};
 
 /// An inbound message with its place in the inbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
     pub id: InboxId,
     pub message: Inbound,
+    /// The files that came with it.
+    pub attachments: Vec<Attachment>,
 }
 
 /// Sent up by process threads; blocking, lossless.
@@ -44,6 +46,8 @@ pub struct Fork {
     pub lines: Option<(i64, i64)>,
     /// The new messages as the model reads them.
     pub words: Arc<str>,
+    /// Files came with them: what they say is nobody's word.
+    pub outside: bool,
 }
 
 #[derive(Debug, Clone)]

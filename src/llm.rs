@@ -5,6 +5,7 @@
 //! whose one method [`SpacebotModel::call`] walks the chain: the model of the process, the fallbacks,
 //! and last the offline responder.
 
+pub mod attached;
 mod attempt;
 mod cache_marks;
 mod chain;

@@ -111,13 +111,15 @@ fn main() -> ExitCode {
                 done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
             })
         }
-        Command::Chat { config, once, agent, session } => with_config(config.file.as_deref(), |config| {
-            let outcome = Chat::new(&config.api, agent, &session).and_then(|chat| match once {
-                Some(text) => chat.once(&text, &mut std::io::stdout()),
-                None => chat.interactive(std::io::stdin().lock(), std::io::stdin().is_terminal()),
-            });
-            outcome.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
-        }),
+        Command::Chat { config, once, attach, agent, session } => {
+            with_config(config.file.as_deref(), |config| {
+                let outcome = Chat::new(&config.api, agent, &session).and_then(|chat| match once {
+                    Some(text) => chat.once(&text, &attach, &mut std::io::stdout()),
+                    None => chat.interactive(std::io::stdin().lock(), std::io::stdin().is_terminal()),
+                });
+                outcome.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+            })
+        }
     }
 }
 

@@ -1,10 +1,13 @@
 //! What comes in from people and what goes out to them, in words that no platform owns.
 
+pub mod attachment;
 pub mod slash;
 
 use crate::clock::Timestamp;
 use crate::error::{Fault, Kind};
 use crate::id::{AgentId, ConversationId, InboxId, InstanceId, OutboxId};
+
+pub use attachment::{Attachment, FileKind, NewFile};
 
 /// One message as an adapter read it. `(instance, platform_id)` is unique: the same pair twice is
 /// the same message (P2).
@@ -97,6 +100,14 @@ pub trait Intake: Send + Sync {
     /// exactly once, at once or later on another thread, and must not wait for the disk either.
     fn begin(&self, message: Inbound, taken: Taken) {
         taken(self.accept(message));
+    }
+
+    /// As [`Intake::begin`] for a message with files. Whoever takes none refuses them.
+    fn begin_with(&self, message: Inbound, files: Vec<NewFile>, taken: Taken) {
+        match files.is_empty() {
+            true => self.begin(message, taken),
+            false => taken(Ok(Accepted::Refused("files are not taken here"))),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! <note>a word of the daemon about the messages</note>
+//! <attachment name="notes.txt">a file that came with the message behind it</attachment>
 //! <message from="alice" at="2026-11-21T10:00:00Z">what people said</message>
 //! <result process="branch:3" task="recall: tea">what came back</result>
 //! <people>who takes part</people>
@@ -29,6 +30,8 @@ use crate::id::{ProcessId, ProcessKind};
 pub enum Part {
     /// A person's message.
     Said { sender: String, at: Timestamp, text: String },
+    /// What a file says that came with a message.
+    File { name: String, text: String },
     /// The conclusion of a branch or the outcome of a worker.
     Result { process: ProcessId, task: String, text: String },
     /// Stands for messages that the history no longer shows.
@@ -76,6 +79,9 @@ fn write_part(part: &Part) -> String {
             write_time(*at),
             escape_text(text)
         ),
+        Part::File { name, text } => {
+            format!("<attachment name=\"{}\">{}</attachment>", escape_attribute(name), escape_text(text))
+        }
         Part::Result { process, task, text } => format!(
             "<result process=\"{process}\" task=\"{}\">{}</result>",
             escape_attribute(task),
@@ -102,13 +108,14 @@ fn push_unfenced(parts: &mut Vec<Part>, text: &str) {
 }
 
 const MESSAGE: &str = "message";
+const ATTACHMENT: &str = "attachment";
 const RESULT: &str = "result";
 const SUMMARY: &str = "summary";
 const NOTE: &str = "note";
 const PEOPLE: &str = "people";
 const RECENT: &str = "recent";
 const STATUS: &str = "status";
-const TAGS: [&str; 7] = [MESSAGE, RESULT, SUMMARY, NOTE, PEOPLE, RECENT, STATUS];
+const TAGS: [&str; 8] = [MESSAGE, ATTACHMENT, RESULT, SUMMARY, NOTE, PEOPLE, RECENT, STATUS];
 /// A fence of text alone: its tag, how it begins, what it stands for.
 type Plain = (&'static str, &'static str, fn(String) -> Part);
 const PLAIN: [Plain; 4] = [
@@ -153,6 +160,11 @@ fn read_fence(text: &str, at: usize, closers: &Closers) -> Option<(Part, usize)>
         let time = read_time(&cursor.attribute("at")?)?;
         let (body, end) = cursor.body(closers, MESSAGE)?;
         return Some((Part::Said { sender, at: time, text: unescape_text(body) }, end));
+    }
+    if cursor.take("<attachment") {
+        let name = cursor.attribute("name")?;
+        let (body, end) = cursor.body(closers, ATTACHMENT)?;
+        return Some((Part::File { name, text: unescape_text(body) }, end));
     }
     if cursor.take("<result") {
         let process = read_process(&cursor.attribute("process")?)?;
@@ -399,7 +411,8 @@ mod tests {
         }
 
         fn part(&mut self) -> Part {
-            match self.roll(7) {
+            match self.roll(8) {
+                6 => Part::File { name: self.text(), text: self.text() },
                 0 => said(&self.text(), self.time().0, &self.text()),
                 1 => {
                     let kinds = [ProcessKind::Channel, ProcessKind::Branch, ProcessKind::Worker];

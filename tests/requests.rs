@@ -9,6 +9,7 @@ mod llm_double;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use llm_double::{Double, Request, Say, stand_in};
@@ -23,7 +24,9 @@ use spacebot::config::{
     ApiType, KeyPlace, LlmConfig, PROVIDERS, ProviderConfig, ProviderHeader, RoutingConfig, Secret,
 };
 use spacebot::id::ProcessKind;
-use spacebot::llm::{LlmManager, Tuning};
+use spacebot::llm::{LlmManager, Tuning, attached};
+use spacebot::message::attachment::Files;
+use spacebot::message::{Attachment, FileKind};
 use spacebot::thread::Cancel;
 
 const KEY: &str = "key-that-must-not-be-seen";
@@ -117,12 +120,52 @@ fn shown(request: &Request, has_key: bool) -> Value {
     shown
 }
 
+/// Every file is where it should be.
+struct Kept;
+
+impl Files for Kept {
+    fn read(&self, file: &Attachment) -> Option<Vec<u8>> {
+        Some(file.name.as_bytes().to_vec())
+    }
+}
+
+/// A request with a picture and a document, as it is sent over each wire.
+fn files_over(api: ApiType, streamed: bool) -> Request {
+    let double = Double::recording(|_| Say::text("A cat, on paper."));
+    let url = format!("{}/v1", double.origin());
+    let provider = ProviderConfig {
+        base_url: Some(url),
+        api_key: Some(Secret::new(KEY)),
+        ..ProviderConfig::new("p", api)
+    };
+    let config = LlmConfig { providers: vec![provider], read_timeout: None };
+    let tuning = Tuning { streamed, ..Tuning::default() };
+    let offline = stand_in(|_| Err("not to be asked".to_owned()));
+    let manager = LlmManager::tuned(&config, SystemClock::shared(), offline, tuning);
+    let routing = RoutingConfig { channel: "p/model-1".to_owned(), ..RoutingConfig::default() };
+    let model = manager.model_for(&routing, ProcessKind::Channel).with_files(Arc::new(Kept));
+    let file = |name: &str, kind| Attachment {
+        name: name.to_owned(),
+        media_type: "text/plain".to_owned(),
+        kind,
+        bytes: 7,
+        hash: "0".repeat(64),
+    };
+    let files = [file("cat.jpg", FileKind::Jpeg), file("cat.pdf", FileKind::Pdf)];
+    let mut request = CompletionRequest::new("Good day.");
+    request.chat_history.push(Message::assistant("Good day to you."));
+    request.chat_history.push(attached::message("What is that?", &files));
+    model.call(&request, &Cancel::new(), &mut |_| {}).unwrap();
+    let sent = double.requests().pop().unwrap();
+    double.finish();
+    sent
+}
+
 #[test]
 fn every_provider_makes_a_tool_round_trip_and_its_requests_are_those_of_the_fixtures() {
     let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/llm/requests"));
     let update = std::env::var_os("UPDATE").is_some();
-    let mut wrong = Vec::new();
-    let mut known = Vec::new();
+    let mut kept: Vec<(String, String)> = Vec::new();
     for (name, provider, model) in cases() {
         let has_key = provider.api_key.is_some();
         let [streamed, whole] = [true, false].map(|streamed| {
@@ -131,7 +174,15 @@ fn every_provider_makes_a_tool_round_trip_and_its_requests_are_those_of_the_fixt
             check_path(&request, &provider, model, streamed);
             shown(&request, has_key)
         });
-        let found = format!("{:#}\n", json!({"streamed": streamed, "whole": whole}));
+        kept.push((name, format!("{:#}\n", json!({"streamed": streamed, "whole": whole}))));
+    }
+    for api in [ApiType::OpenAi, ApiType::OpenAiResponses, ApiType::Anthropic, ApiType::Gemini] {
+        let [streamed, whole] = [true, false].map(|streamed| shown(&files_over(api, streamed), true));
+        let name = format!("{}-files", api.kind().name);
+        kept.push((name, format!("{:#}\n", json!({"streamed": streamed, "whole": whole}))));
+    }
+    let (mut wrong, mut known) = (Vec::new(), Vec::new());
+    for (name, found) in kept {
         let file = folder.join(format!("{name}.json"));
         if update {
             std::fs::create_dir_all(&folder).unwrap();

@@ -66,13 +66,17 @@ fn prepare<'a>(
 ) -> Result<(Live<'a>, Vec<Message>), DbError> {
     let (past, history) = forked(parts, job, &origin.fork)?;
     let mut live = live(parts, job, link, RunJournal::new(&parts.conversations, job.process.number))?;
-    let start = json!({
+    let mut start = json!({
         "kind": "branch",
         "conversation": job.place.conversation.as_str(),
         "description": description,
         "turn": origin.turn,
         "words": *origin.fork.words,
     });
+    if origin.fork.outside {
+        start["outside"] = json!(true);
+        live.driver.toolbox.read_outside();
+    }
     live.driver.begin(start, &past, &history);
     Ok((live, history))
 }

@@ -1,6 +1,7 @@
 //! The channel: one turn of a conversation, from unanswered messages and waiting results to one
 //! commit that answers them.
 
+mod attached;
 mod deferral;
 mod earlier;
 mod input;
@@ -9,8 +10,9 @@ mod run;
 mod talking;
 mod toolset;
 
+use std::sync::Arc;
+
 use rig_agent::run::RunSpec;
-use rig_core::completion::Message;
 use serde_json::json;
 
 use super::aloud::Aloud;
@@ -31,7 +33,9 @@ use crate::error::{Fault, Kind};
 use crate::event::{Fork, How, Origin, Received, What};
 use crate::hooks::LoopGuard;
 use crate::id::{ProcessId, ProcessKind};
+use crate::llm;
 use crate::message::Content;
+use crate::message::attachment::with_lines;
 use crate::prompts;
 use crate::tools::speech::Speech;
 use crate::turn::{self, Part};
@@ -139,13 +143,14 @@ fn answer(
         _ => limits.max_turns,
     };
     let history = compactor::history(parts, &job.place).map_err(boxed)?;
-    let mut words = input.parts(job.place.direct).map_err(boxed)?;
+    let mut words = input.parts(parts, job.place.direct).map_err(boxed)?;
     let first = history.lines.first().map(|line| line.id);
     let summaries: Vec<i64> = history.summaries.iter().map(|summary| summary.id).collect();
     let fork = Fork {
         summaries: summaries.as_slice().into(),
         lines: first.zip(history.lines.last().map(|line| line.id)),
         words: turn::write(&words).into(),
+        outside: input.attached().any,
     };
     let defers = deferral::is_on(parts, job, turn).map_err(boxed)?;
     if defers {
@@ -161,7 +166,7 @@ fn answer(
     let origin = Origin { answers: input.askers(), fork, turn: Some(job.process.number) };
     let words = turn::write(&words);
     let briefing = cortex::briefing(parts, &job.place);
-    let start = json!({
+    let mut start = json!({
         "kind": "channel",
         "conversation": conversation.as_str(),
         "messages": input.messages.iter().map(|received| &received.message.platform_id).collect::<Vec<_>>(),
@@ -171,9 +176,14 @@ fn answer(
         "bulletin": briefing,
         "prompt": words,
     });
+    let prompt = llm::attached::message(&words, &input.attached().shown);
+    if !input.attached().shown.is_empty() {
+        start["attachments"] = json!(input.attached().shown);
+    }
     let speech = toolset::speech(parts);
     let model = parts.llm.model_for(&routing, ProcessKind::Channel);
     let model = model.paid_by(job.payer(&parts.config.id));
+    let model = model.with_files(Arc::new(parts.conversations.attachments()));
     let mut driver = Driver {
         link,
         model: Box::new(Aloud {
@@ -209,10 +219,13 @@ fn answer(
     };
     let summaries = history.summaries.iter().map(prompt::summary);
     let history = summaries.chain(history.lines.iter().map(prompt::line)).collect::<Vec<_>>();
+    if input.attached().any {
+        driver.toolbox.read_outside();
+    }
     driver.begin(start, &past, &history);
     let closing = Closing::new(&speech, turn.execution.is_none());
     let mut talking = Talking::new(parts, job, link, input, closing);
-    let (ended, run) = driver.drive(Message::user(words), history, &mut talking);
+    let (ended, run) = driver.drive(prompt, history, &mut talking);
     let about = input.about(job.place.direct, turn.execution.is_some());
     let (say, outcome) = match conclude(&mut driver, ended, &run, &about, &speech) {
         Ok(talked) => talked,
@@ -367,12 +380,12 @@ fn commit(
             at: parts.conversations.now(),
         });
     }
-    for Received { message, .. } in &input.messages {
+    for Received { message, attachments, .. } in &input.messages {
         lines.push(NewLine {
             role: Role::User,
             sender_id: Some(message.sender_id.clone()),
             sender_name: Some(message.sender_name.clone()),
-            content: message.content.clone(),
+            content: with_lines(&message.content, attachments),
             at: message.sent_at,
         });
     }

@@ -26,7 +26,7 @@ use crate::conversation::{JOURNAL_VERSION, Step};
 use crate::error::{Fault, Kind};
 use crate::event::StopReason;
 use crate::hooks::{self, Call, CortexHook, Finding, LoopGuard, Verdict};
-use crate::llm::LlmError;
+use crate::llm::{LlmError, attached};
 use crate::message::Saying;
 use crate::thread::contained;
 use crate::tools::ToolError;
@@ -292,7 +292,7 @@ impl Driver<'_> {
         let Some(text) = parked_text(run) else { return Ok(()) };
         let heard = if conduct.hears_after_text() { self.hear(conduct) } else { None };
         let words = match heard {
-            Some(words) => words,
+            Some(heard) => heard.text,
             None => match conduct.on_text(&text, &mut self.desk) {
                 Some(nudge) => self.journal.nudge(nudge),
                 None => return Ok(()),
@@ -303,18 +303,22 @@ impl Driver<'_> {
 
     /// Messages for the process continue the run behind the tool results.
     fn take_messages(&mut self, run: &mut AgentRun, conduct: &mut dyn Conduct) {
-        while let Some(words) = self.hear(conduct) {
-            *run = AgentRun::from_spec(&self.spec, Message::user(words), Some(run.full_history()));
+        while let Some(heard) = self.hear(conduct) {
+            let message = attached::message(&heard.text, &heard.shown);
+            *run = AgentRun::from_spec(&self.spec, message, Some(run.full_history()));
         }
     }
 
-    fn hear(&mut self, conduct: &mut dyn Conduct) -> Option<String> {
+    fn hear(&mut self, conduct: &mut dyn Conduct) -> Option<Heard> {
         let left = self.counts.max_model_calls.saturating_sub(self.counts.model_calls);
         let heard = conduct.next_message(&mut self.desk, left)?;
         self.journal.add(Step::Route, heard.record());
         // Whoever is spoken to may do again what was done before.
         self.guard.forget();
-        Some(heard.text)
+        if heard.outside {
+            self.toolbox.read_outside();
+        }
+        Some(heard)
     }
 
     /// Answers every call, in order; what cannot run gets an error that the model can read. True when the

@@ -37,6 +37,9 @@ pub(super) trait Acts {
     /// For a run that goes on: these calls were made before.
     fn remember(&mut self, called: &mut dyn Iterator<Item = &str>);
 
+    /// The run reads words from outside before it calls anything.
+    fn read_outside(&mut self) {}
+
     /// What the model reads of it, either way. What the call tells goes to the desk.
     fn act(
         &mut self,
@@ -82,6 +85,10 @@ impl Acts for Toolbox {
 
     fn remember(&mut self, called: &mut dyn Iterator<Item = &str>) {
         Toolbox::remember(self, called);
+    }
+
+    fn read_outside(&mut self) {
+        Toolbox::read_outside(self);
     }
 
     fn act(

@@ -60,6 +60,8 @@ pub struct Rebuilt {
     /// The run has a result and waits for more words.
     pub waits: bool,
     pub ended: bool,
+    /// What it was started with holds words from files.
+    pub outside: bool,
     /// The number of the next record.
     pub next: u32,
     /// The call that comes next was not made.
@@ -110,7 +112,8 @@ impl Rebuilt {
             return Err(RebuildError::TooLong(record.number));
         }
         match record.step {
-            Step::Start | Step::Failed | Step::Stop | Step::Resume => {}
+            Step::Start => self.outside = record.payload["outside"] == true,
+            Step::Failed | Step::Stop | Step::Resume => {}
             Step::Guard => self.refused |= record.payload["verdict"] != "warned",
             Step::Model => self.reply(record)?,
             Step::Tool => self.result(record)?,

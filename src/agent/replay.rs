@@ -26,6 +26,8 @@ use crate::error::{Fault, Kind};
 use crate::event::{Origin, What};
 use crate::hooks::LoopGuard;
 use crate::id::{ConversationId, ProcessKind};
+use crate::llm::attached;
+use crate::message::Attachment;
 use crate::tools::speech::Speech;
 use player::{Again, Player, ids};
 
@@ -94,6 +96,8 @@ pub struct Replayed {
     /// So many of the records were replayed.
     pub replayed: usize,
     pub verdict: Verdict,
+    /// Files that its model was shown and that are not kept any more. A replay needs their hashes only.
+    pub gone: Vec<Attachment>,
 }
 
 /// Replays one run of an agent. `speech` judges what may be said as it did in the daemon: it has to know the
@@ -124,7 +128,10 @@ pub fn replay(conversations: &Conversations, speech: &Speech, run: u64) -> Resul
             (Verdict::Differs { step: 0, what }, 0)
         }
     };
-    Ok(Replayed { kind, version, records, replayed, verdict })
+    let folder = conversations.attachments();
+    let shown = records.iter().flat_map(|record| player::attachments(&record.payload));
+    let gone = shown.filter(|file| !folder.has(file)).collect();
+    Ok(Replayed { kind, version, records, replayed, verdict, gone })
 }
 
 /// What stood in front of the prompt. None: it is not what it was. Version 0 does not tell all of it.
@@ -256,7 +263,8 @@ fn again(
             "channel" => {
                 let about = about(run.records, run.version);
                 let mut conduct = Again { player, conduct: channel::Closing::new(speech, !about.visit) };
-                let (ended, run) = driver.drive(Message::user(words("prompt")), history, &mut conduct);
+                let prompt = attached::message(words("prompt"), &player::attachments(start));
+                let (ended, run) = driver.drive(prompt, history, &mut conduct);
                 channel::conclude(&mut driver, ended, &run, &about, speech).ok();
             }
             "branch" => {

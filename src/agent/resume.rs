@@ -117,6 +117,9 @@ pub(super) fn take_up(driver: &mut Driver<'_>, run: &Rebuilt) {
     driver.counts.model_calls = run.counts.model_calls;
     driver.counts.tool_calls = run.counts.tool_calls;
     driver.toolbox.remember(&mut called(&run.history));
+    if run.outside {
+        driver.toolbox.read_outside();
+    }
 }
 
 /// Where to go on: the message that the model is to answer or has answered.

@@ -64,6 +64,11 @@ impl Toolbox {
         self.outside |= reads.any(|tool| tool.reads_outside());
     }
 
+    /// The run reads words from outside before it calls anything.
+    pub(super) fn read_outside(&mut self) {
+        self.outside = true;
+    }
+
     /// The names of those that may be called again when nobody knows whether they were.
     #[cfg(test)]
     pub(super) fn repeatable(&self) -> Vec<&'static str> {

@@ -89,6 +89,9 @@ pub(crate) fn run(
     for record in &replayed.records[..replayed.replayed] {
         writeln!(out, "  {:>3} {}", record.number, step(record))?;
     }
+    for file in &replayed.gone {
+        writeln!(out, "not kept any more, and not needed for this: {} ({})", file.line(), file.hash)?;
+    }
     writeln!(out, "{}", verdict(&replayed))?;
     out.flush()?;
     Ok(is_good(&replayed))

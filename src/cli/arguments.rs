@@ -213,6 +213,9 @@ pub enum Command {
         /// Send this one message, print the answer and leave.
         #[arg(long, value_name = "TEXT")]
         once: Option<String>,
+        /// Send this file with it; may be named again.
+        #[arg(long, value_name = "FILE", requires = "once")]
+        attach: Vec<PathBuf>,
         /// The agent to talk to; the default agent without it.
         #[arg(long)]
         agent: Option<String>,

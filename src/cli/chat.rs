@@ -1,5 +1,6 @@
 //! `spacebot chat`: a conversation with the running daemon over its local API.
 
+mod attach;
 mod client;
 mod error;
 mod lines;
@@ -7,6 +8,7 @@ mod typing;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, IsTerminal, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -52,14 +54,14 @@ impl Chat {
         Ok(Self { client: Client::new(api, agent, session)?, run: uuid::Uuid::now_v7().to_string() })
     }
 
-    /// Sends one message and prints what answers it, until nothing runs for it any more. Answers to
+    /// Sends one message with these files and prints what answers it, until nothing runs for it any more. Answers to
     /// earlier messages, which nobody fetched, go to standard error.
     ///
     /// # Errors
-    /// The daemon cannot be reached, refuses, or does not answer in time.
-    pub fn once(&self, text: &str, out: &mut impl Write) -> Result<(), ChatError> {
+    /// A file cannot be read; the daemon cannot be reached, refuses, or does not answer in time.
+    pub fn once(&self, text: &str, files: &[PathBuf], out: &mut impl Write) -> Result<(), ChatError> {
         let id = self.message_id(0);
-        self.client.send(&id, text)?;
+        self.client.send(&id, text, &attach::read(files)?)?;
         let (deadline, mut after, mut answered) = (Instant::now() + ONCE_TIMEOUT, 0, false);
         let mut show = |messages: &[Incoming], after: &mut i64, answered: &mut bool| {
             for message in messages {
@@ -135,7 +137,7 @@ impl Chat {
     }
 
     fn say(&self, text: &str, shared: &Shared) -> Result<(), ChatError> {
-        self.client.send(&self.message_id(shared.sent.load(Ordering::SeqCst)), text)?;
+        self.client.send(&self.message_id(shared.sent.load(Ordering::SeqCst)), text, &[])?;
         shared.sent.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }

@@ -8,7 +8,7 @@ use super::Secret;
 use super::load::Environment;
 use super::section::Section;
 
-pub use table::{ApiType, KeyPlace, PROVIDERS, ProviderKind, ProviderWire};
+pub use table::{ApiType, KeyPlace, Media, PROVIDERS, ProviderKind, ProviderWire};
 
 /// Most extra headers of one provider; the header block of a request stays small.
 const HEADERS_MAX: usize = 16;
@@ -68,6 +68,9 @@ pub struct ProviderConfig {
     pub max_concurrent: usize,
     /// Requests that begin within any minute (`requests_per_minute`, 1 to 100,000); None: no limit of ours.
     pub requests_per_minute: Option<usize>,
+    /// Whether its models take images and documents; None: as the table says.
+    pub images: Option<bool>,
+    pub documents: Option<bool>,
 }
 
 /// What a provider gets at once where the config does not say: fewer than there are lines, so that one
@@ -87,7 +90,17 @@ impl ProviderConfig {
             deployment: None,
             max_concurrent: MAX_CONCURRENT,
             requests_per_minute: None,
+            images: None,
+            documents: None,
         }
+    }
+
+    pub fn takes_images(&self) -> bool {
+        self.images.unwrap_or(self.api.kind().media != Media::Text)
+    }
+
+    pub fn takes_documents(&self) -> bool {
+        self.documents.unwrap_or(self.api.kind().media == Media::Documents)
     }
 
     /// What must not be read in a log.
@@ -153,6 +166,7 @@ impl ProviderConfig {
         let count = |key, most| section.number(key, 1, most).and_then(|number| usize::try_from(number).ok());
         let max_concurrent = count("max_concurrent", 64).unwrap_or(MAX_CONCURRENT);
         let requests_per_minute = count("requests_per_minute", 100_000);
+        let (images, documents) = (section.switch("images"), section.switch("documents"));
         section.finish();
         let new = Self::new(id, api?);
         Some(Self {
@@ -163,6 +177,8 @@ impl ProviderConfig {
             deployment,
             max_concurrent,
             requests_per_minute,
+            images,
+            documents,
             ..new
         })
     }
@@ -190,6 +206,11 @@ impl ProviderConfig {
         writeln!(out, "max_concurrent = {}", self.max_concurrent)?;
         if let Some(most) = self.requests_per_minute {
             writeln!(out, "requests_per_minute = {most}")?;
+        }
+        for (key, value) in [("images", self.images), ("documents", self.documents)] {
+            if let Some(value) = value {
+                writeln!(out, "{key} = {value}")?;
+            }
         }
         if self.headers.is_empty() {
             return Ok(());

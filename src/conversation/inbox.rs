@@ -8,7 +8,7 @@ use crate::id::{ConversationId, InboxId, InstanceId};
 use crate::message::{Inbound, Lane};
 
 use super::visit::SCHEDULED;
-use super::{Place, Unfinished};
+use super::{Place, Unfinished, attachments};
 
 /// Conversations that one recovery lists; a daemon that stopped with more takes the rest next time
 /// one of them gets a message.
@@ -54,7 +54,15 @@ pub(super) fn unanswered(
     let mut statement = connection.prepare_cached(sql)?;
     let rows =
         statement.query_map(params![conversation.as_str(), limit, lane == Lane::Commands], received)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let mut messages: Vec<Received> = rows.collect::<Result<_, _>>()?;
+    let (Some(first), Some(last)) = (messages.first(), messages.last()) else { return Ok(messages) };
+    for (id, attachment) in attachments::between(connection, first.id, last.id)? {
+        // Between them may stand messages of other conversations.
+        if let Ok(at) = messages.binary_search_by_key(&id, |received| received.id) {
+            messages[at].attachments.push(attachment);
+        }
+    }
+    Ok(messages)
 }
 
 fn received(row: &Row<'_>) -> Result<Received, crate::db::rusqlite::Error> {
@@ -71,7 +79,7 @@ fn received(row: &Row<'_>) -> Result<Received, crate::db::rusqlite::Error> {
         addressed: row.get(9)?,
         sent_at: Timestamp(row.get(10)?),
     };
-    Ok(Received { id: InboxId(row.get(0)?), message })
+    Ok(Received { id: InboxId(row.get(0)?), message, attachments: Vec::new() })
 }
 
 pub(super) fn answer(connection: &Connection, id: InboxId, now: Timestamp) -> Result<(), DbError> {

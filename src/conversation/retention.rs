@@ -1,4 +1,4 @@
-//! What is deleted after its time: answered messages, answers, ended runs and journals, jobs that are over, and
+//! What is deleted after its time: answered messages with their files, answers, ended runs and journals, jobs that are over, and
 //! the plain copy of lines that stand in an archive. The history of a conversation stays.
 
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::db::DbError;
 use crate::db::rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Conversations, archive};
+use super::{Conversations, archive, attachments};
 
 /// Rows of one table that one pass deletes at most: some milliseconds of the writing thread. Passes
 /// come every `agent::TURNS_PER_TIDYING` processes, which add fewer rows than this.
@@ -39,9 +39,9 @@ impl Conversations {
     /// # Errors
     /// The database is closed.
     pub fn forget_old(&self, keep: Duration) -> Result<(), DbError> {
-        let before = self.now().minus(keep);
+        let (before, folder) = (self.now().minus(keep), self.attachments());
         self.db.defer(move |connection| {
-            let deleted = forget(connection, before)?;
+            let deleted = forget(connection, before)? + attachments::forget(connection, &folder)?;
             if deleted > 0 {
                 log::debug!("{deleted} rows from before {} were deleted", before.to_rfc3339());
             }

@@ -1,5 +1,6 @@
 //! The turn commit is all or nothing, inbound is taken once, results are relayed once.
 
+mod attachments;
 mod delegations;
 
 use std::time::Duration;

@@ -14,6 +14,9 @@ pub enum DbError {
     Migration { name: String, reason: String },
     #[error("the disk is full")]
     Full,
+    /// Of a limit of ours.
+    #[error("{0}")]
+    NoRoom(String),
     #[error("too many writes wait for the disk")]
     QueueFull,
     #[error("the database file is locked by another process")]
@@ -35,7 +38,7 @@ pub enum DbError {
 impl Fault for DbError {
     fn kind(&self) -> Kind {
         match self {
-            DbError::Full | DbError::QueueFull => Kind::Full,
+            DbError::Full | DbError::NoRoom(_) | DbError::QueueFull => Kind::Full,
             DbError::Busy | DbError::Disk(_) | DbError::Closed => Kind::Transient,
             DbError::NotFound(_) => Kind::NotFound,
             DbError::Open { .. } | DbError::Migration { .. } | DbError::Corrupt(_) | DbError::Refused(_) => {
@@ -61,6 +64,16 @@ impl Fault for DbError {
                 Some("stop the daemon, copy the data folder, then try `sqlite3 FILE .recover`")
             }
             _ => None,
+        }
+    }
+}
+
+/// Of a file beside the database.
+impl From<std::io::Error> for DbError {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => DbError::Full,
+            _ => DbError::Disk(error.to_string()),
         }
     }
 }

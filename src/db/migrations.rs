@@ -74,6 +74,7 @@ const AGENT: &[Migration] = &[
         include_str!("../../migrations/20261121023000_people_and_models.sql"),
     ),
     (20261121031000, "retries", include_str!("../../migrations/20261121031000_retries.sql")),
+    (20261121032000, "attachments", include_str!("../../migrations/20261121032000_attachments.sql")),
 ];
 
 /// Applies what is missing, each file in its own transaction.

@@ -108,9 +108,11 @@ impl Default for Limits {
             workers: 4,
             connections: 256,
             parked: 128,
-            body_bytes: 1 << 20,
+            // The files of a message in base64, and its words.
+            body_bytes: 8 << 20,
             held_bytes: 16 << 20,
-            request_time: Duration::from_secs(10),
+            // A full body over a slow radio link, some 2 Mbit/s.
+            request_time: Duration::from_secs(30),
             response_time: Duration::from_secs(10),
             idle_time: Duration::from_secs(60),
             stop_time: Duration::from_secs(2),

@@ -12,12 +12,15 @@ use crate::conversation::{Conversations, Place};
 use crate::db::DbError;
 use crate::error::Fault;
 use crate::id::{AgentId, InboxId};
-use crate::message::{Accepted, Inbound, Intake, IntakeError, Lane, Taken};
+use crate::message::{Accepted, Inbound, Intake, IntakeError, Lane, NewFile, Taken};
 use crate::thread::Current;
 
 /// Messages that wait for their commit without a thread; one more is refused. Half of the database's
 /// queue, so that the processes that answer have the other half.
 const WAITING_MAX: usize = 128;
+/// Messages whose files are being written, each on the thread that brought it; one more is refused. The HTTP
+/// server has four threads, and two of them stay free for whoever only asks.
+const WRITING_MAX: usize = 2;
 
 pub struct AgentIntake {
     bindings: Arc<Current<Bindings>>,
@@ -25,6 +28,7 @@ pub struct AgentIntake {
     hub: Sender<Event>,
     stopping: Arc<AtomicBool>,
     waiting: Arc<AtomicUsize>,
+    writing: Arc<AtomicUsize>,
 }
 
 impl AgentIntake {
@@ -35,7 +39,7 @@ impl AgentIntake {
         hub: Sender<Event>,
         stopping: Arc<AtomicBool>,
     ) -> Self {
-        Self { bindings, agents, hub, stopping, waiting: Arc::default() }
+        Self { bindings, agents, hub, stopping, waiting: Arc::default(), writing: Arc::default() }
     }
 
     /// Whom the message is for.
@@ -62,13 +66,6 @@ impl AgentIntake {
         let (hub, addressed) = (self.hub.clone(), message.addressed);
         Ok((conversations, Arrival { hub, agent, place, lane, addressed }))
     }
-
-    /// A place among those who wait, if there is one.
-    fn wait(&self) -> Option<Waiting> {
-        let more = |count: usize| (count < WAITING_MAX).then_some(count + 1);
-        self.waiting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
-        Some(Waiting(self.waiting.clone()))
-    }
 }
 
 impl Intake for AgentIntake {
@@ -84,8 +81,29 @@ impl Intake for AgentIntake {
             Ok(found) => found,
             Err(outcome) => return taken(outcome),
         };
-        let Some(waiting) = self.wait() else { return taken(Err(IntakeError::Busy)) };
+        let Some(waiting) = Waiting::among(&self.waiting, WAITING_MAX) else {
+            return taken(Err(IntakeError::Busy));
+        };
         conversations.begin_receive(message, move |received| {
+            drop(waiting);
+            taken(arrival.tell(received));
+        });
+    }
+
+    /// Returns when the files are on disk, before the commit.
+    fn begin_with(&self, message: Inbound, files: Vec<NewFile>, taken: Taken) {
+        if files.is_empty() {
+            return self.begin(message, taken);
+        }
+        let (conversations, arrival) = match self.route(&message) {
+            Ok(found) => found,
+            Err(outcome) => return taken(outcome),
+        };
+        let waiting = Waiting::among(&self.waiting, WAITING_MAX);
+        let (Some(waiting), Some(_writing)) = (waiting, Waiting::among(&self.writing, WRITING_MAX)) else {
+            return taken(Err(IntakeError::Busy));
+        };
+        conversations.begin_receive_with(message, files, move |received| {
             drop(waiting);
             taken(arrival.tell(received));
         });
@@ -94,6 +112,15 @@ impl Intake for AgentIntake {
 
 /// Ends when it is dropped.
 struct Waiting(Arc<AtomicUsize>);
+
+impl Waiting {
+    /// A place among those who wait, if there is one.
+    fn among(count: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        let more = |count: usize| (count < most).then_some(count + 1);
+        count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
+        Some(Self(count.clone()))
+    }
+}
 
 impl Drop for Waiting {
     fn drop(&mut self) {

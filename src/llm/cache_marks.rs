@@ -112,12 +112,12 @@ fn stable(messages: &mut [Value], turn: usize) -> Option<&mut Map<String, Value>
     (!found.contains_key(MARK)).then_some(found)
 }
 
-/// Thoughts and empty texts are refused with a mark.
+/// Thoughts and empty texts are refused with a mark. Files belong to the turn: the next one has a line for them.
 fn can_be_marked(block: &Map<String, Value>) -> bool {
     match block.get("type").and_then(Value::as_str) {
         Some("text") => block.get("text").and_then(Value::as_str).is_some_and(|text| !text.is_empty()),
+        Some("image" | "document") | None => false,
         Some(kind) => !kind.contains("thinking"),
-        None => false,
     }
 }
 
@@ -158,6 +158,9 @@ mod tests {
     #[test]
     fn one_message_of_many_blocks_is_marked_before_its_last() {
         assert_eq!(marked_texts(&[said("user", &[text("a"), text("b"), text("turn")])]), ["b"]);
+        let files = ["image", "document"].map(|kind| json!({ "type": kind }));
+        let shown = [vec![text("a"), text("b")], files.to_vec(), vec![text("turn")]].concat();
+        assert_eq!(marked_texts(&[said("user", &shown)]), ["b"]);
         let thought = json!({ "type": "thinking", "thinking": "hm" });
         let messages = [said("user", &[text("a")]), said("assistant", &[text("b"), thought, text("")])];
         assert_eq!(marked_texts(&[messages.to_vec(), vec![said("user", &[text("turn")])]].concat()), ["b"]);

@@ -14,6 +14,7 @@ use rig_core::completion::{
 };
 use rig_core::operation::Completion;
 
+use super::attached::{self, Takes};
 use super::attempt;
 use super::classify::{Classified, Reporter};
 use super::delta::Delta;
@@ -31,6 +32,7 @@ use crate::billing::{Exhausted, Payer};
 use crate::clock::SharedClock;
 use crate::config::{OFFLINE_MODEL, ProviderConfig, ThinkingEffort};
 use crate::error::{Fault, Kind, log_line};
+use crate::message::attachment::Files;
 use crate::secrets::Scrubber;
 use crate::thread::{Cancel, lock};
 
@@ -83,6 +85,16 @@ impl Link {
             provider: providers.get(provider).cloned(),
         }
     }
+
+    fn takes(&self) -> Takes {
+        let Some(provider) = &self.provider else { return Takes::default() };
+        Takes { images: provider.takes_images(), documents: provider.takes_documents() }
+    }
+
+    /// Whether files are in this request that the model takes.
+    fn shows_files(&self, request: &CompletionRequest) -> bool {
+        self.takes() != Takes::default() && attached::has_files(request)
+    }
 }
 
 /// A complete answer.
@@ -111,6 +123,8 @@ pub struct SpacebotModel {
     account: Account,
     /// None: what the provider does by itself.
     reasoning: Option<Reasoning>,
+    /// Where the files of the conversation are; without it none is shown.
+    files: Option<Arc<dyn Files>>,
 }
 
 /// What one call carries from link to link.
@@ -119,6 +133,8 @@ struct Call<'a> {
     cancel: &'a Cancel,
     on_delta: &'a mut dyn FnMut(Delta<'_>),
     attempts: u32,
+    /// The model that is asked has rejected the request with its files; it gets it without.
+    without_files: bool,
     /// A ceiling left no room for a model; what the config says then.
     exhausted: Option<Exhausted>,
 }
@@ -143,6 +159,7 @@ impl SpacebotModel {
             ends_offline: true,
             only_while_away: false,
             reasoning: None,
+            files: None,
             account,
         }
     }
@@ -166,6 +183,12 @@ impl SpacebotModel {
     #[must_use]
     pub fn paid_by(self, payer: Payer) -> Self {
         Self { account: Account { payer, ..self.account }, ..self }
+    }
+
+    /// The same chain, whose models are shown these files as far as they take them.
+    #[must_use]
+    pub fn with_files(self, files: Arc<dyn Files>) -> Self {
+        Self { files: Some(files), ..self }
     }
 
     /// The same chain without the offline responder at its end: for what only a language model can do.
@@ -214,7 +237,7 @@ impl SpacebotModel {
         on_delta: &mut dyn FnMut(Delta<'_>),
     ) -> Result<Reply, LlmError> {
         let request = &*repaired(request);
-        let mut call = Call { request, cancel, on_delta, attempts: 0, exhausted: None };
+        let mut call = Call { request, cancel, on_delta, attempts: 0, without_files: false, exhausted: None };
         let mut first_failure = None;
         for (index, link) in self.links.iter().enumerate() {
             let probe = match self.shared.health.admit(&link.full_name) {
@@ -230,7 +253,9 @@ impl SpacebotModel {
             match self.ask(link, &mut call, probe.is_some()) {
                 Ok(response) => {
                     self.shared.health.answered(&link.full_name);
-                    self.shared.calibration.learn(&link.full_name, request, response.usage.input_tokens);
+                    // What files are taken for says nothing about words.
+                    let counted = response.usage.input_tokens.filter(|_| !attached::has_files(request));
+                    self.shared.calibration.learn(&link.full_name, request, counted);
                     let model = link.full_name.clone();
                     return Ok(Reply { response, model, attempts: call.attempts, fell_back: index > 0 });
                 }
@@ -317,7 +342,8 @@ impl SpacebotModel {
             return Err(LlmError::Cancelled);
         }
         call.attempts += 1;
-        let request = call.request.clone();
+        let mut request = call.request.clone();
+        attached::describe(&mut request, Takes::default());
         let answer = attempt::streamed(&self.shared.offline, request, call.cancel, &mut call.on_delta);
         let reporter = self.reporter(OFFLINE_MODEL);
         let answer = answer.map_err(|broken| reporter.classify(&broken).error);
@@ -338,6 +364,7 @@ impl SpacebotModel {
     fn ask(&self, link: &Link, call: &mut Call<'_>, is_probe: bool) -> Result<CompletionResponse, LlmError> {
         let mut retries = if is_probe { RETRIES_MAX } else { 0 };
         let mut is_whole = !self.streams(link);
+        call.without_files = false;
         loop {
             let failed = match self.ask_once(link, call, is_whole) {
                 Ok(response) => {
@@ -353,6 +380,12 @@ impl SpacebotModel {
             let is_no_stream = !is_whole && failed.not_a_stream;
             is_whole = is_no_stream || !self.streams(link);
             if is_no_stream {
+                continue;
+            }
+            let is_rejected = matches!(failed.error, LlmError::Rejected(_));
+            if is_rejected && !call.without_files && link.shows_files(call.request) {
+                log::warn!("{}; it is asked without the files of the conversation", failed.error);
+                call.without_files = true;
                 continue;
             }
             let wait = self.wait_before(retries, &failed);
@@ -420,10 +453,13 @@ impl SpacebotModel {
         let model = lease.model(&link.full_name, provider, &link.name);
         let transport = lease.transport().clone();
         let mut request = portable(call.request, self.reasoning);
+        let takes = if call.without_files { Takes::default() } else { link.takes() };
+        attached::describe(&mut request, takes);
         let paid = self.account.authorise(&link.full_name, &mut request).map_err(|refused| {
             call.exhausted.get_or_insert(refused.then);
             LlmError::OverBudget(reporter.failure(None, &refused.reason))
         })?;
+        attached::fill(&mut request, self.files.as_deref());
         let closer = call.cancel.on_cancel(move || transport.stop());
         call.attempts += 1;
         (call.on_delta)(Delta::Begins);

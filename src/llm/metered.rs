@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use rig_core::completion::{CompletionRequest, CompletionResponse};
+use rig_core::completion::{CompletionRequest, CompletionResponse, Message};
 use rig_core::error::ProviderError;
 use rig_core::message::{ToolResultContent, UserContent};
 
@@ -17,8 +17,9 @@ use crate::text::CHARACTERS_PER_TOKEN;
 /// Tokens that a provider may put around a request: marks of roles, and its own words about tools, which are some
 /// hundred.
 const OWN_TOKENS_MOST: u64 = 2_000;
-/// Tokens of one picture or document, of which a few bytes can unfold to many: the dearest picture that a provider
-/// documents takes 48,000, and the largest windows end a document.
+/// Tokens of one picture: the dearest that a provider documents takes 48,000.
+const IMAGE_TOKENS_MOST: u64 = 50_000;
+/// Tokens of one document, of which a few bytes can unfold to many: the largest windows end it.
 const PART_TOKENS_MOST: u64 = 1_000_000;
 /// No tokenizer puts so many characters into one token, over a whole request.
 const CHARACTERS_PER_TOKEN_MOST: usize = 16;
@@ -76,22 +77,30 @@ fn input_most(request: &CompletionRequest) -> u64 {
     if serde_json::to_writer(&mut bytes, request).is_err() {
         return u64::MAX;
     }
-    let parts = request.documents.len() + request.chat_history.iter().map(foreign_parts).sum::<usize>();
-    let parts = u64::try_from(parts).unwrap_or(u64::MAX).saturating_mul(PART_TOKENS_MOST);
+    let documents = u64::try_from(request.documents.len()).unwrap_or(u64::MAX);
+    let parts = request.chat_history.iter().flat_map(foreign_parts);
+    let parts = parts.fold(documents.saturating_mul(PART_TOKENS_MOST), u64::saturating_add);
     bytes.0.saturating_add(OWN_TOKENS_MOST).saturating_add(parts)
 }
 
-/// Pictures, documents and whatever else is no text.
-fn foreign_parts(message: &rig_core::completion::Message) -> usize {
-    let rig_core::completion::Message::User { content } = message else { return 0 };
-    let foreign = |content: &UserContent| match content {
+/// The most that pictures, documents and whatever else is no text come to.
+fn foreign_parts(message: &Message) -> impl Iterator<Item = u64> {
+    let content = match message {
+        Message::User { content } => content.as_slice(),
+        _ => &[],
+    };
+    content.iter().map(|part| match part {
         UserContent::Text(_) => 0,
         UserContent::ToolResult(result) => {
-            result.content.iter().filter(|part| matches!(part, ToolResultContent::Image(_))).count()
+            let image = |part: &ToolResultContent| match part {
+                ToolResultContent::Image(_) => IMAGE_TOKENS_MOST,
+                _ => 0,
+            };
+            result.content.iter().map(image).sum()
         }
-        _ => 1,
-    };
-    content.iter().map(foreign).sum()
+        UserContent::Image(_) => IMAGE_TOKENS_MOST,
+        _ => PART_TOKENS_MOST,
+    })
 }
 
 /// Counts what is written.

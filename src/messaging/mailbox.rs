@@ -2,7 +2,8 @@
 //! share it.
 //!
 //! `send` answers after the message is committed. A `message_id` of the client makes sending it
-//! twice harmless; it counts within its conversation.
+//! twice harmless; it counts within its conversation. `attachments` are at most
+//! [`crate::message::attachment::FILES_MAX`] files as `{"name", "type", "data"}`, `data` in base64.
 //!
 //! `poll` comes in two kinds; a conversation should stay with one of them.
 //! - Without `after`, an answer is handed out once: it is recorded as sent as soon as the bytes of

@@ -2,12 +2,15 @@
 
 use super::super::AgentParts;
 use super::super::job::Job;
+use super::attached::Attached;
 use super::run::About;
 use crate::conversation::WaitingResult;
 use crate::db::DbError;
 use crate::error::Fault;
 use crate::event::Received;
 use crate::id::InboxId;
+use crate::message::Attachment;
+use crate::message::attachment::with_lines;
 use crate::prompts::{self, PromptError, Template};
 use crate::turn::{self, Part};
 
@@ -33,6 +36,17 @@ pub(super) struct Input {
     /// The first of the messages: what was started for them answers them, not what the turn says to those
     /// that came later.
     handed: usize,
+    /// What it has been given of files.
+    attached: Attached,
+}
+
+/// What has come behind the messages of a turn.
+pub(super) struct Newer {
+    /// As the model reads it.
+    pub(super) words: String,
+    /// Pictures and documents beside it.
+    pub(super) shown: Vec<Attachment>,
+    pub(super) has_files: bool,
 }
 
 impl Input {
@@ -61,7 +75,7 @@ impl Input {
         parts: &AgentParts,
         job: &Job,
         effects: usize,
-    ) -> Result<Option<String>, Box<dyn Fault>> {
+    ) -> Result<Option<Newer>, Box<dyn Fault>> {
         let boxed = |error: DbError| Box::new(error) as Box<dyn Fault>;
         let (conversation, has) = (&job.place.conversation, self.messages.len());
         let (conversations, room) = (&parts.conversations, MAX_MESSAGES.saturating_sub(has));
@@ -78,8 +92,13 @@ impl Input {
         self.more = newer.len() > room;
         self.messages.extend(newer.into_iter().take(room));
         let mut words = vec![Part::Note(prompts::notice("meanwhile").to_owned())];
-        words.extend(self.messages[has..].iter().map(said));
-        Ok(Some(turn::write(&words)))
+        let before = self.attached.shown.len();
+        let new = &self.messages[has..];
+        words.extend(self.attached.take(&conversations.attachments(), new));
+        words.extend(new.iter().map(said));
+        let shown = self.attached.shown[before..].to_vec();
+        let has_files = new.iter().any(|received| !received.attachments.is_empty());
+        Ok(Some(Newer { words: turn::write(&words), shown, has_files }))
     }
 
     /// Questions to other agents that led to what this turn is about; none where a person has spoken.
@@ -140,8 +159,8 @@ impl Input {
         self.own().cloned().collect()
     }
 
-    /// As the model reads it. Several messages of a company are announced as one batch.
-    pub(super) fn parts(&self, direct: bool) -> Result<Vec<Part>, PromptError> {
+    /// As the model reads it. Several messages of a company are announced as one batch; files stand in front.
+    pub(super) fn parts(&mut self, agent: &AgentParts, direct: bool) -> Result<Vec<Part>, PromptError> {
         let result = |result: &WaitingResult| Part::Result {
             process: result.process,
             task: result.task.clone(),
@@ -152,8 +171,14 @@ impl Input {
             let context = serde_json::json!({ "count": self.messages.len() });
             parts.push(Part::Note(prompts::render(Template::Batch, &context)?));
         }
+        parts.extend(self.attached.take(&agent.conversations.attachments(), &self.messages));
         parts.extend(self.messages.iter().map(said));
         Ok(parts)
+    }
+
+    /// What it has been given of files so far.
+    pub(super) fn attached(&self) -> &Attached {
+        &self.attached
     }
 }
 
@@ -171,7 +196,7 @@ fn said(received: &Received) -> Part {
     Part::Said {
         sender: received.message.sender_name.clone(),
         at: received.message.sent_at,
-        text: received.message.content.clone(),
+        text: with_lines(&received.message.content, &received.attachments),
     }
 }
 
@@ -197,7 +222,7 @@ mod tests {
             addressed: true,
             place: String::new(),
         };
-        Received { id: InboxId(id), message }
+        Received { id: InboxId(id), message, attachments: Vec::new() }
     }
 
     fn result(answers: &[&str]) -> WaitingResult {

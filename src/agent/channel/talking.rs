@@ -88,7 +88,7 @@ impl Conduct for Talking<'_> {
         }
         let has = self.input.messages.len();
         let heard = self.input.hear(self.parts, self.job, desk.effects.len());
-        let text = heard
+        let newer = heard
             .inspect_err(|error| {
                 log::warn!("{} hears nothing of what came meanwhile: {error}", self.job.process)
             })
@@ -101,8 +101,9 @@ impl Conduct for Talking<'_> {
         let messages = new.iter().map(|received| received.message.platform_id.clone()).collect();
         // What is started from here on is for these, too, and forks from the words as they stand now.
         desk.origin.answers = self.input.askers();
-        desk.origin.fork.words = format!("{}\n{text}", desk.origin.fork.words).into();
-        Some(Heard { text, messages })
+        desk.origin.fork.words = format!("{}\n{}", desk.origin.fork.words, newer.words).into();
+        desk.origin.fork.outside |= newer.has_files;
+        Some(Heard { text: newer.words, messages, shown: newer.shown, outside: newer.has_files })
     }
 
     fn hears_after_text(&self) -> bool {

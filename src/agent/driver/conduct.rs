@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::agent::link::ProcessDesk;
 use crate::agent::room::Trim;
+use crate::message::Attachment;
 
 /// What the driver asks of the kind of process that it drives. Without answers of its own, a process
 /// ends with its first text and hears nothing on the way.
@@ -53,18 +54,26 @@ pub(in crate::agent) struct Heard {
     pub(in crate::agent) text: String,
     /// Platform ids of what people wrote, for the journal.
     pub(in crate::agent) messages: Vec<String>,
+    /// Pictures and documents that came with it.
+    pub(in crate::agent) shown: Vec<Attachment>,
+    /// Files came with it: what they say is nobody's word.
+    pub(in crate::agent) outside: bool,
 }
 
 impl Heard {
     /// Words of another process.
     pub(in crate::agent) fn routed(text: String) -> Self {
-        Self { text, messages: Vec::new() }
+        Self { text, messages: Vec::new(), shown: Vec::new(), outside: false }
     }
 
     pub(super) fn record(&self) -> Value {
         if self.messages.is_empty() {
             return json!({ "text": self.text });
         }
-        json!({ "text": self.text, "messages": self.messages })
+        let mut record = json!({ "text": self.text, "messages": self.messages });
+        if !self.shown.is_empty() {
+            record["attachments"] = json!(self.shown);
+        }
+        record
     }
 }

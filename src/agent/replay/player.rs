@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use rig_core::completion::{
     CompletionRequest, CompletionResponse, Message, ProviderCapabilities, ToolDefinition,
 };
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::older;
@@ -23,6 +24,7 @@ use crate::db::DbError;
 use crate::effect::Effect;
 use crate::event::{How, StopReason};
 use crate::llm::{Delta, LlmError, Reply};
+use crate::message::Attachment;
 use crate::text;
 use crate::thread::Cancel;
 
@@ -393,7 +395,9 @@ impl<C: Conduct> Conduct for Again<'_, C> {
     fn next_message(&mut self, _desk: &mut ProcessDesk<'_>, _left: usize) -> Option<Heard> {
         let record = self.player.records.get(self.player.next.get());
         let text = self.player.heard(false)?;
-        Some(Heard { text, messages: record.map(|record| ids(&record.payload)).unwrap_or_default() })
+        let messages = record.map(|record| ids(&record.payload)).unwrap_or_default();
+        let shown = record.map(|record| attachments(&record.payload)).unwrap_or_default();
+        Some(Heard { text, messages, shown, outside: false })
     }
 
     fn before_model(&mut self, _messages: &[&Message]) -> Option<Trim> {
@@ -413,6 +417,11 @@ impl<C: Conduct> Conduct for Again<'_, C> {
 pub(super) fn ids(payload: &Value) -> Vec<String> {
     let ids = payload["messages"].as_array().into_iter().flatten().filter_map(Value::as_str);
     ids.map(str::to_owned).collect()
+}
+
+/// Files that were shown with what this record tells.
+pub(super) fn attachments(payload: &Value) -> Vec<Attachment> {
+    payload.get("attachments").and_then(|shown| Vec::deserialize(shown).ok()).unwrap_or_default()
 }
 
 /// What is not as it was recorded.

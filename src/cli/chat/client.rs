@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::ChatError;
 use super::lines::MAX_LINE_BYTES;
@@ -84,7 +84,7 @@ impl ApiClient {
     pub(in crate::cli) fn post<T: serde::de::DeserializeOwned>(
         &self,
         path: &str,
-        body: &serde_json::Value,
+        body: &Value,
     ) -> Result<T, ChatError> {
         let request = self.authorised(self.http.post(format!("{}/{path}", self.base)));
         self.read(request.content_type("application/json").send(body.to_string()))
@@ -132,7 +132,7 @@ impl ApiClient {
             return Err(ChatError::Token { address: address() });
         }
         if status >= 400 {
-            let message = serde_json::from_str::<serde_json::Value>(&body)
+            let message = serde_json::from_str::<Value>(&body)
                 .ok()
                 .and_then(|value| value["error"]["message"].as_str().map(str::to_owned));
             return Err(match message {
@@ -152,7 +152,7 @@ impl Client {
     }
 
     /// Returns after the daemon has stored the message.
-    pub(super) fn send(&self, id: &str, text: &str) -> Result<(), ChatError> {
+    pub(super) fn send(&self, id: &str, text: &str, attachments: &[Value]) -> Result<(), ChatError> {
         if text.len() > MAX_LINE_BYTES {
             return Err(ChatError::TooLong);
         }
@@ -165,7 +165,10 @@ impl Client {
         if let Some(agent) = &self.agent {
             body["agent_id"] = json!(agent);
         }
-        self.api.post::<serde_json::Value>("portal/send", &body).map(drop)
+        if !attachments.is_empty() {
+            body["attachments"] = json!(attachments);
+        }
+        self.api.post::<Value>("portal/send", &body).map(drop)
     }
 
     /// Messages above `after`; asking with `after` takes those up to it off the list.

@@ -1,8 +1,11 @@
 //! Why a chat failed, as a sentence for the person at the terminal.
 
+use std::path::PathBuf;
+
 use super::ONCE_TIMEOUT;
 use super::lines::MAX_LINE_BYTES;
 use crate::error::{Fault, Kind};
+use crate::message::attachment::{BYTES_MAX, FILES_MAX};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ChatError {
@@ -20,6 +23,12 @@ pub enum ChatError {
     NoAnswer,
     #[error("the message is longer than {MAX_LINE_BYTES} bytes")]
     TooLong,
+    #[error("{0} cannot be read: {1}")]
+    File(PathBuf, std::io::Error),
+    #[error("a message takes at most {FILES_MAX} files")]
+    TooManyFiles,
+    #[error("the files are larger than {} MiB together", BYTES_MAX >> 20)]
+    FilesTooLarge,
     #[error("the line is not UTF-8 text")]
     NotUtf8,
     #[error("{0} of the lines were not sent")]
@@ -45,6 +54,9 @@ impl Fault for ChatError {
             ChatError::Token { .. } => Kind::Auth,
             ChatError::Refused(_)
             | ChatError::TooLong
+            | ChatError::File(..)
+            | ChatError::TooManyFiles
+            | ChatError::FilesTooLarge
             | ChatError::NotUtf8
             | ChatError::NotSent(_)
             | ChatError::Input(_)

@@ -79,6 +79,25 @@ pub enum ApiType {
     OpenAiCompatible,
 }
 
+/// What the models of a provider take besides text, as far as it goes for nearly all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Media {
+    Text,
+    Images,
+    /// Images, and documents in PDF.
+    Documents,
+}
+
+impl Media {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "–",
+            Self::Images => "images",
+            Self::Documents => "images, PDF",
+        }
+    }
+}
+
 /// What is known about a provider.
 #[derive(Debug, Clone, Copy)]
 pub struct ProviderKind {
@@ -94,6 +113,7 @@ pub struct ProviderKind {
     /// the key is good for where that list is open to all.
     pub check: Option<&'static str>,
     pub key: KeyPlace,
+    pub media: Media,
     /// Without a key it refuses every request.
     pub key_needed: bool,
     /// The key under `[llm]` that is all it needs, and the variable that stands in for it.
@@ -115,13 +135,16 @@ const fn chat(
         path: "/chat/completions",
         check: Some("/models"),
         key: KeyPlace::Bearer,
+        media: Media::Text,
         key_needed: true,
         short: Some(short),
     }
 }
 
-const OPENAI: ProviderKind =
-    chat(ApiType::OpenAi, "openai", "https://api.openai.com/v1", ("openai_key", "OPENAI_API_KEY"));
+const OPENAI: ProviderKind = ProviderKind {
+    media: Media::Documents,
+    ..chat(ApiType::OpenAi, "openai", "https://api.openai.com/v1", ("openai_key", "OPENAI_API_KEY"))
+};
 
 /// Every provider that `api_type` knows, in the order of [`ApiType`].
 pub const PROVIDERS: [ProviderKind; 25] = [
@@ -132,6 +155,7 @@ pub const PROVIDERS: [ProviderKind; 25] = [
         path: "/v1/messages",
         check: Some("/v1/models"),
         key: KeyPlace::Header("x-api-key"),
+        media: Media::Documents,
         ..chat(
             ApiType::Anthropic,
             "anthropic",
@@ -150,6 +174,7 @@ pub const PROVIDERS: [ProviderKind; 25] = [
     },
     ProviderKind {
         check: Some("/key"),
+        media: Media::Images,
         ..chat(
             ApiType::OpenRouter,
             "openrouter",
@@ -162,6 +187,7 @@ pub const PROVIDERS: [ProviderKind; 25] = [
         path: "/v1beta/models/{model}:generateContent",
         check: Some("/v1beta/models"),
         key: KeyPlace::Parameter("key"),
+        media: Media::Documents,
         ..chat(
             ApiType::Gemini,
             "gemini",
@@ -175,6 +201,7 @@ pub const PROVIDERS: [ProviderKind; 25] = [
         wire: ProviderWire::Responses,
         path: "/v1/responses",
         check: Some("/v1/models"),
+        media: Media::Images,
         ..chat(ApiType::Xai, "xai", "https://api.x.ai", ("xai_key", "XAI_API_KEY"))
     },
     chat(
@@ -221,11 +248,13 @@ pub const PROVIDERS: [ProviderKind; 25] = [
         path: "/openai/deployments/{model}/chat/completions",
         check: Some("/openai/models"),
         key: KeyPlace::Header("api-key"),
+        media: Media::Images,
         short: None,
         ..OPENAI
     },
     ProviderKind {
         check: None,
+        media: Media::Images,
         ..chat(
             ApiType::Copilot,
             "github-copilot",
@@ -249,6 +278,7 @@ pub const PROVIDERS: [ProviderKind; 25] = [
     ProviderKind {
         api: ApiType::Ollama,
         name: "ollama",
+        media: Media::Text,
         base_url: Some("http://localhost:11434"),
         path: "/v1/chat/completions",
         check: Some("/v1/models"),
@@ -259,6 +289,7 @@ pub const PROVIDERS: [ProviderKind; 25] = [
     ProviderKind {
         api: ApiType::LlamaCpp,
         name: "llama.cpp",
+        media: Media::Text,
         base_url: Some("http://localhost:8080/v1"),
         key_needed: false,
         short: None,
@@ -267,6 +298,7 @@ pub const PROVIDERS: [ProviderKind; 25] = [
     ProviderKind {
         api: ApiType::OpenAiCompatible,
         name: "openai_chat_completions",
+        media: Media::Text,
         base_url: None,
         key_needed: false,
         short: None,
@@ -297,10 +329,11 @@ mod tests {
         let base_url = kind.base_url.map_or("`base_url` is needed".to_owned(), |url| format!("`{url}`"));
         let variable = kind.short.map_or("–".to_owned(), |(_, variable)| format!("`{variable}`"));
         format!(
-            "| `{}` | {} | {base_url} | `{}` | {key} | {variable} |",
+            "| `{}` | {} | {base_url} | `{}` | {key} | {variable} | {} |",
             kind.name,
             kind.wire.as_str(),
-            kind.path
+            kind.path,
+            kind.media.as_str()
         )
     }
 

@@ -94,7 +94,7 @@ fn a_picture_may_unfold_to_many_tokens() {
     let plain = input_most(&request);
     let image = UserContent::image_base64("aGk=", None, None);
     request.chat_history.push(Message::User { content: vec![image] });
-    assert!(input_most(&request) >= plain + PART_TOKENS_MOST);
+    assert!(input_most(&request) >= plain + IMAGE_TOKENS_MOST);
 }
 
 #[test]

@@ -218,7 +218,8 @@ impl<'a> Plan<'a> {
                     plan.say(fill(&table.channel.empty_result, &[("task", &task)]));
                 }
                 Part::Result { text, .. } => plan.say(text.trim().to_owned()),
-                Part::Summary { .. }
+                Part::File { .. }
+                | Part::Summary { .. }
                 | Part::Note(_)
                 | Part::People(_)
                 | Part::Recent(_)

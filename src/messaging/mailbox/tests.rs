@@ -12,7 +12,7 @@ use crate::clock::{SimulatedClock, Timestamp};
 use crate::http::server::{Outcome, Request};
 use crate::id::InboxId;
 use crate::message::{
-    Accepted, Content, Delivery, Inbound, IntakeError, Outbound, OutboxError, Recorded, Taken,
+    Accepted, Content, Delivery, Inbound, IntakeError, NewFile, Outbound, OutboxError, Recorded, Taken,
 };
 use crate::messaging::drafts::Drafts;
 use crate::thread::lock;
@@ -20,6 +20,7 @@ use crate::thread::lock;
 #[derive(Default)]
 struct FakeIntake {
     accepted: Mutex<Vec<Inbound>>,
+    files: Mutex<Vec<NewFile>>,
     answer: Mutex<Option<Result<Accepted, IntakeError>>>,
     /// While set, what was begun waits here.
     slow: Mutex<Option<Vec<Taken>>>,
@@ -37,6 +38,11 @@ impl Intake for FakeIntake {
             return waiting.push(taken);
         }
         taken(self.accept(message));
+    }
+
+    fn begin_with(&self, message: Inbound, files: Vec<NewFile>, taken: Taken) {
+        lock(&self.files).extend(files);
+        self.begin(message, taken);
     }
 }
 
@@ -212,6 +218,44 @@ fn a_message_is_accepted_as_it_was_sent() {
         place: "webhook / home".to_owned(),
     };
     assert_eq!(*lock(&fixture.intake.accepted), [expected]);
+}
+
+#[test]
+fn files_are_taken_as_they_were_sent_and_refused_as_a_whole() {
+    let fixture = fixture();
+    let file = |name: &str, data: &str| json!({"name": name, "type": "image/png", "data": data});
+    let send = |content: &str, files: Vec<Value>| {
+        let body =
+            json!({"conversation_id": "c", "sender_id": "u", "content": content, "attachments": files});
+        fixture.send(body.to_string())
+    };
+    assert_eq!(send("", vec![file("a.png", "aGk="), file("b", "")]).status(), 202);
+    let new = |name: &str, bytes: &[u8]| NewFile {
+        name: name.to_owned(),
+        media_type: "image/png".to_owned(),
+        bytes: bytes.to_vec(),
+    };
+    assert_eq!(std::mem::take(&mut *lock(&fixture.intake.files)), [new("a.png", b"hi"), new("b", b"")]);
+    let megabyte = "AAAA".repeat((1 << 20) / 3 + 1);
+    let cases = [
+        (413, "may have 8 attachments, not 9", "x", vec![file("a", ""); 9]),
+        (413, "may have 5 MiB together", "x", vec![file("a", &megabyte); 5]),
+        (413, "may have 5 MiB together", "x", vec![file("a", &megabyte.repeat(6))]),
+        (400, "data of attachment 2 is not base64", "x", vec![file("a", "aGk="), file("b", "?")]),
+        (400, "name of attachment 1 holds a line break", "x", vec![file("a\nb", "aGk=")]),
+        (400, "name of attachment 1 is missing", "x", vec![file(" ", "aGk=")]),
+        (400, "missing field `data`", "x", vec![json!({"name": "a", "type": "b"})]),
+        (400, "A command takes no attachments", "/status", vec![file("a", "aGk=")]),
+        (400, "content is empty", "", vec![]),
+    ];
+    for (status, words, content, files) in cases {
+        let response = send(content, files);
+        let told = body(&response)["error"]["message"].to_string();
+        assert_eq!(response.status(), status, "{words}: {told}");
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    assert!(lock(&fixture.intake.files).is_empty());
+    assert_eq!(lock(&fixture.intake.accepted).len(), 1);
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn pipelined_requests_are_answered_in_order() {
 
 #[test]
 fn a_careful_client_is_told_to_go_on_once() {
-    let server = TestServer::start(Limits::default(), echo);
+    let server = TestServer::start(Limits { body_bytes: 1 << 20, ..Limits::default() }, echo);
     let mut client = server.connect();
     client.send(post("/a", "Content-Length: 5\r\nExpect: 100-continue", ""));
     assert_eq!(client.head(), "HTTP/1.1 100 Continue\r\n\r\n");
@@ -59,7 +59,7 @@ fn a_careful_client_is_told_to_go_on_once() {
 
 #[test]
 fn what_is_too_large_or_malformed_is_refused_and_the_connection_closed() {
-    let server = TestServer::start(Limits::default(), echo);
+    let server = TestServer::start(Limits { body_bytes: 1 << 20, ..Limits::default() }, echo);
     let too_long = "x".repeat(3 << 20);
     let cases = [
         (post("/", &format!("Content-Length: {}", too_long.len()), &too_long), 413),
@@ -82,10 +82,11 @@ fn what_is_too_large_or_malformed_is_refused_and_the_connection_closed() {
 
 #[test]
 fn a_body_of_the_allowed_size_comes_through() {
-    let server = TestServer::start(Limits::default(), |request: &Request<'_>| {
-        let sum: u64 = request.body.iter().map(|byte| u64::from(*byte)).sum();
-        Outcome::Respond(Response::json(200, &(request.body.len(), sum)))
-    });
+    let server =
+        TestServer::start(Limits { body_bytes: 1 << 20, ..Limits::default() }, |request: &Request<'_>| {
+            let sum: u64 = request.body.iter().map(|byte| u64::from(*byte)).sum();
+            Outcome::Respond(Response::json(200, &(request.body.len(), sum)))
+        });
     let body = "z".repeat(1 << 20);
     let expected = (200, format!("[{},{}]", body.len(), body.len() * usize::from(b'z')));
     let mut client = server.connect();

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::blob;
-use super::source::{self, signed, unsigned};
+use super::source::{self, unsigned};
 use super::{ALIKE, BATCH, SAME};
 use crate::db::DbError;
 use crate::db::rusqlite::{Connection, OptionalExtension, params};
@@ -17,15 +17,11 @@ pub(super) type Made = (String, i64, Vec<f32>);
 
 /// The memories of these vectors.
 pub(super) fn ids_of(connection: &Connection, keys: &[u64]) -> Result<HashMap<u64, String>, DbError> {
-    let sql = "SELECT memory_id FROM memory_vectors WHERE key = ?1";
+    let sql = "SELECT v.key, v.memory_id FROM json_each(?1) wanted CROSS JOIN memory_vectors v ON v.key = wanted.value";
     let mut statement = connection.prepare_cached(sql)?;
-    let mut found = HashMap::with_capacity(keys.len());
-    for key in keys {
-        if let Some(id) = statement.query_row([signed(*key)], |row| row.get(0)).optional()? {
-            found.insert(*key, id);
-        }
-    }
-    Ok(found)
+    let rows =
+        statement.query_map([source::key_list(keys)], |row| Ok((unsigned(row.get(0)?), row.get(1)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// The vectors of all memories of a type, ascending.

@@ -87,15 +87,18 @@ fn changes(connection: &Connection, model: &str, after: u64, limit: usize) -> Re
 }
 
 fn vectors(connection: &Connection, keys: &[u64], each: &mut dyn FnMut(u64, &[f32])) -> Result<(), DbError> {
-    let sql = "SELECT key, vector FROM memory_vectors WHERE key = ?1";
+    let sql = "SELECT v.key, v.vector FROM json_each(?1) wanted CROSS JOIN memory_vectors v ON v.key = wanted.value";
     let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([key_list(keys)])?;
     let mut vector = Vec::with_capacity(DIMENSIONS);
-    for key in keys {
-        let mut rows = statement.query([signed(*key)])?;
-        if let Some(row) = rows.next()? {
-            blob::decode(row.get_ref(1)?.as_blob()?, &mut vector);
-            each(*key, &vector);
-        }
+    while let Some(row) = rows.next()? {
+        blob::decode(row.get_ref(1)?.as_blob()?, &mut vector);
+        each(unsigned(row.get(0)?), &vector);
     }
     Ok(())
+}
+
+/// For `json_each`: one statement, however many keys.
+pub(super) fn key_list(keys: &[u64]) -> String {
+    serde_json::Value::from_iter(keys.iter().map(|key| signed(*key))).to_string()
 }

@@ -27,6 +27,7 @@ mod replay;
 mod resume;
 mod room;
 mod schedule;
+mod stage;
 mod status;
 mod toolbox;
 mod transcript;
@@ -47,6 +48,7 @@ pub use rebuild::{RebuildError, Rebuilt, RebuiltCounts, rebuild};
 pub use replay::{ReplayError, Replayed, Verdict, replay};
 pub use resume::CONTINUATIONS_MAX;
 pub use schedule::{Look, Run, end_cut_off_runs, look};
+pub use stage::Stage;
 pub use worker::WorkerState;
 
 use crate::config::{AgentConfig, ChannelSettings, LimitsConfig, RoutingConfig, WorkingMemoryConfig};

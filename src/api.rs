@@ -1,7 +1,8 @@
-//! The local API: health, status, cancel, the task board, and the conversation surface of `spacebot chat`.
+//! The local API: health, status, cancel, the task board, what goes on, and the conversation surface of `spacebot chat`.
 
 mod board;
 mod cortex;
+mod events;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use serde_json::json;
 
 pub use board::Boards;
 pub use cortex::Cortexes;
+pub use events::Gallery;
 
 use crate::command::{Command, StatusReport};
 use crate::config::Secret;
@@ -65,6 +67,7 @@ pub struct Api {
     pub facts: Arc<Current<Facts>>,
     pub boards: Boards,
     pub cortexes: Cortexes,
+    pub gallery: Gallery,
     /// State of the adapters for `status`: name and a line.
     pub adapters: Arc<dyn Fn() -> Vec<(String, String)> + Send + Sync>,
 }
@@ -95,6 +98,7 @@ impl Handler for Api {
             "portal/send" if request.method == "POST" => self.mailbox.send(request),
             "portal/send" => Outcome::Respond(method_not_allowed()),
             "tasks" => self.tasks(request),
+            "events" => self.events(request),
             "cortex-chat/send" => Outcome::Respond(post_only(request, || self.cortex_send(request))),
             "cortex-chat/messages" => Outcome::Respond(get_only(request, || self.cortex_messages(request))),
             "cortex-chat/progress" => Outcome::Respond(get_only(request, || self.cortex_progress(request))),
@@ -164,6 +168,7 @@ impl Api {
                 "version": facts.version, "agents": facts.agents, "models": facts.models, "lost_models": (facts.lost)(),
                 "config": facts.config, "adapters": adapters, "conversations": conversations, "waiting_turns": waiting_turns,
                 "processes": processes, "stopping": stopping, "busy": busy, "cortex": self.about_cortexes(cortex),
+                "onlookers": self.gallery.onlookers.count(),
             }),
         )
     }

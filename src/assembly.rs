@@ -26,7 +26,7 @@ use ingestion::Ingest;
 use nix::fcntl::Flock;
 use reload::{Files, InForce, Readers, Reload};
 use spacebot::agent::{self, AgentParts, AgentPrompts};
-use spacebot::api::{Api, Boards, ConfigFacts, Facts};
+use spacebot::api::{Api, Boards, ConfigFacts, Facts, Gallery};
 use spacebot::clock::{SharedClock, SystemClock};
 use spacebot::config::{AgentConfig, Config};
 use spacebot::conversation::{Conversations, Recovered};
@@ -36,7 +36,7 @@ use spacebot::exec::{self, Sandbox};
 use spacebot::http::server::{Handler, Limits, Server, ServerHandle, ServerOptions};
 use spacebot::hub::bindings::Bindings;
 use spacebot::hub::state::{Event, Hub};
-use spacebot::hub::{self, AgentIntake, AgentOutbox, HubParts, Inputs};
+use spacebot::hub::{self, AgentIntake, AgentOutbox, Ends, HubParts, Inputs};
 use spacebot::id::{AgentId, ConversationId, InstanceId};
 use spacebot::llm::LlmManager;
 use spacebot::memory::{MemoryStore, SearchOptions};
@@ -45,6 +45,7 @@ use spacebot::messaging::drafts::Drafts;
 use spacebot::messaging::irc;
 use spacebot::messaging::mailbox::Mailbox;
 use spacebot::messaging::webhook::Webhook;
+use spacebot::onlookers::Onlookers;
 use spacebot::skills::{Place, Shelf, Skills};
 use spacebot::thread::{self, Cancel, Current};
 use spacebot::tools::workspace::Workspace;
@@ -128,6 +129,7 @@ struct Ground {
     found: Vec<Event>,
     search: SearchOptions,
     progress: cortexes::Progresses,
+    onlookers: Arc<Onlookers>,
 }
 
 impl Daemon {
@@ -167,8 +169,7 @@ impl Daemon {
                 commands: commands_in,
                 reloads: reloads_in,
             },
-            up,
-            inbound: inbound.clone(),
+            ends: Ends { up, inbound: inbound.clone(), onlookers: ground.onlookers.clone() },
             stopping,
         };
         let hub = start_hub(parts, &ground.ledger)?;
@@ -257,6 +258,7 @@ impl Ground {
             places,
             found: Vec::new(),
             search,
+            onlookers: Arc::default(),
         };
         config.agents.iter().try_for_each(|agent| ground.add_agent(config, agent, &llm))?;
         Ok(ground)
@@ -418,6 +420,7 @@ fn start_server(
             facts,
             boards: boards(ground),
             cortexes: cortexes::of(ground),
+            gallery: Gallery::new(ground.onlookers.clone()),
             adapters: Arc::new(move || {
                 states.iter().map(|(name, state)| (name.clone(), state.describe())).collect()
             }),

@@ -54,8 +54,8 @@ pub struct Tokens {
 pub enum Outcome {
     /// A report of fewer tokens of output than `output_least` is not believed.
     Billed { tokens: Tokens, output_least: u64 },
-    /// It may have been answered.
-    Unknown,
+    /// It may have been answered: all that it can come to counts, whatever was reported before it broke off.
+    Unknown(Tokens),
     /// It never left, or the provider refused it.
     Free,
 }

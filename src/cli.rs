@@ -14,4 +14,5 @@ pub mod models;
 pub mod skills;
 pub mod task;
 pub mod usage;
+pub mod watch;
 pub mod why;

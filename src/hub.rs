@@ -16,7 +16,7 @@ pub use clock_watch::watch_clock;
 pub use intake::AgentIntake;
 pub use outbox::{AgentOutbox, MAX_AGENTS};
 pub use performer::{
-    Agents, HubParts, Inputs, QUEUE_COMMANDS, QUEUE_CONTROL, QUEUE_INBOUND, QUEUE_RELOADS, QUEUE_UP,
+    Agents, Ends, HubParts, Inputs, QUEUE_COMMANDS, QUEUE_CONTROL, QUEUE_INBOUND, QUEUE_RELOADS, QUEUE_UP,
     events_of, ready_tasks, run, unremembered,
 };
 pub use places::places;

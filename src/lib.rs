@@ -18,6 +18,7 @@ pub mod command;
 pub mod effect;
 pub mod event;
 pub mod message;
+pub mod onlookers;
 pub mod turn;
 
 // Floor 2: the operator's file.

@@ -20,6 +20,7 @@ pub mod offline;
 mod provider;
 pub mod reach;
 pub mod repair;
+mod reported;
 pub mod tokens;
 
 use std::hash::{BuildHasher, RandomState};

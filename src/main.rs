@@ -104,6 +104,13 @@ fn main() -> ExitCode {
             let done = cli::usage::run(config, &options);
             done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
         }),
+        Command::Watch { config, agent, conversation, json } => {
+            let options = cli::watch::Options { agent, conversation, json };
+            with_config(config.file.as_deref(), |config| {
+                let done = cli::watch::run(config, &options);
+                done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+            })
+        }
         Command::Chat { config, once, attach, agent, session } => {
             with_config(config.file.as_deref(), |config| {
                 let outcome = Chat::new(&config.api, agent, &session).and_then(|chat| match once {

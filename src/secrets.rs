@@ -2,5 +2,7 @@
 
 mod leak;
 mod scrub;
+mod veil;
 
 pub use scrub::{HIDDEN, Scrubber};
+pub use veil::Veil;

@@ -156,6 +156,7 @@ impl<'a> Stage<'a> {
         let pulse = Pulse::new(SystemClock::shared());
         let link = Link {
             show: &|_| {},
+            stage: &agent::Stage::hidden(),
             pulse: &pulse,
             up: &|_| {},
             cancel: &cancel,

@@ -14,7 +14,7 @@ use local_model::{Say, local_model};
 use rig_core::completion::{CompletionRequest, Message};
 use rig_core::message::UserContent;
 use serde_json::{Value, json};
-use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Pulse, Turn, Work};
+use spacebot::agent::{self, AgentParts, AgentPrompts, Job, Link, Pulse, Stage, Turn, Work};
 use spacebot::clock::{Clock, SharedClock, SimulatedClock, SystemClock, Timestamp, Zone};
 use spacebot::config::{AgentConfig, HumanConfig, LimitsConfig, LlmConfig, MemoryMode, ResponseMode};
 use spacebot::conversation::{BranchEnd, Conversations, Role, Step, change_settings, nothing_else};
@@ -140,7 +140,15 @@ impl Room {
         let (cancel, reason) = (Cancel::new(), OnceLock::new());
         let (up, rings) = (|_| {}, &self.rings.1);
         let pulse = Pulse::new(SystemClock::shared());
-        let link = Link { show: &|_| {}, pulse: &pulse, up: &up, cancel: &cancel, reason: &reason, rings };
+        let link = Link {
+            show: &|_| {},
+            stage: &Stage::hidden(),
+            pulse: &pulse,
+            up: &up,
+            cancel: &cancel,
+            reason: &reason,
+            rings,
+        };
         let job = Job {
             process: ProcessId::new(ProcessKind::Channel, self.turns),
             place: self.place.clone(),

@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use llm_double::{At, Body, Double, Exchange, Say, WireFormat, stand_in};
+use llm_double::{At, Body, CACHED_TOKENS, Double, Exchange, INPUT_TOKENS, Say, WireFormat, stand_in};
 use nix::sys::resource::{UsageWho, getrusage};
 use rig_core::completion::{CompletionRequest, FinishReason, ToolDefinition};
 use rig_core::message::{Message, ToolCall, ToolName, ToolResultContent, UserContent};
 use serde_json::{Value, json};
+use spacebot::billing::{Meter, Outcome, Permit, Refused, Wanted};
 use spacebot::clock::{SharedClock, SimulatedClock, SystemClock, Timestamp};
 use spacebot::config::{ApiType, LlmConfig, ProviderConfig, RoutingConfig, Secret, ThinkingEffort};
 use spacebot::error::{Fault, Kind};
@@ -679,4 +680,64 @@ fn each_process_thinks_as_much_as_its_key_says() {
     let efforts: Vec<_> =
         double.requests().iter().map(|request| request.json["reasoning_effort"].clone()).collect();
     assert_eq!(efforts, [Value::Null, json!("high"), Value::Null]);
+}
+
+/// Keeps what came of each request.
+#[derive(Clone, Default)]
+struct Noted(Arc<Mutex<Vec<Outcome>>>);
+
+impl Permit for Noted {
+    fn output_most(&self) -> Option<u64> {
+        None
+    }
+    fn settle(self: Box<Self>, outcome: Outcome) {
+        lock(&self.0).push(outcome);
+    }
+}
+
+impl Meter for Noted {
+    fn authorise(&self, _wanted: &Wanted<'_>) -> Result<Box<dyn Permit>, Refused> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+#[test]
+fn what_a_stream_had_reported_before_it_broke_off_is_known_and_its_outcome_is_not() {
+    let text = || Say::text("one two three four five");
+    let chunk = json!({ "id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m",
+        "choices": [{ "index": 0, "delta": { "content": "one " }, "finish_reason": null }],
+        "usage": { "prompt_tokens": INPUT_TOKENS, "completion_tokens": 1, "total_tokens": INPUT_TOKENS + 1,
+            "prompt_tokens_details": { "cached_tokens": CACHED_TOKENS } } });
+    let chunk = format!("data: {chunk}\n\n");
+    let openai = Say::new(Body::Events(vec![chunk; 4]));
+    let known = (Some(INPUT_TOKENS), Some(CACHED_TOKENS));
+    let cases = [
+        (WireFormat::Anthropic, text(), known),
+        (WireFormat::OpenAi, openai, known),
+        (WireFormat::Gemini, text(), known),
+    ];
+    for (wire, say, expected) in cases {
+        for is_stopped in [false, true] {
+            let broken =
+                if is_stopped { say.clone().hang(At::Events(3)) } else { say.clone().cut(At::Events(3)) };
+            let double = Double::answering(move |_| broken.clone());
+            let noted = Noted::default();
+            let config = config(&double, wire, PATIENT);
+            let manager = manager(&config, SystemClock::shared(), true).metered(Arc::new(noted.clone()));
+            let model = manager.model_for(&routing(&["primary/model-1"]), ProcessKind::Channel);
+            let cancel = Cancel::new();
+            let answer = model.without_offline().call(&request(), &cancel, &mut |delta| {
+                if is_stopped && matches!(delta, Delta::Text(_)) {
+                    cancel.cancel();
+                }
+            });
+            assert_eq!(matches!(answer, Err(LlmError::Cancelled)), is_stopped, "{answer:?}");
+            let outcomes = lock(&noted.0);
+            assert!(!outcomes.is_empty());
+            for outcome in &*outcomes {
+                let Outcome::Unknown(tokens) = outcome else { panic!("{outcome:?}") };
+                assert_eq!((tokens.input, tokens.cache_read), expected, "{wire:?}, stopped: {is_stopped}");
+            }
+        }
+    }
 }

@@ -46,13 +46,17 @@ impl Answers for Aloud<'_> {
         request: &CompletionRequest,
         patient: bool,
         cancel: &Cancel,
+        on_delta: &mut dyn FnMut(&Delta<'_>),
     ) -> Result<Reply, LlmError> {
         if patient {
-            return self.model.call_patiently(request, cancel);
+            return self.model.call_patiently(request, cancel, &mut |delta| on_delta(&delta));
         }
         let mut words = Words { speech: &self.speech, show: self.link.show, call: None };
         let clock = &self.clock;
-        self.model.call(request, cancel, &mut |delta| words.hear(&delta, clock.monotonic()))
+        self.model.call(request, cancel, &mut |delta| {
+            on_delta(&delta);
+            words.hear(&delta, clock.monotonic());
+        })
     }
 }
 

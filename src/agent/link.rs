@@ -6,6 +6,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select};
 
 use super::pulse::Pulse;
+use super::stage::Stage;
 use crate::conversation::Started;
 use crate::effect::{Answer, Ask, Effect};
 use crate::event::{Origin, StopReason, What};
@@ -29,6 +30,8 @@ pub struct Link<'a> {
     pub pulse: &'a Pulse,
     /// What is being written, for who looks on. Never blocks.
     pub show: &'a (dyn Fn(Saying<'_>) + 'a),
+    /// All that is going on, for the operator. Never blocks.
+    pub stage: &'a Stage,
 }
 
 impl Link<'_> {

@@ -6,19 +6,21 @@ use serde_json::Value;
 
 use super::link::ProcessDesk;
 use super::toolbox::Toolbox;
-use crate::llm::{LlmError, Reply, SpacebotModel};
+use crate::llm::{Delta, LlmError, Reply, SpacebotModel};
 use crate::thread::Cancel;
 
 /// Who answers a run.
 pub(super) trait Answers {
     fn capabilities(&self) -> ProviderCapabilities;
 
-    /// `patient`: the run has come far, and nobody waits for it.
+    /// `patient`: the run has come far, and nobody waits for it. `on_delta` gets the answer as it arrives, for
+    /// display.
     fn answer(
         &mut self,
         request: &CompletionRequest,
         patient: bool,
         cancel: &Cancel,
+        on_delta: &mut dyn FnMut(&Delta<'_>),
     ) -> Result<Reply, LlmError>;
 }
 
@@ -58,10 +60,12 @@ impl Answers for SpacebotModel {
         request: &CompletionRequest,
         patient: bool,
         cancel: &Cancel,
+        on_delta: &mut dyn FnMut(&Delta<'_>),
     ) -> Result<Reply, LlmError> {
+        let mut on_delta = |delta: Delta<'_>| on_delta(&delta);
         match patient {
-            true => self.call_patiently(request, cancel),
-            false => self.call(request, cancel, &mut |_| {}),
+            true => self.call_patiently(request, cancel, &mut on_delta),
+            false => self.call(request, cancel, &mut on_delta),
         }
     }
 }

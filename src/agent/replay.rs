@@ -16,7 +16,7 @@ use super::past::Past;
 use super::rebuild::{Rebuilt, rebuild};
 use super::resume::Onward;
 use super::worker::{Next, Worker, take_up};
-use super::{Pulse, branch, channel, compactor, cortex, digest, reading};
+use super::{Pulse, Stage, branch, channel, compactor, cortex, digest, reading};
 use crate::clock::SystemClock;
 use crate::config::{LoopGuardConfig, LoopLimits};
 use crate::conversation::{Conversations, JOURNAL_VERSION, Record, Step};
@@ -237,7 +237,15 @@ fn linked<T>(player: &Player<'_>, with: impl FnOnce(&Link<'_>) -> T) -> T {
     let up = |_: What| {};
     let (cancel, reason) = (&player.cancel, &player.reason);
     let pulse = Pulse::new(SystemClock::shared());
-    with(&Link { up: &up, cancel, reason, rings: &rings, pulse: &pulse, show: &|_| {} })
+    with(&Link {
+        up: &up,
+        cancel,
+        reason,
+        rings: &rings,
+        pulse: &pulse,
+        show: &|_| {},
+        stage: &Stage::hidden(),
+    })
 }
 
 /// Drives the run from its start; what comes of it stands in the player.

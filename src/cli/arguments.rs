@@ -175,6 +175,20 @@ pub enum Command {
         #[arg(long, conflicts_with_all = ["json", "since"])]
         redate: bool,
     },
+    /// What goes on in the running daemon, as it goes on: answers, reasoning and tool calls piece by piece.
+    Watch {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Of this agent only.
+        #[arg(long)]
+        agent: Option<String>,
+        /// Of this conversation only, by its full name, such as portal:chat:default:main.
+        #[arg(long)]
+        conversation: Option<String>,
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
     /// What an agent and others have asked of each other and what came back; needs no daemon and may run beside one.
     Links {
         #[command(flatten)]

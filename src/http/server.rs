@@ -9,7 +9,8 @@
 //!
 //! A handler may park a request (long poll). It is then dispatched again after
 //! [`ServerHandle::wake`] with its key, or at its deadline. Or it promises an answer that somebody
-//! else makes ([`promise`]): what waits for the disk holds no worker.
+//! else makes ([`promise`]): what waits for the disk holds no worker. Or it answers with a [`Stream`], whose
+//! pieces come as they are there; in between it is parked like a long poll.
 
 mod accept;
 mod connection;
@@ -19,6 +20,7 @@ mod lease;
 mod promise;
 mod request;
 mod response;
+mod stream;
 mod table;
 mod worker;
 
@@ -33,6 +35,7 @@ pub use lease::{Lease, Leases};
 pub use promise::{Later, Promise, promise};
 pub use request::{Parameter, Request, percent_decode};
 pub use response::{Response, Settled};
+pub use stream::{Ring, Source, Stream};
 
 use nix::sys::socket::{Backlog, listen};
 
@@ -70,6 +73,8 @@ pub enum Outcome {
     },
     /// Somebody else answers, through the [`Promise`] that belongs to it.
     Later(Later),
+    /// An answer whose end is not known yet.
+    Stream(Stream),
 }
 
 /// What the server takes at most, and for how long. The defaults are meant for the daemon; tests

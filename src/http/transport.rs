@@ -9,6 +9,7 @@
 
 mod aside;
 mod names;
+mod overheard;
 mod socket;
 
 use std::io::Read;
@@ -30,6 +31,7 @@ use crate::clock::SharedClock;
 use crate::error::{Fault, Kind};
 
 use names::{NameCache, Names};
+use overheard::Overheard;
 use socket::{Dialler, SharedTls, Undialled};
 
 /// Waiting for a TCP connection and its TLS handshake; a server farther away than this is down.
@@ -77,6 +79,8 @@ pub enum TransportError {
     Handshake(String),
     #[error("not HTTP: {0}")]
     Protocol(String),
+    #[error("a web page came in place of an answer")]
+    Page,
     #[error("network: {0}")]
     Network(String),
     /// There was no connection, so nothing has been sent.
@@ -88,7 +92,7 @@ impl Fault for TransportError {
     fn kind(&self) -> Kind {
         match self {
             Self::Stopped => Kind::Cancelled,
-            Self::TimedOut(_) | Self::Network(_) | Self::Unconnected(_) | Self::Protocol(_) => {
+            Self::TimedOut(_) | Self::Network(_) | Self::Unconnected(_) | Self::Protocol(_) | Self::Page => {
                 Kind::Transient
             }
             Self::BodyTooLong(_) | Self::BadAddress(_) | Self::Tls(_) | Self::Handshake(_) => Kind::Invalid,
@@ -97,6 +101,7 @@ impl Fault for TransportError {
 
     fn hint(&self) -> Option<&str> {
         match self {
+            Self::Page => Some("does this network want a log-in? does base_url lead to the API?"),
             Self::BadAddress(_) => Some("base_url must look like https://host/path"),
             Self::Tls(_) | Self::Handshake(_) => {
                 Some("the server's certificate is not trusted, or the clock is wrong")
@@ -182,6 +187,7 @@ pub struct HttpTransport {
     signal: Arc<Signal>,
     /// Added to every request, in place of what it has under the same name.
     headers: Arc<http::HeaderMap>,
+    overheard: Overheard,
 }
 
 impl HttpTransport {
@@ -210,7 +216,8 @@ impl HttpTransport {
         let dialler = Dialler::new(signal.clone(), network.names.clone());
         let connector = dialler.chain(SharedTls(network.tls.clone()));
         let names = Names::new(signal.clone(), network.names.clone());
-        Self { agent: ureq::Agent::with_parts(config, connector, names), signal, headers: Arc::default() }
+        let agent = ureq::Agent::with_parts(config, connector, names);
+        Self { agent, signal, headers: Arc::default(), overheard: Overheard::default() }
     }
 
     /// The same line, for requests that carry `headers` too.
@@ -227,6 +234,11 @@ impl HttpTransport {
 
     pub fn is_stopped(&self) -> bool {
         self.signal.is_stopped()
+    }
+
+    /// Beginning and end of the last stream, as far as it came; nothing after a response in one piece.
+    pub fn overheard(&self) -> Vec<u8> {
+        self.overheard.all()
     }
 
     fn rig_error(&self, error: ureq::Error) -> RigError {
@@ -247,6 +259,16 @@ impl HttpTransport {
             self.agent.run(Request::from_parts(parts, ()))
         } else {
             self.agent.run(Request::from_parts(parts, &body[..]))
+        }
+    }
+
+    /// The same for calls of models.
+    fn run_call(&self, request: Request<Bytes>) -> Result<Response<ureq::Body>, RigError> {
+        self.overheard.clear();
+        let response = self.run(request).map_err(|error| self.rig_error(error))?;
+        match is_page(&response) {
+            true => Err(RigError::instance(TransportError::Page)),
+            false => Ok(response),
         }
     }
 
@@ -278,6 +300,7 @@ impl HttpTransport {
             transport: self.clone(),
             bytes_max,
             bytes_left: bytes_max,
+            is_stream: false,
             ended: false,
             yielded: false,
         }
@@ -288,7 +311,7 @@ impl HttpTransport {
         U: From<Bytes> + WasmCompatSend + 'static,
     {
         yield_once().await;
-        let response = self.run(request).map_err(|error| self.rig_error(error))?;
+        let response = self.run_call(request)?;
         Ok(response.map(|body| -> LazyBody<U> {
             let mut chunks = self.chunks(body, BODY_BYTES_MAX);
             Box::pin(async move {
@@ -344,10 +367,22 @@ impl HttpClientExt for HttpTransport {
         let (transport, request) = (self.clone(), request.map(Into::into));
         async move {
             yield_once().await;
-            let response = transport.run(request).map_err(|error| transport.rig_error(error))?;
-            Ok(response.map(|body| -> BoxedStream { Box::pin(transport.chunks(body, STREAM_BYTES_MAX)) }))
+            let response = transport.run_call(request)?;
+            Ok(response.map(|body| -> BoxedStream {
+                let mut chunks = transport.chunks(body, STREAM_BYTES_MAX);
+                chunks.is_stream = true;
+                Box::pin(chunks)
+            }))
         }
     }
+}
+
+/// With a status that promises an answer: networks that want a log-in do that. With any other, the status says more.
+fn is_page<T>(response: &Response<T>) -> bool {
+    let kind = response.headers().get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
+    response.status().is_success()
+        && ["text/html", "application/xhtml+xml"].iter().any(|page| kind.eq_ignore_ascii_case(page))
 }
 
 /// Pending once, woken at once.
@@ -369,6 +404,8 @@ struct Chunks {
     transport: HttpTransport,
     bytes_max: usize,
     bytes_left: usize,
+    /// Its beginning and end are kept.
+    is_stream: bool,
     /// The body's end or an error was seen.
     ended: bool,
     yielded: bool,
@@ -392,6 +429,9 @@ impl Chunks {
             }
             Ok(length) => {
                 self.bytes_left -= length;
+                if self.is_stream {
+                    self.transport.overheard.hear(&buffer[..length]);
+                }
                 return Some(Ok(Bytes::copy_from_slice(&buffer[..length])));
             }
             Err(error) => self.transport.rig_error(ureq::Error::from(error)),

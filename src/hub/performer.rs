@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, at, bounded, never, sele
 
 use super::post;
 use super::state::{Action, Event, Hub, MAX_READY_TASKS};
-use crate::agent::{self, AgentParts, Job, Link, Pulse, Work};
+use crate::agent::{self, AgentParts, Job, Link, Pulse, Stage, Work};
 use crate::allocator;
 use crate::clock::SharedClock;
 use crate::command::Command;
@@ -22,6 +22,7 @@ use crate::error::Kind;
 use crate::event::{How, ProcessEvent, StopReason, What};
 use crate::id::{AgentId, InstanceId, ProcessId, ProcessKind};
 use crate::message::{Bell, Saying, cortex_bell};
+use crate::onlookers::Onlookers;
 use crate::thread::{self, Cancel, contained};
 
 /// Stop and nothing else; a second one must not block the signal thread.
@@ -62,10 +63,15 @@ pub struct HubParts {
     pub bells: BTreeMap<InstanceId, Arc<dyn Bell>>,
     pub clock: SharedClock,
     pub inputs: Inputs,
-    /// The sending ends that process and rescan threads get.
+    pub ends: Ends,
+    pub stopping: Arc<AtomicBool>,
+}
+
+/// What process and rescan threads send into.
+pub struct Ends {
     pub up: Sender<ProcessEvent>,
     pub inbound: Sender<Event>,
-    pub stopping: Arc<AtomicBool>,
+    pub onlookers: Arc<Onlookers>,
 }
 
 struct RunningProcess {
@@ -257,6 +263,8 @@ impl Performer {
             Work::CortexChat(_) => self.parts.bells.get(&cortex_bell(&agent)),
             _ => self.parts.bells.get(&job.place.instance).filter(|_| process.kind == ProcessKind::Channel),
         };
+        let place = (agent.clone(), job.place.conversation.clone(), process);
+        let stage = Stage::new(self.parts.ends.onlookers.clone(), parts.llm.scrubber().clone(), place);
         let thread = ProcessThread {
             agent: agent.clone(),
             parts,
@@ -265,8 +273,9 @@ impl Performer {
             reason: reason.clone(),
             rings: rung,
             pulse: pulse.clone(),
-            up: self.parts.up.clone(),
+            up: self.parts.ends.up.clone(),
             bell: bell.cloned(),
+            stage,
         };
         let name = match process.kind {
             ProcessKind::Channel => format!("chan:{}", process.number),
@@ -285,7 +294,7 @@ impl Performer {
                 log::error!("no thread for {process}: {error}");
                 let what = What::Exited(How::Failed(Kind::Transient, error.to_string()));
                 let event = ProcessEvent { agent, process, what };
-                if let Err(TrySendError::Full(_)) = self.parts.up.try_send(event) {
+                if let Err(TrySendError::Full(_)) = self.parts.ends.up.try_send(event) {
                     log::error!("{process} is lost until the next start: no thread and no room for the news");
                 }
             }
@@ -295,7 +304,7 @@ impl Performer {
     /// Reads what there is to do again, on a thread of its own.
     fn rescan(&mut self, agent: AgentId) {
         let Some(parts) = self.parts.agents.get(&agent).cloned() else { return };
-        let inbound = self.parts.inbound.clone();
+        let inbound = self.parts.ends.inbound.clone();
         let body = move || match work_found(&agent, &parts) {
             Ok(found) => {
                 // A hub that is gone reads it at its next start.
@@ -312,7 +321,7 @@ impl Performer {
     /// Looks at the agent's jobs, on a thread of its own: it waits for the disk when something is due.
     fn look(&mut self, agent: AgentId) {
         let Some(parts) = self.parts.agents.get(&agent).cloned() else { return };
-        let inbound = self.parts.inbound.clone();
+        let inbound = self.parts.ends.inbound.clone();
         let (name, failed) = (format!("cron:{agent}"), Event::Looked { agent: agent.clone(), look: None });
         let body = move || {
             let look = match contained(|| agent::look(&parts)) {
@@ -333,7 +342,7 @@ impl Performer {
             Ok(handle) => self.ended.push(handle),
             Err(error) => {
                 log::error!("no thread to look at jobs: {error}");
-                if self.parts.inbound.try_send(failed).is_err() {
+                if self.parts.ends.inbound.try_send(failed).is_err() {
                     log::error!("no job runs until the next start: no thread and no room for the news");
                 }
             }
@@ -413,6 +422,7 @@ struct ProcessThread {
     up: Sender<ProcessEvent>,
     /// Of the adapter that shows what a turn is about to say.
     bell: Option<Arc<dyn Bell>>,
+    stage: Stage,
 }
 
 impl ProcessThread {
@@ -424,13 +434,14 @@ impl ProcessThread {
             self.up.send(event).ok();
         };
         let (cancel, reason) = (&self.cancel, &self.reason);
-        let (rings, pulse) = (&self.rings, &self.pulse);
+        let (rings, pulse, stage) = (&self.rings, &self.pulse, &self.stage);
+        stage.started();
         let show = |saying: Saying<'_>| {
             if let Some(bell) = &self.bell {
                 bell.saying(&self.job.place.conversation, saying);
             }
         };
-        let link = Link { up: &tell, cancel, reason, rings, pulse, show: &show };
+        let link = Link { up: &tell, cancel, reason, rings, pulse, show: &show, stage };
         let how = contained(|| agent::run(&self.parts, &self.job, &link)).unwrap_or_else(|panic| {
             log::error!("{process} panicked: {panic}");
             contained(|| agent::close_after_panic(&self.parts, &self.job, &link))
@@ -440,6 +451,7 @@ impl ProcessThread {
             log::warn!("{process} in {} failed ({kind:?}): {reason}", self.job.place.conversation);
         }
         show(Saying::Over);
+        stage.ended(&how);
         tell(What::Exited(how));
     }
 }

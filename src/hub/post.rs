@@ -19,7 +19,8 @@ pub fn post_waits(agent: &AgentId, parts: &AgentParts) -> Result<Option<Event>, 
 }
 
 pub(super) fn carry(parts: &HubParts, agent: AgentId, threads: &mut Vec<JoinHandle<()>>) {
-    let (agents, inbound, failed) = (parts.agents.clone(), parts.inbound.clone(), parts.inbound.clone());
+    let (agents, inbound, failed) =
+        (parts.agents.clone(), parts.ends.inbound.clone(), parts.ends.inbound.clone());
     let (name, id) = (format!("links:{agent}"), agent.clone());
     let body = move || {
         // A hub that is gone finds in the databases what it was not told.

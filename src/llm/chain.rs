@@ -25,6 +25,7 @@ use super::lines::Lines;
 use super::metered::Account;
 use super::provider::Providers;
 use super::repair::repaired;
+use super::reported::tokens_in;
 use super::tokens::Calibration;
 use super::{Tuning, random_share};
 use crate::billing::{Exhausted, Payer};
@@ -57,7 +58,7 @@ pub(super) struct Shared {
     pub(super) clock: SharedClock,
     pub(super) offline: DynModel<Completion>,
     pub(super) tuning: Tuning,
-    /// Models that answered a request for an event stream with something whole; from the
+    /// Models that answered a request for an event stream with something whole, and one without well; from the
     /// configuration, so few.
     pub(super) never_streams: Mutex<HashSet<String>>,
     pub(super) calibration: Calibration,
@@ -291,14 +292,19 @@ impl SpacebotModel {
     ///
     /// # Errors
     /// As there, and when it has not passed.
-    pub fn call_patiently(&self, request: &CompletionRequest, cancel: &Cancel) -> Result<Reply, LlmError> {
+    pub fn call_patiently(
+        &self,
+        request: &CompletionRequest,
+        cancel: &Cancel,
+        on_delta: &mut dyn FnMut(Delta<'_>),
+    ) -> Result<Reply, LlmError> {
         if self.links.is_empty() {
-            return self.call(request, cancel, &mut |_| {});
+            return self.call(request, cancel, on_delta);
         }
         let model = self.clone().without_offline();
         let mut wait = self.shared.tuning.retry_delay * PATIENCE;
         for _ in 0..PATIENT_RETRIES {
-            match model.call(request, cancel, &mut |_| {}) {
+            match model.call(request, cancel, on_delta) {
                 Err(error) if matches!(error.kind(), Kind::Transient | Kind::RateLimited) => {
                     log::info!("again in {} s: {error}", wait.as_secs());
                 }
@@ -309,7 +315,7 @@ impl SpacebotModel {
             }
             wait *= 2;
         }
-        model.call(request, cancel, &mut |_| {})
+        model.call(request, cancel, on_delta)
     }
 
     /// Where a ceiling left no room: the model that the config names for this, if it is none of the chain.
@@ -357,12 +363,25 @@ impl SpacebotModel {
     /// One link with its retries; a probe has none.
     fn ask(&self, link: &Link, call: &mut Call<'_>, is_probe: bool) -> Result<CompletionResponse, LlmError> {
         let mut retries = if is_probe { RETRIES_MAX } else { 0 };
+        let mut is_whole = !self.streams(link);
         call.without_files = false;
         loop {
-            let failed = match self.ask_once(link, call) {
-                Ok(response) => return Ok(response),
+            let failed = match self.ask_once(link, call, is_whole) {
+                Ok(response) => {
+                    if is_whole && self.shared.tuning.streamed {
+                        lock(&self.shared.never_streams).insert(link.full_name.clone());
+                    }
+                    return Ok(response);
+                }
                 Err(failed) => failed,
             };
+            // What came in place of a stream may have been anybody's: only an answer to this shows that the
+            // model does not stream.
+            let is_no_stream = !is_whole && failed.not_a_stream;
+            is_whole = is_no_stream || !self.streams(link);
+            if is_no_stream {
+                continue;
+            }
             let is_rejected = matches!(failed.error, LlmError::Rejected(_));
             if is_rejected && !call.without_files && link.shows_files(call.request) {
                 log::warn!("{}; it is asked without the files of the conversation", failed.error);
@@ -388,7 +407,6 @@ impl SpacebotModel {
             return None;
         }
         match (failed.retry_after, &failed.error) {
-            _ if failed.not_a_stream => Some(Duration::ZERO),
             (Some(wished), _) => Some(wished).filter(|wished| *wished <= RETRY_AFTER_MAX),
             // Without a time there is no telling; the next model answers sooner.
             (None, LlmError::RateLimited(_)) => None,
@@ -416,7 +434,12 @@ impl SpacebotModel {
         self.shared.health.rest(&link.full_name, why);
     }
 
-    fn ask_once(&self, link: &Link, call: &mut Call<'_>) -> Result<CompletionResponse, Classified> {
+    fn ask_once(
+        &self,
+        link: &Link,
+        call: &mut Call<'_>,
+        is_whole: bool,
+    ) -> Result<CompletionResponse, Classified> {
         let reporter = self.reporter(&link.full_name);
         let Some(provider) = &link.provider else {
             return Err(LlmError::NotConfigured(reporter.failure(None, "")).into());
@@ -440,12 +463,12 @@ impl SpacebotModel {
         let closer = call.cancel.on_cancel(move || transport.stop());
         call.attempts += 1;
         (call.on_delta)(Delta::Begins);
-        let answer = if self.streams(link) {
-            attempt::streamed(&model, request, call.cancel, &mut call.on_delta)
-        } else {
+        let answer = if is_whole {
             attempt::whole(&model, request, &mut call.on_delta)
+        } else {
+            attempt::streamed(&model, request, call.cancel, &mut call.on_delta)
         };
-        paid.settle(&answer, &reporter);
+        paid.settle(&answer, &reporter, || tokens_in(&lease.transport().overheard()));
         // In this order: a stop that comes between the two still finds the closer, or is seen here.
         // A line that was stopped late would otherwise be given to the next call.
         drop(closer);
@@ -455,13 +478,7 @@ impl SpacebotModel {
         }
         match answer {
             Ok(response) => Ok(reporter.check(response)?),
-            Err(broken) => {
-                let failed = reporter.classify(&broken);
-                if failed.not_a_stream {
-                    lock(&self.shared.never_streams).insert(link.full_name.clone());
-                }
-                Err(failed)
-            }
+            Err(broken) => Err(reporter.classify(&broken)),
         }
     }
 

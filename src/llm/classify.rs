@@ -44,14 +44,14 @@ const GEMINI_KEY_REFUSED: &str = "API_KEY_INVALID";
 
 /// More tokens than any call can have. A count beyond it is not believed, and so not known: whoever adds
 /// counts up must neither overflow nor spend a year's budget on it.
-const TOKENS_MAX: u64 = 1 << 32;
+pub(super) const TOKENS_MAX: u64 = 1 << 32;
 
 /// An error, and how long its sender wants to be left alone.
 #[derive(Debug)]
 pub(super) struct Classified {
     pub(super) error: LlmError,
     pub(super) retry_after: Option<Duration>,
-    /// The server answered a request for an event stream with something whole.
+    /// The server answered a request for an event stream with something whole that may be an answer.
     pub(super) not_a_stream: bool,
 }
 
@@ -100,10 +100,12 @@ impl Reporter<'_> {
         let error = match error {
             ProviderError::Http(error) => match &**error {
                 HttpError::StreamEnded => LlmError::BrokenOff(failure),
-                HttpError::InvalidContentType(_) => {
+                HttpError::InvalidContentType(kind) if is_json(kind) => {
                     not_a_stream = true;
                     LlmError::Malformed(failure)
                 }
+                // Whoever that was, it was not the provider.
+                HttpError::InvalidContentType(_) => LlmError::Unreachable(failure),
                 // The request itself is no HTTP, for instance a key with a line break.
                 _ => LlmError::Rejected(failure),
             },
@@ -128,6 +130,7 @@ impl Reporter<'_> {
             | TransportError::Handshake(_) => LlmError::Rejected(failure),
             TransportError::TimedOut(_)
             | TransportError::Protocol(_)
+            | TransportError::Page
             | TransportError::Network(_)
             | TransportError::Unconnected(_) => LlmError::Unreachable(failure),
         }
@@ -230,6 +233,11 @@ fn error_status(reply: &ProviderResponseError, body: &serde_json::Value) -> Opti
         let code = body.pointer("/error/code")?.as_u64()?;
         u16::try_from(code).ok().filter(|code| (400..600).contains(code))
     })
+}
+
+fn is_json(kind: &http::HeaderValue) -> bool {
+    let kind = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("application/json") || kind.to_ascii_lowercase().ends_with("+json")
 }
 
 fn machine_codes<'a>(reply: &'a ProviderResponseError, body: &'a serde_json::Value) -> Vec<&'a str> {

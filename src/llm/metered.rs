@@ -52,14 +52,20 @@ impl Account {
 pub(super) struct Paid(Option<Box<dyn Permit>>);
 
 impl Paid {
-    pub(super) fn settle(self, answer: &Result<CompletionResponse, Broken>, reporter: &Reporter<'_>) {
+    /// `overheard` is what a call that came to no end had reported.
+    pub(super) fn settle(
+        self,
+        answer: &Result<CompletionResponse, Broken>,
+        reporter: &Reporter<'_>,
+        overheard: impl FnOnce() -> Tokens,
+    ) {
         let Some(permit) = self.0 else { return };
         permit.settle(match answer {
             Ok(response) => {
                 Outcome::Billed { tokens: reported(response), output_least: output_least(response) }
             }
             Err(broken) if is_free(broken, reporter) => Outcome::Free,
-            Err(_) => Outcome::Unknown,
+            Err(_) => Outcome::Unknown(overheard()),
         });
     }
 }

@@ -84,6 +84,11 @@ impl Scrubber {
         scrubbed
     }
 
+    /// The configured keys, the longest first.
+    pub(super) fn exact(&self) -> &[String] {
+        &self.exact
+    }
+
     pub(super) fn knows(&self, text: &str) -> bool {
         self.exact.iter().any(|key| text.contains(key.as_str()))
     }

@@ -110,7 +110,7 @@ impl Slip {
                 tell(&entry, &tokens, output_least);
                 ("billed", tokens, charged)
             }
-            Outcome::Unknown => ("unknown", Tokens::default(), entry.worst()),
+            Outcome::Unknown(reported) => ("unknown", reported, entry.worst()),
             Outcome::Free => {
                 let nothing = Amount { tokens: 0, nano: entry.price.map(|_| 0) };
                 ("free", Tokens::default(), nothing)
@@ -153,6 +153,6 @@ impl Permit for Slip {
 
 impl Drop for Slip {
     fn drop(&mut self) {
-        self.end(Outcome::Unknown);
+        self.end(Outcome::Unknown(Tokens::default()));
     }
 }

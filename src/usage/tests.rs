@@ -103,7 +103,8 @@ fn billed(input: u64, output: u64) -> Outcome {
 fn without_a_ceiling_every_outcome_is_recorded_and_nothing_is_refused() {
     let bench = bench(rules(BudgetConfig::default(), &[]));
     let default_output = BudgetConfig::default().output_most;
-    for outcome in [billed(10, 5), Outcome::Unknown, Outcome::Free] {
+    let heard = Tokens { input: Some(9), ..Tokens::default() };
+    for outcome in [billed(10, 5), Outcome::Unknown(heard), Outcome::Free] {
         let permit = bench.channel(16).unwrap();
         assert_eq!(permit.output_most(), None, "the request stays as it is");
         assert!(bench.rows().iter().all(|(state, ..)| state != "open"), "nothing is reserved");
@@ -121,6 +122,11 @@ fn without_a_ceiling_every_outcome_is_recorded_and_nothing_is_refused() {
     assert_eq!(bench.rows(), expected.map(|(state, tokens, nano)| (state.to_owned(), tokens, nano)));
     bench.sums_agree();
     assert_eq!(bench.one::<String>("SELECT cost_status FROM token_usage WHERE id = 4"), "unknown");
+    assert_eq!(
+        bench.one::<i64>("SELECT input_tokens FROM token_usage WHERE id = 2"),
+        9,
+        "as far as it was heard"
+    );
 }
 
 #[test]
@@ -135,7 +141,7 @@ fn the_most_is_reserved_before_and_what_was_billed_counts_afterwards() {
     permit.settle(billed(200, 50));
     assert_eq!(bench.rows()[0].1, 250);
     bench.channel(650).unwrap().settle(Outcome::Free);
-    bench.channel(650).unwrap().settle(Outcome::Unknown);
+    bench.channel(650).unwrap().settle(Outcome::Unknown(Tokens::default()));
     assert!(bench.channel(1).is_err(), "what nobody knows is charged in full");
     bench.sums_agree();
 }
@@ -175,7 +181,7 @@ fn background_work_has_a_share_of_its_own() {
     let behind = |input| bench.ask("main", ProcessKind::Compactor, PRICED, input);
     behind(150).unwrap().settle(billed(150, 0));
     assert!(behind(1).is_err_and(|refused| refused.reason.contains("background")), "250 are its share");
-    bench.channel(700).unwrap().settle(Outcome::Unknown);
+    bench.channel(700).unwrap().settle(Outcome::Unknown(Tokens::default()));
     assert!(bench.ask("main", ProcessKind::Ingestion, PRICED, 0).is_err(), "and the whole binds it too");
 }
 
@@ -190,7 +196,7 @@ fn a_model_without_a_price_is_refused_where_money_alone_binds() {
     assert!(ask("money", PRICED).is_ok() && ask("neither", UNPRICED).is_ok());
     ask("both", UNPRICED).unwrap().settle(billed(100, 100));
     assert_eq!(bench.rows().last().unwrap().2, None, "no price is guessed");
-    ask("both", UNPRICED).unwrap().settle(Outcome::Unknown);
+    ask("both", UNPRICED).unwrap().settle(Outcome::Unknown(Tokens::default()));
     for _ in 0..3 {
         drop(ask("both", UNPRICED).unwrap());
     }
@@ -245,7 +251,7 @@ fn cached_tokens_have_their_own_price() {
 #[test]
 fn a_clock_that_goes_back_opens_no_day_again() {
     let bench = bench(rules(tokens_a_day(1_000), &[]));
-    bench.channel(900).unwrap().settle(Outcome::Unknown);
+    bench.channel(900).unwrap().settle(Outcome::Unknown(Tokens::default()));
     let back = SimulatedClock::starting_at(NOON.minus(DAY * 3));
     let ledger =
         Ledger::open(bench.ledger.db().clone(), back.clone(), rules(tokens_a_day(1_000), &[])).unwrap();
@@ -254,15 +260,15 @@ fn a_clock_that_goes_back_opens_no_day_again() {
     bench.clock.advance(DAY * 3);
     assert!(bench.channel(1).is_err(), "also when the clock is back there");
     bench.clock.advance(DAY);
-    bench.channel(900).unwrap().settle(Outcome::Unknown);
+    bench.channel(900).unwrap().settle(Outcome::Unknown(Tokens::default()));
     // It had run ten years ahead, and the operator says so.
     bench.clock.advance(DAY * 3650);
-    bench.channel(10).unwrap().settle(Outcome::Unknown);
+    bench.channel(10).unwrap().settle(Outcome::Unknown(Tokens::default()));
     let right = SimulatedClock::starting_at(NOON.plus(DAY * 2));
     let ledger =
         Ledger::open(bench.ledger.db().clone(), right.clone(), rules(tokens_a_day(1_000), &[])).unwrap();
     let bench = Bench { ledger, clock: right.clone(), ..bench };
-    bench.channel(10).unwrap().settle(Outcome::Unknown);
+    bench.channel(10).unwrap().settle(Outcome::Unknown(Tokens::default()));
     let (_, ahead) = bench.ledger.db().read(|c| standings(c, &config(), right.now())).unwrap();
     assert!(ahead.is_some());
     let now = right.now();
@@ -285,7 +291,7 @@ fn config() -> Config {
 #[test]
 fn the_operator_is_told_once_in_a_period() {
     let bench = bench(rules(tokens_a_day(1_000), &[]));
-    bench.channel(650).unwrap().settle(Outcome::Unknown);
+    bench.channel(650).unwrap().settle(Outcome::Unknown(Tokens::default()));
     let told = || bench.one::<i64>("SELECT count(*) FROM budget_notices");
     assert_eq!(told(), 0);
     for _ in 0..3 {
@@ -297,7 +303,7 @@ fn the_operator_is_told_once_in_a_period() {
     }
     assert_eq!(told(), 2, "and a call was refused");
     bench.clock.advance(DAY);
-    bench.channel(650).unwrap().settle(Outcome::Unknown);
+    bench.channel(650).unwrap().settle(Outcome::Unknown(Tokens::default()));
     bench.channel(10).unwrap().settle(Outcome::Free);
     assert_eq!(told(), 3, "the next day has its own");
 }
@@ -305,11 +311,11 @@ fn the_operator_is_told_once_in_a_period() {
 #[test]
 fn new_ceilings_hold_from_the_next_call_on() {
     let bench = bench(rules(tokens_a_day(1_000), &[]));
-    bench.channel(850).unwrap().settle(Outcome::Unknown);
+    bench.channel(850).unwrap().settle(Outcome::Unknown(Tokens::default()));
     assert!(bench.channel(100).is_err());
     let cheap = Exhausted::Model("p/cheap".to_owned());
     bench.ledger.set_rules(rules(BudgetConfig { when_exhausted: cheap.clone(), ..tokens_a_day(1_100) }, &[]));
-    bench.channel(50).unwrap().settle(Outcome::Unknown);
+    bench.channel(50).unwrap().settle(Outcome::Unknown(Tokens::default()));
     assert_eq!(bench.channel(1).err().unwrap().then, cheap);
     bench.ledger.set_rules(rules(BudgetConfig::default(), &[]));
     assert!(bench.channel(1_000_000).is_ok());
@@ -334,7 +340,7 @@ fn rows_are_kept_for_so_long_and_no_longer() {
 fn the_report_adds_up_by_each_key() {
     let bench = bench(rules(BudgetConfig { day_nano: Some(1_000_000_000), ..BudgetConfig::default() }, &[]));
     bench.channel(160).unwrap().settle(billed(100, 20));
-    bench.ask("main", ProcessKind::Branch, PRICED, 160).unwrap().settle(Outcome::Unknown);
+    bench.ask("main", ProcessKind::Branch, PRICED, 160).unwrap().settle(Outcome::Unknown(Tokens::default()));
     bench.clock.advance(DAY);
     bench.ask("other", ProcessKind::Channel, PRICED, 160).unwrap().settle(billed(50, 5));
     let by = |by| {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use spacebot::agent::{self, Link, Pulse, Work};
+use spacebot::agent::{self, Link, Pulse, Stage, Work};
 use spacebot::clock::{Clock, SystemClock, Timestamp};
 use spacebot::cron::schedule::ActiveHours;
 use spacebot::cron::{Job, NewJob};
@@ -138,6 +138,7 @@ impl World {
         let pulse = Pulse::new(SystemClock::shared());
         let link = Link {
             show: &|_| {},
+            stage: &Stage::hidden(),
             pulse: &pulse,
             up: &up,
             cancel: &cancel,

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use spacebot::agent::{self, AgentParts, Chat, Job, Link, PostNews, Pulse, Work};
+use spacebot::agent::{self, AgentParts, Chat, Job, Link, PostNews, Pulse, Stage, Work};
 use spacebot::clock::{Clock, SimulatedClock, SystemClock};
 use spacebot::command::{Command, StatusReport};
 use spacebot::conversation::Place;
@@ -138,8 +138,15 @@ impl Life {
         }
         let beneath = RUNNING.replace(Some(of_job(&agent, parts, &job, &cancel)));
         let pulse = Pulse::new(SystemClock::shared());
-        let link =
-            Link { show: &|_| {}, pulse: &pulse, up: &up, cancel: &cancel, reason: &reason, rings: &rings };
+        let link = Link {
+            show: &|_| {},
+            stage: &Stage::hidden(),
+            pulse: &pulse,
+            up: &up,
+            cancel: &cancel,
+            reason: &reason,
+            rings: &rings,
+        };
         let how = contained(|| agent::run(parts, &job, &link))
             .unwrap_or_else(|_| agent::close_after_panic(parts, &job, &link));
         if let Some(running) = RUNNING.replace(beneath) {

@@ -8,7 +8,7 @@ use std::path::Path;
 /// Lower floors first. Modules that are planned but not written yet have their place already.
 pub const FLOORS: [&[&str]; 9] = [
     &["allocator", "environment", "error", "id", "clock", "text", "thread"],
-    &["billing", "message", "event", "effect", "command", "turn"],
+    &["billing", "message", "onlookers", "event", "effect", "command", "turn"],
     &["config"],
     &["db", "http", "exec", "prompts", "secrets", "watch"],
     &[

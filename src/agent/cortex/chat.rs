@@ -223,15 +223,19 @@ impl Answers for Shown<'_> {
         request: &CompletionRequest,
         patient: bool,
         cancel: &Cancel,
+        on_delta: &mut dyn FnMut(&Delta<'_>),
     ) -> Result<Reply, LlmError> {
         if patient {
-            return self.model.call_patiently(request, cancel);
+            return self.model.call_patiently(request, cancel, &mut |delta| on_delta(&delta));
         }
         let show = self.link.show;
-        self.model.call(request, cancel, &mut |delta| match delta {
-            Delta::Begins => show(Saying::Begins),
-            Delta::Text(text) => show(Saying::More(text)),
-            _ => {}
+        self.model.call(request, cancel, &mut |delta| {
+            on_delta(&delta);
+            match delta {
+                Delta::Begins => show(Saying::Begins),
+                Delta::Text(text) => show(Saying::More(text)),
+                _ => {}
+            }
         })
     }
 }

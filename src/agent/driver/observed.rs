@@ -5,7 +5,7 @@ use rig_core::completion::CompletionRequest;
 use super::{Conduct, Driver, Ended};
 use crate::config::OFFLINE_MODEL;
 use crate::event::{DriveEnd, What};
-use crate::llm::{LlmError, Reply};
+use crate::llm::{Delta, LlmError, Reply};
 use crate::message::Saying;
 
 /// What the cortex hears of tools that do not exist: a model may make up any name.
@@ -33,8 +33,11 @@ impl Driver<'_> {
         conduct: &dyn Conduct,
     ) -> Result<Reply, LlmError> {
         self.link.pulse.model_call(true);
-        (self.link.show)(Saying::Thinking);
-        let answer = self.model.answer(request, conduct.is_patient(), self.link.cancel);
+        let link = self.link;
+        (link.show)(Saying::Thinking);
+        let mut show = |delta: &Delta<'_>| link.stage.hear(delta);
+        let answer = self.model.answer(request, conduct.is_patient(), link.cancel, &mut show);
+        link.stage.answered();
         self.link.pulse.model_call(false);
         if let Ok(reply) = &answer {
             self.counts.offline = reply.model == OFFLINE_MODEL;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::super::toolbox::Toolbox;
 use super::*;
-use crate::agent::Pulse;
+use crate::agent::{Pulse, Stage};
 use crate::clock::{SimulatedClock, SystemClock, Timestamp};
 use crate::config::{LlmConfig, LoopGuardConfig, RoutingConfig};
 use crate::conversation::{Conversations, Record};
@@ -71,6 +71,7 @@ fn a_panic_in_a_tool_is_a_result_that_the_model_reads_and_the_run_goes_on() {
     let pulse = Pulse::new(SystemClock::shared());
     let link = Link {
         show: &|_| {},
+        stage: &Stage::hidden(),
         pulse: &pulse,
         up: &up,
         cancel: &cancel,

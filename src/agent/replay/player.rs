@@ -23,7 +23,7 @@ use crate::conversation::{Record, Step};
 use crate::db::DbError;
 use crate::effect::Effect;
 use crate::event::{How, StopReason};
-use crate::llm::{LlmError, Reply};
+use crate::llm::{Delta, LlmError, Reply};
 use crate::message::Attachment;
 use crate::text;
 use crate::thread::Cancel;
@@ -269,6 +269,7 @@ impl Answers for &Player<'_> {
         _request: &CompletionRequest,
         _patient: bool,
         _cancel: &Cancel,
+        _on_delta: &mut dyn FnMut(&Delta<'_>),
     ) -> Result<Reply, LlmError> {
         let at = self.next.get();
         let Some(record) = self.take(at, &[Step::Model, Step::Failed], "asks the model") else {

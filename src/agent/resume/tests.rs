@@ -18,7 +18,7 @@ use crate::agent::journal::RunJournal;
 use crate::agent::link::ProcessDesk;
 use crate::agent::room::Trim;
 use crate::agent::toolbox::Toolbox;
-use crate::agent::{Pulse, branch, worker};
+use crate::agent::{Pulse, Stage, branch, worker};
 use crate::clock::{SimulatedClock, SystemClock, Timestamp};
 use crate::config::{Environment, LlmConfig, LoopGuardConfig, RoutingConfig, load};
 use crate::conversation::{Conversations, Place};
@@ -120,8 +120,15 @@ impl Bench {
         let rings = crossbeam_channel::never();
         let up = |_: What| {};
         let pulse = Pulse::new(SystemClock::shared());
-        let link =
-            Link { show: &|_| {}, pulse: &pulse, up: &up, cancel: &cancel, reason: &reason, rings: &rings };
+        let link = Link {
+            show: &|_| {},
+            stage: &Stage::hidden(),
+            pulse: &pulse,
+            up: &up,
+            cancel: &cancel,
+            reason: &reason,
+            rings: &rings,
+        };
         let counts = cut.as_ref().map_or([0, 0], |run| [run.counts.model_calls, run.counts.tool_calls]);
         let mut driver = Driver {
             link: &link,

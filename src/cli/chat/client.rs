@@ -106,9 +106,24 @@ impl ApiClient {
         }
     }
 
+    /// An answer that goes on for as long as the daemon runs; it says something at least every
+    /// [`SILENCE_MAX`].
+    pub(in crate::cli) fn stream(&self, path: &str) -> Result<impl std::io::Read + use<>, ChatError> {
+        let request = self.authorised(self.http.get(format!("{}/{path}", self.base)));
+        let request = request.config().timeout_global(None).timeout_per_read(Some(SILENCE_MAX)).build();
+        match request.call() {
+            Ok(response) if response.status().as_u16() == 200 => Ok(response.into_body().into_reader()),
+            refused => Err(self.read::<serde_json::Value>(refused).err().unwrap_or(ChatError::Gone)),
+        }
+    }
+
+    fn unreachable(&self, reason: String) -> ChatError {
+        ChatError::Unreachable { address: self.base.clone(), reason }
+    }
+
     fn read<T: serde::de::DeserializeOwned>(&self, response: Reply) -> Result<T, ChatError> {
         let address = || self.base.clone();
-        let unreachable = |reason: String| ChatError::Unreachable { address: address(), reason };
+        let unreachable = |reason: String| self.unreachable(reason);
         let mut response = response.map_err(|error| unreachable(error.to_string()))?;
         let status = response.status().as_u16();
         let body = response.body_mut().with_config().limit(MAX_RESPONSE_BYTES).read_to_string();

@@ -17,6 +17,8 @@ pub enum ChatError {
     Refused(String),
     #[error("the daemon stopped before it answered; the message is kept and answered after the next start")]
     Lost,
+    #[error("the daemon has gone")]
+    Gone,
     #[error("no answer within {} seconds; the message is kept", ONCE_TIMEOUT.as_secs())]
     NoAnswer,
     #[error("the message is longer than {MAX_LINE_BYTES} bytes")]
@@ -44,9 +46,11 @@ pub enum ChatError {
 impl Fault for ChatError {
     fn kind(&self) -> Kind {
         match self {
-            ChatError::Unreachable { .. } | ChatError::Lost | ChatError::NoAnswer | ChatError::Thread(_) => {
-                Kind::Transient
-            }
+            ChatError::Unreachable { .. }
+            | ChatError::Lost
+            | ChatError::Gone
+            | ChatError::NoAnswer
+            | ChatError::Thread(_) => Kind::Transient,
             ChatError::Token { .. } => Kind::Auth,
             ChatError::Refused(_)
             | ChatError::TooLong

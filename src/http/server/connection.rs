@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::framing::{Buffer, Framing};
 use super::response::Outgoing;
 use super::table::Token;
-use super::{Handler, Header, Later, MAX_HEADERS, Outcome, Request};
+use super::{Handler, Header, Later, MAX_HEADERS, Outcome, Request, Stream};
 
 pub(super) struct Connection {
     pub(super) stream: TcpStream,
@@ -26,6 +26,8 @@ pub(super) struct Connection {
     /// How often it was dispatched.
     pub(super) attempt: u32,
     pub(super) reservation: Option<Reservation>,
+    /// Where the rest of an answer that has begun comes from.
+    pub(super) rest: Option<Box<Stream>>,
 }
 
 /// What a connection in the table waits for.
@@ -64,6 +66,7 @@ impl Connection {
             received: Duration::ZERO,
             attempt: 0,
             reservation: None,
+            rest: None,
         }
     }
 

@@ -133,6 +133,17 @@ pub(super) enum Connection {
     Close,
 }
 
+/// The head of an answer whose end is the end of the connection.
+fn write_endless_head(out: &mut Vec<u8>, content_type: &str, date: &str) {
+    // Writing into a Vec cannot fail.
+    write!(
+        out,
+        "HTTP/1.1 200 OK\r\nDate: {date}\r\nCache-Control: no-store\r\nContent-Type: {content_type}\r\n\
+         Connection: close\r\n\r\n"
+    )
+    .ok();
+}
+
 fn write_head(out: &mut Vec<u8>, response: &Response, connection: Connection, date: &str) {
     let reason = ::http::StatusCode::from_u16(response.status)
         .ok()
@@ -184,6 +195,27 @@ impl Outgoing {
             head_only,
             after_sent: response.after_sent.take(),
             wake_after: response.wake_after.take().map(|key| (server.clone(), key)),
+        }
+    }
+
+    /// The head of a stream.
+    pub(super) fn beginning(content_type: &str, (mut head, date): (Vec<u8>, &str)) -> Self {
+        write_endless_head(&mut head, content_type, date);
+        let mut beginning = Self::piece(Vec::new());
+        beginning.head = head;
+        beginning
+    }
+
+    /// A piece of a stream.
+    pub(super) fn piece(body: Vec<u8>) -> Self {
+        Self {
+            head: Vec::new(),
+            body,
+            sent: 0,
+            connection: Connection::Close,
+            head_only: false,
+            after_sent: None,
+            wake_after: None,
         }
     }
 

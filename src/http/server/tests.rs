@@ -5,6 +5,7 @@
 mod later;
 mod parking;
 mod stopping;
+mod streams;
 mod transport;
 
 use std::io::{Read, Write};

@@ -9,7 +9,7 @@ use super::connection::{Connection, Phase, Reservation};
 use super::framing::{Buffer, Progress, Reject};
 use super::response::{Connection as Keep, HttpDate, Outgoing};
 use super::table::{Job, NotParked, Shared};
-use super::{Later, Outcome, Response, ServerHandle};
+use super::{Later, Outcome, Response, ServerHandle, Stream};
 use crate::error::Kind;
 use crate::thread;
 
@@ -39,6 +39,10 @@ enum Step {
         expired: bool,
     },
     Write(Outgoing),
+    /// The next piece of a stream.
+    Feed {
+        quiet: bool,
+    },
     Drain {
         left: usize,
     },
@@ -76,6 +80,7 @@ impl Worker {
         let mut step = match std::mem::replace(&mut connection.phase, Phase::Reading) {
             Phase::Parked { .. } | Phase::Ready { .. } if is_gone => Step::Close,
             Phase::Parked { key, seen } => Step::Park { key, seen },
+            Phase::Ready { expired } if connection.rest.is_some() => Step::Feed { quiet: expired },
             Phase::Ready { expired } => Step::Dispatch { expired },
             Phase::Awaiting(later) if !later.is_overdue => Step::Await(later),
             Phase::Awaiting(later) => {
@@ -101,6 +106,8 @@ impl Worker {
                     (answered, looks) = (answered + 1, 0);
                     self.write(&mut connection, outgoing)
                 }
+                Step::Feed { .. } if answered >= MAX_RUN => self.let_others(&mut connection),
+                Step::Feed { quiet } => self.feed(&mut connection, quiet),
                 Step::Drain { left } => drain(&mut connection, left),
                 Step::Wait(interest) => {
                     self.take_buffer_back(&mut connection);
@@ -112,7 +119,12 @@ impl Worker {
                         None => return,
                         Some(NotParked { connection: back, expired }) => {
                             connection = back;
-                            Step::Dispatch { expired }
+                            match connection.rest.is_some() {
+                                // The server stops, or there is no room to wait.
+                                true if expired => Step::Close,
+                                true => Step::Feed { quiet: false },
+                                false => Step::Dispatch { expired },
+                            }
                         }
                     }
                 }
@@ -233,6 +245,7 @@ impl Worker {
                     connection.deadline = connection.received.saturating_add(later.wait);
                     return Step::Await(later);
                 }
+                Ok(Some(Outcome::Stream(stream))) => return self.begin_stream(connection, stream),
                 Ok(outcome) => {
                     let what =
                         outcome.map_or("was read differently a second time", |_| "was parked when expired");
@@ -246,6 +259,50 @@ impl Worker {
             };
             return self.respond(connection, response);
         }
+    }
+
+    fn begin_stream(&mut self, connection: &mut Connection, mut stream: Stream) -> Step {
+        let (server, key) = (self.server.clone(), stream.key.clone());
+        let mut head = std::mem::take(&mut self.head);
+        head.clear();
+        let date = self.date.at(self.server.0.wall());
+        let outgoing = Outgoing::beginning(stream.content_type, (head, date));
+        connection.deadline = self.shared().now() + self.shared().limits.response_time;
+        if !connection.framing.is_head_request {
+            stream.source.begin(Box::new(move || server.wake(&key)));
+            connection.rest = Some(Box::new(stream));
+        }
+        Step::Write(outgoing)
+    }
+
+    /// A client may take as long for a piece as between two requests: it holds no more than that piece.
+    fn feed(&mut self, connection: &mut Connection, quiet: bool) -> Step {
+        let seen = self.shared().wakes();
+        let Some(stream) = connection.rest.as_mut().filter(|_| !self.server.0.is_stopping()) else {
+            return Step::Close;
+        };
+        match thread::contained(|| stream.source.next(quiet)) {
+            Ok(Some(piece)) if piece.is_empty() => {
+                connection.deadline = self.server.0.now() + stream.pause;
+                Step::Park { key: stream.key.clone(), seen }
+            }
+            Ok(Some(piece)) => {
+                connection.deadline = self.shared().now() + self.shared().limits.idle_time;
+                Step::Write(Outgoing::piece(piece))
+            }
+            Ok(None) => Step::Close,
+            Err(panic) => {
+                log::error!("the source of an HTTP stream panicked: {panic}");
+                Step::Close
+            }
+        }
+    }
+
+    /// Puts a stream that always has more behind the other connections.
+    fn let_others(&self, connection: &mut Connection) -> Step {
+        connection.phase = Phase::Ready { expired: false };
+        connection.deadline = self.shared().now() + self.shared().limits.idle_time;
+        Step::Wait(EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP)
     }
 
     fn respond(&mut self, connection: &mut Connection, response: Response) -> Step {
@@ -292,7 +349,14 @@ impl Worker {
             }
         }
         let keep = outgoing.connection;
-        self.head = outgoing.finish();
+        let head = outgoing.finish();
+        if head.capacity() > 0 {
+            self.head = head;
+        }
+        if connection.rest.is_some() {
+            connection.reservation = None;
+            return Step::Feed { quiet: false };
+        }
         let has_unread = !connection.framing.is_complete();
         if keep != Keep::Close {
             connection.next_request();

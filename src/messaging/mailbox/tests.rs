@@ -163,6 +163,7 @@ fn respond(outcome: Outcome) -> Response {
         Outcome::Respond(response) => response,
         Outcome::Later(later) => later.answer().expect("an answer"),
         Outcome::Park { key, .. } => panic!("parked for {key}"),
+        Outcome::Stream(_) => panic!("a stream"),
     }
 }
 

@@ -88,7 +88,7 @@ fn ask(webhook: &Webhook, method: &str, path: &str, headers: &[(&str, &str)]) ->
     match webhook.handle(&request) {
         Outcome::Respond(response) => (response.status(), response),
         Outcome::Later(later) => later.answer().map(|response| (response.status(), response)).unwrap(),
-        Outcome::Park { .. } => panic!("parked"),
+        Outcome::Park { .. } | Outcome::Stream(_) => panic!("parked"),
     }
 }
 

@@ -179,6 +179,50 @@ fn what_is_over_goes_after_its_time_and_ids_count_on() {
 }
 
 #[test]
+fn tasks_that_are_over_go_after_their_time_and_their_numbers_are_not_used_again() {
+    let folder = tempfile::tempdir().expect("folder");
+    let db = Db::open_inline(&folder.path().join("t.db"), None).expect("open");
+    let clock = SimulatedClock::starting_at(Timestamp(1000));
+    let c = Conversations::new(db, clock.clone());
+    let day = Duration::from_secs(86_400);
+    let add = |status: &'static str, updated_at: Timestamp| {
+        let created_at = c.now();
+        c.db.write(move |connection| {
+            let sql = "INSERT INTO tasks (title, status, priority, created_by, created_at, updated_at)
+                           VALUES ('t', ?1, 'low', 'operator', ?2, ?3) RETURNING number";
+            let number: i64 = connection
+                .query_row(sql, (status, created_at.0, updated_at.0), |row| row.get(0))?;
+            let sql = "INSERT INTO task_attempts (worker, task, attempt, started_at, ended_at) VALUES (?1, ?1, 1, ?2, ?2)";
+            connection.execute(sql, [number, created_at.0])?;
+            Ok(number)
+        })
+        .expect("add")
+    };
+    let old = c.now();
+    let lately = old.plus(35 * day);
+    for (status, updated_at) in
+        [("done", old), ("ready", old), ("failed", old), ("backlog", old), ("done", lately), ("done", old)]
+    {
+        add(status, updated_at);
+    }
+    clock.advance(40 * day);
+    c.forget_old(30 * day).expect("forget");
+    let left = c.db.read(|connection| {
+        let mut statement = connection.prepare(
+            "SELECT t.number FROM tasks t JOIN task_attempts a ON a.task = t.number ORDER BY t.number",
+        )?;
+        let numbers = statement.query_map([], |row| row.get::<_, i64>(0))?;
+        Ok(numbers.collect::<Result<Vec<_>, _>>()?)
+    });
+    assert_eq!(left.expect("read"), [2, 4, 5, 6], "what is open, was touched lately, or is the newest stays");
+    let attempts = c.db.read(|connection| {
+        Ok(connection.query_row("SELECT count(*) FROM task_attempts", [], |row| row.get::<_, i64>(0))?)
+    });
+    assert_eq!(attempts.expect("read"), 4, "attempts go with their task");
+    assert_eq!(add("ready", c.now()), 7);
+}
+
+#[test]
 fn the_runs_of_jobs_are_not_told_as_conversations_with_people() {
     let (_folder, conversations) = conversations();
     let people = place();

@@ -97,7 +97,7 @@ impl World {
                 Action::Cancel { process, reason, .. } => self.cancel(process, reason),
                 Action::Look { .. } => *self.life.looks.borrow_mut() += 1,
                 Action::Answer { to, answer } => to.try_send(answer).expect("room"),
-                Action::Ring { .. } | Action::Rescan { .. } => {}
+                Action::Ring { .. } | Action::Rescan { .. } | Action::Feel { .. } => {}
                 other => panic!("unexpected: {other:?}"),
             }
         }

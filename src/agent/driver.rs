@@ -348,7 +348,6 @@ impl Driver<'_> {
             let name = call.tool_call.function.name.as_str();
             self.link.stage.tool_started(name);
             let called = self.guarded_call(&call.tool_call, &mut stopped);
-            self.link.stage.tool_finished(name, called.failed);
             self.note_call(&call.tool_call, before, &called);
             self.tell_of_call(name, called.failed);
             let content = vec![ToolResultContent::text(called.result)];

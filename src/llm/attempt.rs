@@ -4,7 +4,7 @@
 use futures::StreamExt;
 use pollster::block_on;
 use rig_core::DynModel;
-use rig_core::completion::{CompletionRequest, CompletionResponse};
+use rig_core::completion::{CompletionRequest, CompletionResponse, OnUnsupported, Reasoning};
 use rig_core::error::ProviderError;
 use rig_core::http_client::Error as HttpError;
 use rig_core::operation::Completion;
@@ -46,6 +46,16 @@ fn length(event: &StreamEvent) -> usize {
 /// A streamed answer has the same limit as a whole one.
 fn too_long() -> ProviderError {
     HttpError::instance(TransportError::BodyTooLong(BODY_BYTES_MAX)).into()
+}
+
+/// The request for whichever model gets it: an option that this one lacks is left out, not an error.
+pub(super) fn portable(request: &CompletionRequest, reasoning: Option<Reasoning>) -> CompletionRequest {
+    let mut request = request.clone();
+    request.options.reasoning = request.options.reasoning.or(reasoning);
+    if !request.options.is_default() && request.options.on_unsupported.is_none() {
+        request.options.on_unsupported = Some(OnUnsupported::Ignore);
+    }
+    request
 }
 
 /// The answer as it is written; `on_delta` gets it piece by piece. An answer that breaks off is

@@ -9,9 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rig_core::DynModel;
-use rig_core::completion::{
-    CompletionRequest, CompletionResponse, Effort, OnUnsupported, ProviderCapabilities, Reasoning,
-};
+use rig_core::completion::{CompletionRequest, CompletionResponse, Effort, ProviderCapabilities, Reasoning};
 use rig_core::operation::Completion;
 
 use super::attached::{self, Takes};
@@ -452,7 +450,7 @@ impl SpacebotModel {
         }
         let model = lease.model(&link.full_name, provider, &link.name);
         let transport = lease.transport().clone();
-        let mut request = portable(call.request, self.reasoning);
+        let mut request = attempt::portable(call.request, self.reasoning);
         let takes = if call.without_files { Takes::default() } else { link.takes() };
         attached::describe(&mut request, takes);
         let paid = self.account.authorise(&link.full_name, &mut request).map_err(|refused| {
@@ -495,14 +493,4 @@ impl SpacebotModel {
 fn report(error: &LlmError) {
     let level = if error.kind() == Kind::Auth { log::Level::Error } else { log::Level::Warn };
     log::log!(level, "{}", log_line(error));
-}
-
-/// The request for whichever model gets it: an option that this one lacks is left out, not an error.
-fn portable(request: &CompletionRequest, reasoning: Option<Reasoning>) -> CompletionRequest {
-    let mut request = request.clone();
-    request.options.reasoning = request.options.reasoning.or(reasoning);
-    if !request.options.is_default() && request.options.on_unsupported.is_none() {
-        request.options.on_unsupported = Some(OnUnsupported::Ignore);
-    }
-    request
 }

@@ -51,8 +51,9 @@ impl Driver<'_> {
         answer
     }
 
-    /// What is stopped says nothing about its tools.
+    /// Who looks on hears of each, the cortex not of those that were stopped: these say nothing about the tools.
     pub(super) fn tell_of_call(&mut self, tool: &str, failed: bool) {
+        self.link.stage.tool_finished(tool, failed);
         if self.link.cancel.is_cancelled() {
             return;
         }

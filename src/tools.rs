@@ -13,6 +13,7 @@ pub mod file_read;
 pub mod file_write;
 pub mod memory_delete;
 pub mod memory_persistence_complete;
+pub mod memory_proposals;
 pub mod memory_recall;
 pub mod memory_save;
 pub mod react;

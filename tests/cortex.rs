@@ -458,6 +458,36 @@ fn who_looks_on_sees_what_the_cortex_does_and_its_words_while_they_come() {
 }
 
 #[test]
+fn memories_that_may_contradict_each_other_are_put_to_the_cortex_which_settles_them() {
+    let double = Double::recording(|request| match last_message(request) {
+        last if last.contains("which one holds?") => calls(&[("memory_proposals", json!({}))]),
+        last if last.contains("the door opens at 11") => {
+            calls(&[("memory_decide", json!({ "proposal": 1, "decision": "updates" }))])
+        }
+        last if last.contains("decided") => Say::text("Eleven holds."),
+        last => Say::text(format!("unexpected: {last}")),
+    });
+    let home = home(&double, "", "");
+    let lines = "{\"content\":\"the door opens at 10\"}\n{\"content\":\"the door opens at 11\"}\n";
+    let file = home.folder().join("m.jsonl");
+    std::fs::write(&file, lines).unwrap();
+    assert!(home.command(&["memory", "import", &file.to_string_lossy()]).status().unwrap().success());
+    let db = Db::open_inline(&home.database(), None).unwrap();
+    // As the likeness of their vectors would have proposed them.
+    let sql = "INSERT INTO memory_proposals (newer_id, older_id, cosine, created_at)
+               SELECT n.id, o.id, 0.97, 1 FROM memories n, memories o WHERE n.content LIKE '%11' AND o.content LIKE '%10'";
+    assert_eq!(db.write(move |connection| Ok(connection.execute(sql, [])?)).unwrap(), 1);
+    drop(db);
+    let daemon = home.start();
+    assert_eq!(ask_cortex(&home, "a", "which one holds?"), (true, "Eleven holds.".to_owned()));
+    let asked = double.requests();
+    assert!(last_message(&asked[0]).contains("wait for a decision (`memory_proposals`): 1"));
+    let left = home.command(&["memory", "proposals"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&left.stdout).contains("nothing to decide"), "{left:?}");
+    daemon.stop();
+}
+
+#[test]
 fn without_a_model_the_result_of_a_worker_is_told_as_it_is() {
     let gone = std::sync::atomic::AtomicBool::new(false);
     let double = Double::recording(move |request| {

@@ -16,7 +16,6 @@ use crate::agent::outside::Answers;
 use crate::agent::past::Past;
 use crate::agent::toolbox::{Definitions, Toolbox};
 use crate::agent::{AgentParts, branch, persist, worker};
-use crate::clock::Timestamp;
 use crate::config::MemoryMode;
 use crate::conversation::{self, Started, WaitingResult};
 use crate::cortex::{CHAT_CONTEXT, ChatMessage, ChatRole, CortexStore};
@@ -31,7 +30,7 @@ use crate::message::Saying;
 use crate::prompts::{self, Template};
 use crate::text;
 use crate::thread::Cancel;
-use crate::tools::{Tool, set_status, spawn_worker};
+use crate::tools::{Tool, memory_proposals, set_status, spawn_worker};
 use crate::turn::{self, Part};
 
 /// Tokens of a thread that an answer sees, and the part of the model's window that they may take: the rest is for
@@ -184,7 +183,7 @@ fn answer(
     }
     let lines = history.first().zip(history.last()).map(|(first, last)| (first.id, last.id));
     let history = as_read(&history);
-    let words = words(chat, &about, told, parts.conversations.now());
+    let words = words(chat, &about, told, &status(parts));
     let start = json!({ "kind": "cortex", "thread": thread, "prompt": words });
     driver.begin(start, &Past { lines, ..Past::default() }, &history);
     let (words, by_model) = conclude(&mut driver, &words, history, &mut Silent);
@@ -193,8 +192,19 @@ fn answer(
     Ok(Given { words, tools: driver.counts.called, started: driver.desk.runs, by_model })
 }
 
+/// The time, and what waits for somebody's decision.
+fn status(parts: &AgentParts) -> String {
+    let now = parts.conversations.now().to_rfc3339();
+    // An answer without it is better than none.
+    let open = parts.memory.proposals(memory_proposals::SHOWN).map_or(0, |proposals| proposals.len());
+    match open {
+        0 => now,
+        open => format!("{now}\n{} {open}", prompts::notice("open_proposals")),
+    }
+}
+
 /// What the model reads: results first, then the operator.
-fn words(chat: &Chat, about: &str, told: &Told, now: Timestamp) -> String {
+fn words(chat: &Chat, about: &str, told: &Told, status: &str) -> String {
     let result = |result: &WaitingResult| Part::Result {
         process: result.process,
         task: result.task.clone(),
@@ -204,7 +214,7 @@ fn words(chat: &Chat, about: &str, told: &Told, now: Timestamp) -> String {
     let message = chat.message.as_deref();
     let parts = [(!results.is_empty()).then(|| turn::write(&results)), message.map(str::to_owned)];
     let words: String = parts.into_iter().flatten().map(|part| format!("{part}\n")).collect();
-    format!("{about}{words}{}", turn::write(&[Part::Status(now.to_rfc3339())]))
+    format!("{about}{words}{}", turn::write(&[Part::Status(status.to_owned())]))
 }
 
 /// A model whose words the operator sees while they come.
@@ -346,6 +356,8 @@ fn tools(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
     let known: Vec<_> = tools.iter().map(|tool| tool.name()).chain([set_status::SetStatus.name()]).collect();
     tools.extend(acting.into_iter().filter(|tool| !known.contains(&tool.name())));
     tools.push(Box::new(spawn_worker::SpawnDetached));
+    tools.push(Box::new(memory_proposals::MemoryProposals::new(parts.memory.clone())));
+    tools.push(Box::new(memory_proposals::MemoryDecide::new(parts.memory.clone())));
     tools
 }
 

@@ -126,6 +126,36 @@ mod tests {
         assert_eq!(format!("{:?}", "works on".to_owned().into_bytes()).len(), 39);
     }
 
+    /// KiB of a mapped file that are in memory.
+    fn resident(file: &Path) -> u64 {
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let of_file = smaps.lines().skip_while(|line| !line.ends_with(file.to_str().unwrap()));
+        let rss = of_file.skip(1).find_map(|line| line.strip_prefix("Rss:")).unwrap();
+        rss.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    #[test]
+    fn pages_that_are_let_go_leave_the_memory_and_come_back_unchanged() {
+        use std::os::fd::AsRawFd;
+        const LENGTH: usize = 1 << 20;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap().join("library");
+        std::fs::write(&path, vec![7; LENGTH]).unwrap();
+        let file = std::fs::File::open(&path).unwrap();
+        let (private, read) = (libc::MAP_PRIVATE, libc::PROT_READ);
+        // SAFETY: a new mapping of a file that nobody changes, and which stays until the end of the process.
+        let mapped = unsafe {
+            let start = libc::mmap(std::ptr::null_mut(), LENGTH, read, private, file.as_raw_fd(), 0);
+            assert_ne!(start, libc::MAP_FAILED);
+            std::slice::from_raw_parts(start.cast::<u8>(), LENGTH)
+        };
+        let sum = || mapped.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+        assert_eq!((sum(), resident(&path)), (7 * LENGTH as u64, LENGTH as u64 / 1024));
+        give_back_library(&path);
+        assert_eq!(resident(&path), 0);
+        assert_eq!(sum(), 7 * LENGTH as u64);
+    }
+
     #[test]
     fn a_file_that_is_not_mapped_has_nothing_to_let_go() {
         for path in ["/etc/hostname", "/no/such/file"] {

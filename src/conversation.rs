@@ -374,7 +374,7 @@ impl Conversations {
             self.db.write(move |connection| {
                 let cut_off = runs::running(connection)?;
                 let verdict = judge(connection, &cut_off, now)?;
-                let mut resumed = Vec::new();
+                let (mut resumed, mut named) = (Vec::new(), Vec::new());
                 for run in cut_off {
                     let place = history::place(connection, &run.conversation)?;
                     match place.filter(|_| verdict.go_on.contains(&run.process)) {
@@ -382,10 +382,18 @@ impl Conversations {
                             runs::go_on(connection, &run)?;
                             resumed.push(Resumed { run, place });
                         }
-                        None => runs::interrupt(connection, &run, &text, now)?,
+                        None => {
+                            if runs::interrupt(connection, &run, &text, now)? {
+                                named.push(run.process.number);
+                            }
+                        }
                     }
                 }
-                verdict.quiet.into_iter().try_for_each(|worker| runs::hush(connection, worker))?;
+                // Whoever wrote to it hears that nobody has read that, although the task is tried again.
+                let quiet = verdict.quiet.into_iter().filter(|worker| !named.contains(worker));
+                for worker in quiet {
+                    runs::hush(connection, worker)?;
+                }
                 Ok((resumed, outbox::forget_sending(connection, now)?))
             })?
         } else {

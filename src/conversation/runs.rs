@@ -304,13 +304,13 @@ pub(super) fn go_on(connection: &Connection, run: &CutOff) -> Result<(), DbError
     Ok(())
 }
 
-/// Marks what a crash cut off; its channel hears of it once.
+/// Marks what a crash cut off; its channel hears of it once. True when it names messages that it has not read.
 pub(super) fn interrupt(
     connection: &Connection,
     run: &CutOff,
     text: &str,
     now: Timestamp,
-) -> Result<(), DbError> {
+) -> Result<bool, DbError> {
     let sql = match run.process.kind {
         ProcessKind::Branch => {
             "UPDATE branch_runs SET status = 'failed', conclusion = ?2, completed_at = ?3
@@ -326,9 +326,9 @@ pub(super) fn interrupt(
         ProcessKind::Worker => routed::take(connection, run.process.number, text)?,
         _ => None,
     };
-    let text = unheard.as_deref().unwrap_or(text);
-    connection.execute(sql, params![number(run.process.number)?, text, now.0])?;
-    Ok(())
+    let told = unheard.as_deref().unwrap_or(text);
+    connection.execute(sql, params![number(run.process.number)?, told, now.0])?;
+    Ok(unheard.is_some())
 }
 
 /// Takes the end of a run off the news.

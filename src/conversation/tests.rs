@@ -223,6 +223,23 @@ fn tasks_that_are_over_go_after_their_time_and_their_numbers_are_not_used_again(
 }
 
 #[test]
+fn what_nobody_has_read_is_told_also_of_a_worker_whose_end_is_no_news() {
+    let (_folder, c) = conversations();
+    let here = place().conversation;
+    for worker in [7, 8] {
+        c.begin_worker(worker, &here, "count the eggs", false, &[], |_, _| Ok(())).expect("begin");
+    }
+    let routed = routed::Routed { worker: 7, message: "only the brown ones".to_owned() };
+    c.db.write(move |connection| routed::insert(connection, &routed, Timestamp(2))).expect("route");
+    let judge = |_: &_, _: &_, _| Ok(Verdict { quiet: vec![7, 8], ..Verdict::default() });
+    c.recover_and("cut off", judge).expect("recover");
+    let told = c.waiting_results(&here, 10).expect("read");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].process, ProcessId::new(ProcessKind::Worker, 7));
+    assert!(told[0].text.contains("- only the brown ones"), "{told:?}");
+}
+
+#[test]
 fn the_runs_of_jobs_are_not_told_as_conversations_with_people() {
     let (_folder, conversations) = conversations();
     let people = place();

@@ -105,15 +105,16 @@ fn given_up(parts: &AgentParts) -> Result<(), String> {
     if wrong.is_empty() { Ok(()) } else { Err(format!("deferral: not answered once or given up: {wrong:?}")) }
 }
 
-/// That messages are kept is said once, until none waits any more.
+/// That messages are kept is said once, until none waits any more: when the first of them is put off, at the same
+/// moment, and not after that. (At that moment others may have been told so and answered.)
 fn announced(parts: &AgentParts) -> Result<(), String> {
     let kept = prompts::notice("deferred");
     let twice = texts(
         parts,
         &format!(
-            "SELECT i.platform_id FROM inbox i WHERE deferred_at IS NOT NULL AND 1 < (SELECT count(*) FROM outbox o
+            "SELECT i.platform_id FROM inbox i WHERE deferred_at IS NOT NULL AND 0 < (SELECT count(*) FROM outbox o
                  WHERE o.conversation_id = i.conversation_id AND json_extract(o.content, '$.text') = '{kept}'
-                     AND o.created_at >= i.deferred_at AND o.created_at < i.answered_at)"
+                     AND o.created_at > i.deferred_at AND o.created_at < i.answered_at)"
         ),
     );
     if twice.is_empty() { Ok(()) } else { Err(format!("deferral: told again while these waited: {twice:?}")) }

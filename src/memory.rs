@@ -415,6 +415,14 @@ impl MemoryStore {
         Ok(self.0.db.read(|connection| proposals::open(connection, limit))?)
     }
 
+    /// How many such pairs wait.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn proposals_open(&self) -> Result<u64, MemoryError> {
+        Ok(self.0.db.read(proposals::count)?)
+    }
+
     /// Ties such a pair as decided. False when there is no such proposal any more.
     ///
     /// # Errors

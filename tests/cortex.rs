@@ -482,6 +482,11 @@ fn memories_that_may_contradict_each_other_are_put_to_the_cortex_which_settles_t
     assert_eq!(ask_cortex(&home, "a", "which one holds?"), (true, "Eleven holds.".to_owned()));
     let asked = double.requests();
     assert!(last_message(&asked[0]).contains("wait for a decision (`memory_proposals`): 1"));
+    let db = Db::open_inline(&home.database(), None).unwrap();
+    let sql = "SELECT a.relation_type || ' ' || n.content || ', ' || o.content FROM associations a
+               JOIN memories n ON n.id = a.source_id JOIN memories o ON o.id = a.target_id";
+    let tie: String = db.read(|connection| Ok(connection.query_row(sql, [], |row| row.get(0))?)).unwrap();
+    assert_eq!(tie, "updates the door opens at 11, the door opens at 10");
     let left = home.command(&["memory", "proposals"]).output().unwrap();
     assert!(String::from_utf8_lossy(&left.stdout).contains("nothing to decide"), "{left:?}");
     daemon.stop();

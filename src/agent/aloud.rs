@@ -49,7 +49,7 @@ impl Answers for Aloud<'_> {
         on_delta: &mut dyn FnMut(&Delta<'_>),
     ) -> Result<Reply, LlmError> {
         if patient {
-            return self.model.call_patiently(request, cancel, &mut |delta| on_delta(&delta));
+            return Answers::answer(&mut self.model, request, patient, cancel, on_delta);
         }
         let mut words = Words { speech: &self.speech, show: self.link.show, call: None };
         let clock = &self.clock;

@@ -1,6 +1,9 @@
 //! Pairs of memories that may contradict each other: nearly the same words, and another number or a
 //! negation. They are proposed, never decided here; until somebody decides they are merely tied.
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+
 use super::record::{Memory, MemoryType, RelationType};
 use super::store;
 use crate::clock::Timestamp;
@@ -34,7 +37,8 @@ const NEGATIONS: &[&str] = &[
 ];
 
 /// What somebody made of a proposal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Decision {
     /// Both stand, and each says that the other contradicts it.
     Contradicts,
@@ -134,6 +138,15 @@ pub(super) fn open(connection: &Connection, limit: usize) -> Result<Vec<Proposal
         }
     }
     Ok(found)
+}
+
+/// How many there are.
+pub(super) fn count(connection: &Connection) -> Result<u64, DbError> {
+    let sql = "SELECT count(*) FROM memory_proposals p
+                   JOIN memories n ON n.id = p.newer_id AND n.forgotten = 0
+                   JOIN memories o ON o.id = p.older_id AND o.forgotten = 0
+               WHERE p.decision IS NULL";
+    Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
 }
 
 /// Ties the pair as decided. False when there is no such open proposal.

@@ -11,7 +11,7 @@ use crate::memory::{Decision, Memory, MemoryStore};
 use crate::text;
 
 /// Pairs that are shown at a time, the longest waiting first.
-pub const SHOWN: usize = 20;
+const SHOWN: usize = 20;
 /// Bytes of each memory that are shown.
 const SHOWN_BYTES: usize = 500;
 
@@ -67,18 +67,7 @@ impl MemoryDecide {
 struct Decided {
     /// Number of the proposal, from memory_proposals.
     proposal: i64,
-    decision: Settled,
-}
-
-#[derive(Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum Settled {
-    /// Both stand, and contradict each other.
-    Contradicts,
-    /// The newer one takes the place of the older one.
-    Updates,
-    /// They have nothing to do with each other.
-    Unrelated,
+    decision: Decision,
 }
 
 impl Tool for MemoryDecide {
@@ -99,11 +88,6 @@ impl Tool for MemoryDecide {
         if context.cancel.is_cancelled() {
             return Err(ToolError::Cancelled);
         }
-        let decision = match decision {
-            Settled::Contradicts => Decision::Contradicts,
-            Settled::Updates => Decision::Updates,
-            Settled::Unrelated => Decision::Unrelated,
-        };
         match self.0.decide(proposal, decision).map_err(|error| tool_error(&error))? {
             true => Ok(json!({ "decided": true, "proposal": proposal }).to_string()),
             false => Ok(json!({ "decided": false, "proposal": proposal, "why": "not_open" }).to_string()),

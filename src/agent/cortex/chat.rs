@@ -196,7 +196,7 @@ fn answer(
 fn status(parts: &AgentParts) -> String {
     let now = parts.conversations.now().to_rfc3339();
     // An answer without it is better than none.
-    let open = parts.memory.proposals(memory_proposals::SHOWN).map_or(0, |proposals| proposals.len());
+    let open = parts.memory.proposals_open().unwrap_or_default();
     match open {
         0 => now,
         open => format!("{now}\n{} {open}", prompts::notice("open_proposals")),
@@ -235,13 +235,12 @@ impl Answers for Shown<'_> {
         cancel: &Cancel,
         on_delta: &mut dyn FnMut(&Delta<'_>),
     ) -> Result<Reply, LlmError> {
-        if patient {
-            return self.model.call_patiently(request, cancel, &mut |delta| on_delta(&delta));
-        }
         let show = self.link.show;
-        self.model.call(request, cancel, &mut |delta| {
-            on_delta(&delta);
+        Answers::answer(&mut self.model, request, patient, cancel, &mut |delta| {
+            on_delta(delta);
             match delta {
+                // A patient call may be made again and again.
+                _ if patient => {}
                 Delta::Begins => show(Saying::Begins),
                 Delta::Text(text) => show(Saying::More(text)),
                 _ => {}

@@ -86,14 +86,16 @@ fn child_that_writes_vectors() {
 
 /// The vectors of the golden texts and the name of the runtime that made them.
 fn made_by(runtime: &str) -> (Vec<Vec<f32>>, String) {
+    made_by_child(runtime, |_| {})
+}
+
+fn made_by_child(runtime: &str, prepare: impl FnOnce(&mut Command)) -> (Vec<Vec<f32>>, String) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("vectors");
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child_that_writes_vectors"])
-        .env(RUNTIME, runtime)
-        .env(VECTORS, &file)
-        .output()
-        .unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "child_that_writes_vectors"]).env(RUNTIME, runtime).env(VECTORS, &file);
+    prepare(&mut child);
+    let output = child.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     let name = fs::read_to_string(folder.path().join("vectors.name")).unwrap();
     (vectors(&fs::read(file).unwrap()), name)
@@ -120,6 +122,18 @@ fn both_runtimes_agree_with_each_other_and_with_the_original_weights() {
         native.iter().flatten().zip(built_in.iter().flatten()).map(|(one, other)| (one - other).abs());
     let largest = differences.fold(0.0, f32::max);
     assert!(largest <= 1e-5, "the runtimes differ by {largest}");
+}
+
+#[test]
+fn a_runtime_that_nothing_keeps_from_reporting_is_not_loaded() {
+    for value in [None, Some("0")] {
+        let (_, name) = made_by_child("native", |child| {
+            child
+                .env_remove("ORT_DISABLE_TELEMETRY")
+                .envs(value.map(|value| ("ORT_DISABLE_TELEMETRY", value)));
+        });
+        assert!(name.contains("tract"), "{value:?}: {name}");
+    }
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn provider(port: u16) -> ProviderConfig {
 }
 
 fn manager(port: u16, streamed: bool) -> LlmManager {
-    let config = LlmConfig { providers: vec![provider(port)], read_timeout: None };
+    let config = LlmConfig { providers: vec![provider(port)], ..LlmConfig::default() };
     let tuning = Tuning { streamed, ..Tuning::default() };
     let offline = stand_in::stand_in(|_| Ok("offline stand-in".to_owned()));
     LlmManager::tuned(&config, SystemClock::shared(), offline, tuning)

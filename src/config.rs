@@ -15,6 +15,7 @@ mod ingestion;
 mod links;
 mod load;
 mod loop_guard;
+mod media;
 mod memory;
 mod memory_persistence;
 mod models;
@@ -39,6 +40,7 @@ pub use ingestion::IngestionConfig;
 pub use links::{LinkConfig, LinkDirection, LinkKind, LinkedAgent, Relation};
 pub use load::{Environment, Loaded, ProcessEnvironment, load, places};
 pub use loop_guard::{LoopGuardConfig, LoopLimits};
+pub use media::ModelConfig;
 pub use memory::{EmbeddingConfig, Language, MemoryConfig, VectorIndexKind};
 pub use memory_persistence::MemoryPersistenceConfig;
 pub use models::ModelOverrides;
@@ -160,6 +162,8 @@ pub struct LlmConfig {
     pub providers: Vec<ProviderConfig>,
     /// Longest silence of a provider within one answer (`llm.read_timeout_secs`, 10 to 600).
     pub read_timeout: Option<Duration>,
+    /// What the config says of single models (`[llm.models."provider/model"]`).
+    pub models: Vec<ModelConfig>,
 }
 
 /// `[[agents]]`, each value resolved over `[defaults]`.

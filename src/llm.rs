@@ -15,6 +15,8 @@ mod error;
 mod gates;
 mod health;
 mod lines;
+mod link;
+pub mod media;
 mod metered;
 pub mod offline;
 mod provider;
@@ -43,10 +45,11 @@ pub use health::Lost;
 
 use crate::secrets::Scrubber;
 use crate::thread::lock;
-use chain::{Link, Shared};
+use chain::Shared;
 use gates::Gates;
 use health::Health;
 use lines::{Cast, Lines};
+use link::Link;
 use metered::Account;
 use provider::Providers;
 use tokens::Calibration;
@@ -119,7 +122,7 @@ impl LlmManager {
         let network = Network::new(clock.clone());
         let secrets = config.providers.iter().flat_map(ProviderConfig::secrets);
         let shared = Shared {
-            providers: Providers::new(&config.providers),
+            providers: Providers::new(config),
             lines: Lines::new(network, config.read_timeout.unwrap_or(READ_WAIT_MAX), cast),
             gates: Gates::new(&config.providers, clock.clone()),
             health: Health::new(clock.clone(), tuning.jitter),

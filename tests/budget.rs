@@ -200,7 +200,11 @@ impl Life<'_> {
             ..ProviderConfig::new("p", ApiType::OpenAiCompatible)
         };
         // A model that has failed would rest; a fresh manager knows nothing of it.
-        let llm = LlmConfig { providers: vec![provider], read_timeout: Some(Duration::from_millis(100)) };
+        let llm = LlmConfig {
+            providers: vec![provider],
+            read_timeout: Some(Duration::from_millis(100)),
+            ..LlmConfig::default()
+        };
         let tuning = Tuning { retry_delay: Duration::from_millis(1), streamed: false, ..Tuning::default() };
         let manager = LlmManager::tuned(&llm, self.clock.clone(), stand_in(|_| Ok(String::new())), tuning);
         let manager = manager.metered(Arc::new(ledger.clone()));

@@ -85,7 +85,8 @@ fn what_is_configured_is_listed_and_nobody_is_asked() {
     let providers = Providers::start();
     let config = format!(
         "[llm]\ngroq_key = \"env:KEY\"\n[llm.provider.local]\napi_type = \"llama.cpp\"\n{}\
-         [defaults.routing]\nchannel = \"p/a\"\nworker = \"groq/b\"\nfallbacks = [\"local/c\", \"p/a\"]\n",
+         [defaults.routing]\nchannel = \"p/a\"\nworker = \"groq/b\"\nfallbacks = [\"local/c\", \"p/a\"]\n\
+         [llm.models.\"local/c\"]\nimages = true\n",
         provider("p", "anthropic", &format!("http://user:{KEY}@{}/well", providers.address))
     );
     let (output, said) = models(&config, &[]);
@@ -94,6 +95,9 @@ fn what_is_configured_is_listed_and_nobody_is_asked() {
         "  channel      p/a, then local/c, then offline/responder",
         "  branch       offline/responder",
         "  worker       groq/b, then local/c, then p/a, then offline/responder",
+        "  groq/b                           text only    says most models of its provider",
+        "  local/c                          images       says the config",
+        "  p/a                              images, PDF  says most models of its provider",
     ] {
         assert!(said.contains(line), "{line}\nis not in\n{said}");
     }
@@ -114,6 +118,7 @@ fn what_is_configured_is_listed_and_nobody_is_asked() {
             [null, null, null]
         ])
     );
+    assert_eq!(told["shown"]["local/c"], json!({"images": true, "documents": false, "source": "the config"}));
     assert_eq!(lock(&providers.heads).len(), 0);
 }
 

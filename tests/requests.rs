@@ -71,7 +71,7 @@ fn round_trip(provider: &ProviderConfig, model: &str, streamed: bool) -> Request
     let path = own.splitn(4, '/').nth(3).map_or(String::new(), |path| format!("/{path}"));
     let provider =
         ProviderConfig { base_url: Some(format!("{}{path}", double.origin())), ..provider.clone() };
-    let config = LlmConfig { providers: vec![provider], read_timeout: None };
+    let config = LlmConfig { providers: vec![provider], ..LlmConfig::default() };
     let offline = stand_in(|_| Err("not to be asked".to_owned()));
     let tuning = Tuning { streamed, ..Tuning::default() };
     let manager = LlmManager::tuned(&config, SystemClock::shared(), offline, tuning);
@@ -138,7 +138,7 @@ fn files_over(api: ApiType, streamed: bool) -> Request {
         api_key: Some(Secret::new(KEY)),
         ..ProviderConfig::new("p", api)
     };
-    let config = LlmConfig { providers: vec![provider], read_timeout: None };
+    let config = LlmConfig { providers: vec![provider], ..LlmConfig::default() };
     let tuning = Tuning { streamed, ..Tuning::default() };
     let offline = stand_in(|_| Err("not to be asked".to_owned()));
     let manager = LlmManager::tuned(&config, SystemClock::shared(), offline, tuning);
@@ -243,7 +243,7 @@ fn a_broken_history_goes_out_so_that_a_provider_takes_it() {
             }],
             ..ProviderConfig::new("p", api)
         };
-        let config = LlmConfig { providers: vec![provider], read_timeout: None };
+        let config = LlmConfig { providers: vec![provider], ..LlmConfig::default() };
         let manager = LlmManager::new(&config, SystemClock::shared(), stand_in(|_| Err("no".to_owned())));
         let told = manager.scrubber().scrub(&format!("{HEADER} and {KEY}"));
         assert_eq!(told, "[hidden] and [hidden]");

@@ -246,7 +246,7 @@ mod tests {
                 ["agents", ..] => "[[agents]]".to_owned(),
                 ["messaging", platform, ..] => format!("[messaging.{platform}]"),
                 ["memory", "embedding", ..] => "[memory.embedding]".to_owned(),
-                ["llm", "prices", ..] => "[llm.prices]".to_owned(),
+                ["llm", table @ ("prices" | "models"), ..] => format!("[llm.{table}]"),
                 ["bindings" | "links" | "humans", ..] => format!("[[{}]]", key.split('.').next().unwrap()),
                 [table, ..] if key.contains('.') => format!("[{table}]"),
                 _ => key.to_owned(),

@@ -19,8 +19,9 @@ use super::section::{Section, Source};
 use super::{
     AgentConfig, ApiConfig, BindingConfig, BudgetConfig, ChannelConfig, CoalescingConfig, Config,
     ConfigError, CortexConfig, DAY, HumanConfig, IngestionConfig, IrcConfig, LimitsConfig, LinkConfig,
-    LlmConfig, LoopGuardConfig, MemoryPersistenceConfig, OfflineConfig, PriceConfig, ProviderConfig,
-    SandboxConfig, SandboxMode, Secret, SkillsConfig, WebhookConfig, WorkerContext, WorkerLogMode,
+    LlmConfig, LoopGuardConfig, MemoryPersistenceConfig, ModelConfig, OfflineConfig, PriceConfig,
+    ProviderConfig, SandboxConfig, SandboxMode, Secret, SkillsConfig, WebhookConfig, WorkerContext,
+    WorkerLogMode,
 };
 use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
@@ -186,8 +187,9 @@ fn seconds(section: &Section<'_, '_>, key: &'static str, least: u64, most: u64) 
 fn llm(section: &Section<'_, '_>, environment: &dyn Environment) -> LlmConfig {
     let providers = ProviderConfig::read_all(section, environment);
     let read_timeout = seconds(section, "read_timeout_secs", 1, 600);
+    let models = ModelConfig::read_all(&section.table("models"));
     section.finish();
-    LlmConfig { providers, read_timeout }
+    LlmConfig { providers, read_timeout, models }
 }
 
 fn agents(root: &Section<'_, '_>, llm: &LlmConfig, zone: Zone) -> Vec<AgentConfig> {

@@ -68,7 +68,7 @@ pub struct ProviderConfig {
     pub max_concurrent: usize,
     /// Requests that begin within any minute (`requests_per_minute`, 1 to 100,000); None: no limit of ours.
     pub requests_per_minute: Option<usize>,
-    /// Whether its models take images and documents; None: as the table says.
+    /// Whether its models take images and documents; None: as is known of each of them.
     pub images: Option<bool>,
     pub documents: Option<bool>,
 }
@@ -93,14 +93,6 @@ impl ProviderConfig {
             images: None,
             documents: None,
         }
-    }
-
-    pub fn takes_images(&self) -> bool {
-        self.images.unwrap_or(self.api.kind().media != Media::Text)
-    }
-
-    pub fn takes_documents(&self) -> bool {
-        self.documents.unwrap_or(self.api.kind().media == Media::Documents)
     }
 
     /// What must not be read in a log.

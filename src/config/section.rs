@@ -110,6 +110,11 @@ impl<'s, 'a> Section<'s, 'a> {
         self.source.error(at, &self.path_of(key), reason);
     }
 
+    /// An error at this table itself.
+    pub(super) fn refuse_itself(&self, reason: impl Into<String>) {
+        self.source.error(self.at, &self.path, reason);
+    }
+
     pub(super) fn table(&self, key: &'static str) -> Section<'s, 'a> {
         let path = self.path_of(key);
         let value = self.find(key);

@@ -12,7 +12,7 @@ use rig_core::DynModel;
 use rig_core::completion::{CompletionRequest, CompletionResponse, Effort, ProviderCapabilities, Reasoning};
 use rig_core::operation::Completion;
 
-use super::attached::{self, Takes};
+use super::attached;
 use super::attempt;
 use super::classify::{Classified, Reporter};
 use super::delta::Delta;
@@ -20,6 +20,8 @@ use super::error::LlmError;
 use super::gates::Gates;
 use super::health::{Admission, Health, Rest};
 use super::lines::Lines;
+use super::link::Link;
+use super::media::Takes;
 use super::metered::Account;
 use super::provider::Providers;
 use super::repair::repaired;
@@ -28,7 +30,7 @@ use super::tokens::Calibration;
 use super::{Tuning, random_share};
 use crate::billing::{Exhausted, Payer};
 use crate::clock::SharedClock;
-use crate::config::{OFFLINE_MODEL, ProviderConfig, ThinkingEffort};
+use crate::config::{OFFLINE_MODEL, ThinkingEffort};
 use crate::error::{Fault, Kind, log_line};
 use crate::message::attachment::Files;
 use crate::secrets::Scrubber;
@@ -62,37 +64,6 @@ pub(super) struct Shared {
     pub(super) calibration: Calibration,
     /// Models of conversations that nobody provides, each told once.
     pub(super) told_unknown: Mutex<HashSet<String>>,
-}
-
-/// A configured model in a chain.
-pub(super) struct Link {
-    /// `provider/model`.
-    full_name: String,
-    /// The provider's own name of the model.
-    name: String,
-    /// None: the provider is not in the configuration.
-    provider: Option<ProviderConfig>,
-}
-
-impl Link {
-    pub(super) fn new(full_name: &str, providers: &Providers) -> Self {
-        let (provider, name) = full_name.split_once('/').unwrap_or((full_name, ""));
-        Self {
-            full_name: full_name.to_owned(),
-            name: name.to_owned(),
-            provider: providers.get(provider).cloned(),
-        }
-    }
-
-    fn takes(&self) -> Takes {
-        let Some(provider) = &self.provider else { return Takes::default() };
-        Takes { images: provider.takes_images(), documents: provider.takes_documents() }
-    }
-
-    /// Whether files are in this request that the model takes.
-    fn shows_files(&self, request: &CompletionRequest) -> bool {
-        self.takes() != Takes::default() && attached::has_files(request)
-    }
 }
 
 /// A complete answer.
@@ -381,7 +352,7 @@ impl SpacebotModel {
                 continue;
             }
             let is_rejected = matches!(failed.error, LlmError::Rejected(_));
-            if is_rejected && !call.without_files && link.shows_files(call.request) {
+            if is_rejected && !call.without_files && link.takes(call.request) != Takes::default() {
                 log::warn!("{}; it is asked without the files of the conversation", failed.error);
                 call.without_files = true;
                 continue;
@@ -451,7 +422,7 @@ impl SpacebotModel {
         let model = lease.model(&link.full_name, provider, &link.name);
         let transport = lease.transport().clone();
         let mut request = attempt::portable(call.request, self.reasoning);
-        let takes = if call.without_files { Takes::default() } else { link.takes() };
+        let takes = if call.without_files { Takes::default() } else { link.takes(call.request) };
         attached::describe(&mut request, takes);
         let paid = self.account.authorise(&link.full_name, &mut request).map_err(|refused| {
             call.exhausted.get_or_insert(refused.then);

@@ -21,6 +21,7 @@ fn parsed(text: &str) -> Result<Loaded, Vec<String>> {
 const EVERY_TABLE: &str = r#"
 [llm.provider.p]
 [llm.prices."p/m"]
+[llm.models."p/m"]
 [[agents]]
 [[bindings]]
 [[links]]

@@ -23,6 +23,7 @@ mod provider;
 pub mod reach;
 pub mod repair;
 mod reported;
+mod sessions;
 pub mod tokens;
 
 use std::hash::{BuildHasher, RandomState};
@@ -52,6 +53,7 @@ use lines::{Cast, Lines};
 use link::Link;
 use metered::Account;
 use provider::Providers;
+use sessions::Sessions;
 use tokens::Calibration;
 
 /// First wait before the same model is asked again; each further wait is twice as long.
@@ -126,6 +128,7 @@ impl LlmManager {
             lines: Lines::new(network, config.read_timeout.unwrap_or(READ_WAIT_MAX), cast),
             gates: Gates::new(&config.providers, clock.clone()),
             health: Health::new(clock.clone(), tuning.jitter),
+            sessions: Sessions::new(&config.providers, clock.clone()),
             scrubber: Arc::new(Scrubber::new(secrets)),
             clock,
             offline,

@@ -47,6 +47,7 @@ fn answer(mut stream: TcpStream, heads: &Mutex<Vec<String>>) {
             json!({"error": {"code": 400, "status": "INVALID_ARGUMENT", "message": "API key not valid",
             "details": [{"reason": "API_KEY_INVALID"}]}}),
         ),
+        "github" => (200, json!({"token": "tid=1", "refresh_in": 1500})),
         "moved" => (302, json!({})),
         "broken" => (503, json!({"error": "later"})),
         _ => (404, json!({"message": "no list"})),
@@ -160,6 +161,27 @@ fn a_check_tells_who_answers_who_refuses_the_key_and_who_is_away() {
     let (output, said) = models(&format!("{config}[defaults.routing]\nchannel = \"d/m\"\n"), &["--check"]);
     assert!(!output.status.success(), "{said}");
     assert!(said.contains("key refused: HTTP 401: bad key [hidden]"), "{said}");
+}
+
+#[test]
+fn a_check_of_copilot_asks_for_a_session_and_shows_the_token_to_nobody_else() {
+    let providers = Providers::start();
+    for (github, reach) in [("github", "reachable"), ("refused", "key refused")] {
+        let config = format!(
+            "{}github_url = \"http://{}/{github}\"\n",
+            provider("p", "github-copilot", &format!("http://{}/well", providers.address))
+                .replace("env:KEY", "ghu_0123456789")
+                .replace("headers = {", "# {"),
+            providers.address
+        );
+        let (_, said) = models(&config, &["--check", "--json"]);
+        let told: Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(told["providers"][0]["reach"], reach, "{said}");
+        let heads = std::mem::take(&mut *lock(&providers.heads));
+        assert_eq!(heads.len(), 1, "{heads:#?}");
+        assert!(heads[0].starts_with(&format!("GET /{github}/copilot_internal/v2/token ")), "{heads:#?}");
+        assert!(heads[0].contains("authorization: token ghu_0123456789"), "{heads:#?}");
+    }
 }
 
 #[test]

@@ -64,6 +64,8 @@ pub struct ProviderConfig {
     pub api_version: Option<String>,
     /// What Azure's address names instead of the model.
     pub deployment: Option<String>,
+    /// Where Copilot's sessions come from (`github_url`); None: GitHub itself.
+    pub github_url: Option<String>,
     /// Requests at once (`max_concurrent`, 1 to 64).
     pub max_concurrent: usize,
     /// Requests that begin within any minute (`requests_per_minute`, 1 to 100,000); None: no limit of ours.
@@ -88,6 +90,7 @@ impl ProviderConfig {
             headers,
             api_version: None,
             deployment: None,
+            github_url: None,
             max_concurrent: MAX_CONCURRENT,
             requests_per_minute: None,
             images: None,
@@ -137,9 +140,15 @@ impl ProviderConfig {
         if api.is_none() {
             section.refuse("api_type", "is needed");
         }
-        if base_url.as_deref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://"))
-        {
-            section.refuse("base_url", "must begin with http:// or https://");
+        let github_url = section.name("github_url");
+        for (key, value) in [("base_url", &base_url), ("github_url", &github_url)] {
+            let begins = |url: &str| url.starts_with("http://") || url.starts_with("https://");
+            if value.as_deref().is_some_and(|url| !begins(url)) {
+                section.refuse(key, "must begin with http:// or https://");
+            }
+        }
+        if github_url.is_some() && api != Some(ApiType::Copilot) {
+            section.refuse("github_url", "is for api_type \"github-copilot\" only");
         }
         if api.is_some_and(|api| api.kind().base_url.is_none()) && base_url.is_none() {
             section.refuse("base_url", "is needed for this api_type");
@@ -167,6 +176,7 @@ impl ProviderConfig {
             headers,
             api_version,
             deployment,
+            github_url,
             max_concurrent,
             requests_per_minute,
             images,
@@ -186,6 +196,7 @@ impl ProviderConfig {
             ("base_url", &self.base_url),
             ("api_version", &self.api_version),
             ("deployment", &self.deployment),
+            ("github_url", &self.github_url),
         ];
         for (key, value) in plain {
             if let Some(value) = value {

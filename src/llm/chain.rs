@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rig_core::DynModel;
-use rig_core::completion::{CompletionRequest, CompletionResponse, Effort, ProviderCapabilities, Reasoning};
+use rig_core::completion::{CompletionRequest, CompletionResponse, ProviderCapabilities, Reasoning};
 use rig_core::operation::Completion;
 
 use super::attached;
@@ -26,6 +26,7 @@ use super::metered::Account;
 use super::provider::Providers;
 use super::repair::repaired;
 use super::reported::tokens_in;
+use super::sessions::Sessions;
 use super::tokens::Calibration;
 use super::{Tuning, random_share};
 use crate::billing::{Exhausted, Payer};
@@ -54,6 +55,7 @@ pub(super) struct Shared {
     pub(super) lines: Lines,
     pub(super) gates: Gates,
     pub(super) health: Health,
+    pub(super) sessions: Sessions,
     pub(super) scrubber: Arc<Scrubber>,
     pub(super) clock: SharedClock,
     pub(super) offline: DynModel<Completion>,
@@ -104,6 +106,8 @@ struct Call<'a> {
     attempts: u32,
     /// The model that is asked has rejected the request with its files; it gets it without.
     without_files: bool,
+    /// The session of the latest request, if it was there before.
+    session: Option<u64>,
     /// A ceiling left no room for a model; what the config says then.
     exhausted: Option<Exhausted>,
 }
@@ -135,16 +139,7 @@ impl SpacebotModel {
 
     /// The same chain with so much thinking.
     pub(super) fn thinking(self, effort: ThinkingEffort) -> Self {
-        let reasoning = match effort {
-            ThinkingEffort::Auto => None,
-            ThinkingEffort::None => Some(Reasoning::Off),
-            ThinkingEffort::Minimal => Some(Effort::Minimal.into()),
-            ThinkingEffort::Low => Some(Effort::Low.into()),
-            ThinkingEffort::Medium => Some(Effort::Medium.into()),
-            ThinkingEffort::High => Some(Effort::High.into()),
-            ThinkingEffort::XHigh => Some(Effort::XHigh.into()),
-            ThinkingEffort::Max => Some(Effort::Max.into()),
-        };
+        let reasoning = attempt::reasoning(effort);
         Self { reasoning, ..self }
     }
 
@@ -206,7 +201,15 @@ impl SpacebotModel {
         on_delta: &mut dyn FnMut(Delta<'_>),
     ) -> Result<Reply, LlmError> {
         let request = &*repaired(request);
-        let mut call = Call { request, cancel, on_delta, attempts: 0, without_files: false, exhausted: None };
+        let mut call = Call {
+            request,
+            cancel,
+            on_delta,
+            attempts: 0,
+            without_files: false,
+            session: None,
+            exhausted: None,
+        };
         let mut first_failure = None;
         for (index, link) in self.links.iter().enumerate() {
             let probe = match self.shared.health.admit(&link.full_name) {
@@ -332,7 +335,7 @@ impl SpacebotModel {
     /// One link with its retries; a probe has none.
     fn ask(&self, link: &Link, call: &mut Call<'_>, is_probe: bool) -> Result<CompletionResponse, LlmError> {
         let mut retries = if is_probe { RETRIES_MAX } else { 0 };
-        let mut is_whole = !self.streams(link);
+        let (mut is_whole, mut is_renewed) = (!self.streams(link), false);
         call.without_files = false;
         loop {
             let failed = match self.ask_once(link, call, is_whole) {
@@ -349,6 +352,10 @@ impl SpacebotModel {
             let is_no_stream = !is_whole && failed.not_a_stream;
             is_whole = is_no_stream || !self.streams(link);
             if is_no_stream {
+                continue;
+            }
+            if self.is_stale_session(link, call, &failed.error) && !is_renewed {
+                is_renewed = true;
                 continue;
             }
             let is_rejected = matches!(failed.error, LlmError::Rejected(_));
@@ -368,6 +375,16 @@ impl SpacebotModel {
             }
             retries += 1;
         }
+    }
+
+    /// The session that was used has ended before its time, and is forgotten.
+    fn is_stale_session(&self, link: &Link, call: &mut Call<'_>, error: &LlmError) -> bool {
+        let is_refused = matches!(error, LlmError::Unauthorized(failure) if failure.status == Some(401));
+        let (Some(provider), Some(number)) = (&link.provider, call.session.take()) else { return false };
+        if is_refused {
+            self.shared.sessions.forget(provider, number, call.cancel);
+        }
+        is_refused
     }
 
     /// None: no more tries.
@@ -416,11 +433,22 @@ impl SpacebotModel {
         // In this order: whoever waits for a provider holds no line that another could use.
         let _pass = self.shared.gates.enter(&provider.id, call.cancel).ok_or(LlmError::Cancelled)?;
         let mut lease = self.shared.lines.take(call.cancel).ok_or(LlmError::Cancelled)?;
+        let transport = lease.transport().clone();
+        let session = self.shared.sessions.of(provider, &transport, call.cancel, &reporter);
         if call.cancel.is_cancelled() {
+            transport.stop();
             return Err(LlmError::Cancelled.into());
         }
-        let model = lease.model(&link.full_name, provider, &link.name);
-        let transport = lease.transport().clone();
+        let session = session?;
+        call.session = session.as_ref().filter(|(_, is_old)| *is_old).map(|(session, _)| session.number);
+        let (model, scrubber) = match &session {
+            None => (lease.model(&link.full_name, provider, &link.name), None),
+            Some((session, _)) => {
+                let scrubber = self.shared.scrubber.and(session.token.reveal());
+                (session.model(&mut lease, link, provider), Some(scrubber))
+            }
+        };
+        let reporter = Reporter { scrubber: scrubber.as_ref().unwrap_or(reporter.scrubber), ..reporter };
         let mut request = attempt::portable(call.request, self.reasoning);
         let takes = if call.without_files { Takes::default() } else { link.takes(call.request) };
         attached::describe(&mut request, takes);

@@ -119,7 +119,7 @@ impl Reporter<'_> {
         Classified { error, retry_after: None, not_a_stream }
     }
 
-    fn classify_transport(&self, error: &TransportError) -> LlmError {
+    pub(super) fn classify_transport(&self, error: &TransportError) -> LlmError {
         let failure = self.failure(None, &log_line(error));
         match error {
             TransportError::Stopped => LlmError::Cancelled,
@@ -136,7 +136,7 @@ impl Reporter<'_> {
         }
     }
 
-    fn classify_reply(&self, reply: &ProviderResponseError) -> Classified {
+    pub(super) fn classify_reply(&self, reply: &ProviderResponseError) -> Classified {
         let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap_or_default();
         let places = ["/error/message", "/response/error/message", "/message", "/error"];
         let said = places.iter().find_map(|place| body.pointer(place)?.as_str());

@@ -170,8 +170,7 @@ fn a_check_of_copilot_asks_for_a_session_and_shows_the_token_to_nobody_else() {
         let config = format!(
             "{}github_url = \"http://{}/{github}\"\n",
             provider("p", "github-copilot", &format!("http://{}/well", providers.address))
-                .replace("env:KEY", "ghu_0123456789")
-                .replace("headers = {", "# {"),
+                .replace("api_key = \"env:KEY\"", "api_key = \"ghu_0123456789\""),
             providers.address
         );
         let (_, said) = models(&config, &["--check", "--json"]);
@@ -181,6 +180,7 @@ fn a_check_of_copilot_asks_for_a_session_and_shows_the_token_to_nobody_else() {
         assert_eq!(heads.len(), 1, "{heads:#?}");
         assert!(heads[0].starts_with(&format!("GET /{github}/copilot_internal/v2/token ")), "{heads:#?}");
         assert!(heads[0].contains("authorization: token ghu_0123456789"), "{heads:#?}");
+        assert!(!heads[0].contains("x-tenant"), "that is for Copilot: {heads:#?}");
     }
 }
 

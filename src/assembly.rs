@@ -240,6 +240,8 @@ impl Ground {
     fn lay(config: &Config) -> Result<Self, StartError> {
         let clock = SystemClock::shared();
         let (ledger, accounts) = accounts::open(config, clock.clone())?;
+        let onlookers: Arc<Onlookers> = Arc::default();
+        ledger.tell_to(onlookers.clone());
         let llm = accounts::models(config, &clock, &ledger);
         let ids: Vec<AgentId> = config.agents.iter().map(|agent| agent.id.clone()).collect();
         let places =
@@ -258,7 +260,7 @@ impl Ground {
             places,
             found: Vec::new(),
             search,
-            onlookers: Arc::default(),
+            onlookers,
         };
         config.agents.iter().try_for_each(|agent| ground.add_agent(config, agent, &llm))?;
         Ok(ground)
@@ -445,7 +447,9 @@ fn facts(config: &Config, about: ConfigFacts, agents: &hub::Agents) -> Facts {
     let file = config.file.as_ref().map(|file| file.display().to_string());
     // All agents have the same.
     let llm = agents.values().next().map(|agent| agent.llm.clone());
+    let accounts = llm.clone();
     Facts {
+        strained: Arc::new(move || accounts.as_ref().map(|llm| llm.strained(None)).unwrap_or_default()),
         lost: Arc::new(move || llm.as_ref().map(|llm| llm.lost()).unwrap_or_default()),
         config: ConfigFacts { file, ..about },
         version: env!("CARGO_PKG_VERSION"),

@@ -33,7 +33,7 @@ use std::time::Duration;
 use rig_core::DynModel;
 use rig_core::operation::Completion;
 
-use crate::billing::{Meter, Payer};
+use crate::billing::{Meter, Payer, Strained};
 use crate::clock::SharedClock;
 use crate::config::{LlmConfig, OFFLINE_MODEL, ProviderConfig, RoutingConfig};
 use crate::http::transport::Network;
@@ -166,6 +166,11 @@ impl LlmManager {
     /// Models that cannot be asked at the moment.
     pub fn lost(&self) -> Vec<Lost> {
         self.shared.health.lost()
+    }
+
+    /// The ceilings for calls of this agent, or of all, of which little is left.
+    pub fn strained(&self, agent: Option<&AgentId>) -> Vec<Strained> {
+        self.meter.as_ref().map(|meter| meter.strained(agent)).unwrap_or_default()
     }
 
     /// For how long no model of this kind of process may be asked; none: one may, or there is none.

@@ -210,6 +210,7 @@ mod tests {
     fn shown(seen: Vec<Seen>) -> Vec<String> {
         let show = |seen| match seen {
             Seen::Lost(count) => format!("lost {count}"),
+            Seen::Notice(notice) => notice.text.clone(),
             Seen::Sight(sight) => match &sight.what {
                 Deed::Text(words) => format!("text {words}"),
                 Deed::Reasoning(words) => format!("reasoning {words}"),

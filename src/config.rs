@@ -22,6 +22,7 @@ mod models;
 mod offline;
 mod provider;
 mod schedule;
+mod secrets;
 mod section;
 mod skills;
 mod thinking;
@@ -49,6 +50,7 @@ pub use provider::{
     ApiType, KeyPlace, Media, PROVIDERS, ProviderConfig, ProviderHeader, ProviderKind, ProviderWire,
 };
 pub use schedule::{MissedSlots, ScheduleConfig};
+pub use secrets::Secrets;
 pub use skills::SkillsConfig;
 pub use thinking::{ThinkingConfig, ThinkingEffort};
 pub use worker::{WorkerContext, WorkerLogMode};
@@ -139,6 +141,8 @@ pub struct Config {
     /// Of the whole daemon.
     pub budget: BudgetConfig,
     pub prices: Vec<PriceConfig>,
+    /// All that must be seen nowhere.
+    pub secrets: Secrets,
 }
 
 impl Config {

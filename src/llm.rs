@@ -35,7 +35,7 @@ use rig_core::operation::Completion;
 
 use crate::billing::{Meter, Payer, Strained};
 use crate::clock::SharedClock;
-use crate::config::{LlmConfig, OFFLINE_MODEL, ProviderConfig, RoutingConfig};
+use crate::config::{Config, LlmConfig, OFFLINE_MODEL, ProviderConfig, RoutingConfig};
 use crate::http::transport::Network;
 use crate::id::{AgentId, ConversationId, ProcessKind};
 
@@ -99,7 +99,13 @@ impl LlmManager {
         offline: DynModel<Completion>,
         tuning: Tuning,
     ) -> Self {
-        Self::cast(config, clock, offline, tuning, None)
+        Self::cast(config, clock, offline, tuning, (None, Scrubber::new(keys(config))))
+    }
+
+    /// Of a whole config, all of whose secrets are hidden wherever a key is.
+    pub fn of(config: &Config, clock: SharedClock, offline: DynModel<Completion>) -> Self {
+        let scrubber = Scrubber::new(config.secrets.iter().chain(keys(&config.llm)));
+        Self::cast(&config.llm, clock, offline, Tuning::default(), (None, scrubber))
     }
 
     /// As [`LlmManager::tuned`], where no provider is asked: what `cast` gives for `provider/model` answers in the
@@ -111,7 +117,8 @@ impl LlmManager {
         tuning: Tuning,
         cast: impl Fn(&str) -> DynModel<Completion> + Send + Sync + 'static,
     ) -> Self {
-        Self::cast(config, clock, offline, tuning, Some(Box::new(cast)))
+        let cast: Cast = Box::new(cast);
+        Self::cast(config, clock, offline, tuning, (Some(cast), Scrubber::new(keys(config))))
     }
 
     fn cast(
@@ -119,17 +126,16 @@ impl LlmManager {
         clock: SharedClock,
         offline: DynModel<Completion>,
         tuning: Tuning,
-        cast: Option<Cast>,
+        (cast, scrubber): (Option<Cast>, Scrubber),
     ) -> Self {
         let network = Network::new(clock.clone());
-        let secrets = config.providers.iter().flat_map(ProviderConfig::secrets);
         let shared = Shared {
             providers: Providers::new(config),
             lines: Lines::new(network, config.read_timeout.unwrap_or(READ_WAIT_MAX), cast),
             gates: Gates::new(&config.providers, clock.clone()),
             health: Health::new(clock.clone(), tuning.jitter),
             sessions: Sessions::new(&config.providers, clock.clone()),
-            scrubber: Arc::new(Scrubber::new(secrets)),
+            scrubber: Arc::new(scrubber),
             clock,
             offline,
             tuning,
@@ -158,7 +164,7 @@ impl LlmManager {
         model.thinking(routing.thinking.of(kind))
     }
 
-    /// Knows the keys of the providers.
+    /// Knows the keys of the providers, and of a manager of a whole config all of its secrets.
     pub fn scrubber(&self) -> &Arc<Scrubber> {
         &self.shared.scrubber
     }
@@ -203,6 +209,10 @@ impl LlmManager {
     pub fn token_factor(&self, routing: &RoutingConfig, kind: ProcessKind) -> f64 {
         self.shared.calibration.factor(routing.model(kind))
     }
+}
+
+fn keys(config: &LlmConfig) -> impl Iterator<Item = &str> {
+    config.providers.iter().flat_map(ProviderConfig::secrets)
 }
 
 /// The models that a process of this kind asks, in their order; behind them stands the offline responder.

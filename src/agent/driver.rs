@@ -441,6 +441,8 @@ impl Driver<'_> {
         self.link.pulse.beat();
         (self.link.show)(Saying::Tool { tool: name, outcome: None });
         let called = contained(|| toolbox.act(name, arguments, cancel, desk));
+        let hide = |result| self.link.stage.hide(result);
+        let called = called.map(|called| called.map(hide).map_err(hide));
         (self.link.show)(Saying::Tool { tool: name, outcome: Some(matches!(called, Ok(Ok(_)))) });
         self.link.pulse.beat();
         called.unwrap_or_else(|panic| {

@@ -180,6 +180,12 @@ impl Stage {
     }
 
     /// A model may make up any name of a tool.
+    /// What may stay of what a tool has read: the model has no use for the secrets of the config, and the journal
+    /// must not hold them.
+    pub(super) fn hide(&self, result: String) -> String {
+        self.scrubber.hide_known(&result)
+    }
+
     fn clean(&self, tool: &str) -> Arc<str> {
         Arc::from(self.scrubber.hide_keys(&tool[..tool.floor_char_boundary(PIECE_BYTES_MAX.min(tool.len()))]))
     }

@@ -25,6 +25,6 @@ pub(super) fn open(config: &Config, clock: SharedClock) -> Result<(Ledger, JoinH
 
 pub(super) fn models(config: &Config, clock: &SharedClock, ledger: &Ledger) -> Arc<LlmManager> {
     let offline = offline::model(clock.clone());
-    let manager = LlmManager::new(&config.llm, clock.clone(), offline);
+    let manager = LlmManager::of(config, clock.clone(), offline);
     Arc::new(manager.metered(Arc::new(ledger.clone())))
 }

@@ -40,6 +40,7 @@ pub fn in_force(running: &Config, new: &Config) -> Config {
         memory: running.memory.clone(),
         budget: new.budget.clone(),
         prices: new.prices.clone(),
+        secrets: new.secrets.and(&running.secrets),
     }
     .bound()
 }

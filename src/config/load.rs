@@ -20,7 +20,7 @@ use super::{
     AgentConfig, ApiConfig, BindingConfig, BudgetConfig, ChannelConfig, CoalescingConfig, Config,
     ConfigError, CortexConfig, DAY, HumanConfig, IngestionConfig, IrcConfig, LimitsConfig, LinkConfig,
     LlmConfig, LoopGuardConfig, MemoryPersistenceConfig, ModelConfig, OfflineConfig, PriceConfig,
-    ProviderConfig, SandboxConfig, SandboxMode, Secret, SkillsConfig, WebhookConfig, WorkerContext,
+    ProviderConfig, SandboxConfig, SandboxMode, Secret, Secrets, SkillsConfig, WebhookConfig, WorkerContext,
     WorkerLogMode,
 };
 use crate::clock::Zone;
@@ -123,6 +123,7 @@ pub(super) fn parse(
     let root = Section::root(&source, table.get_ref());
     let config = resolve(&root, file, data_folder, environment);
     root.finish();
+    let config = Config { secrets: Secrets::new(source.take_secrets()), ..config };
     let errors = source.take_errors();
     if !errors.is_empty() {
         return Err(errors);
@@ -176,6 +177,7 @@ fn resolve(
         memory,
         budget,
         prices,
+        secrets: Secrets::default(),
     }
     .bound()
 }

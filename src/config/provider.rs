@@ -116,14 +116,13 @@ impl ProviderConfig {
         let is_named = |id: &str| named.iter().any(|(name, _)| name == id);
         for kind in &PROVIDERS {
             let Some((key, variable)) = kind.short else { continue };
-            let key = section.secret(key).or_else(|| environment.variable(variable).map(Secret::new));
+            let key = section.secret_or(key, variable);
             if key.is_some() && !is_named(kind.name) {
                 providers.push(Self { api_key: key, ..Self::new(kind.name, kind.api) });
             }
         }
         let ollama = section.text("ollama_base_url").or_else(|| environment.variable("OLLAMA_BASE_URL"));
-        let key =
-            section.secret("ollama_key").or_else(|| environment.variable("OLLAMA_API_KEY").map(Secret::new));
+        let key = section.secret_or("ollama_key", "OLLAMA_API_KEY");
         if ollama.is_some() && !is_named("ollama") {
             let new = Self::new("ollama", ApiType::Ollama);
             providers.push(Self { base_url: ollama, api_key: key, ..new });
@@ -141,6 +140,9 @@ impl ProviderConfig {
             section.refuse("api_type", "is needed");
         }
         let github_url = section.name("github_url");
+        for address in base_url.iter().chain(&github_url) {
+            password_in(address).map(|password| section.keep(password.to_owned()));
+        }
         for (key, value) in [("base_url", &base_url), ("github_url", &github_url)] {
             let begins = |url: &str| url.starts_with("http://") || url.starts_with("https://");
             if value.as_deref().is_some_and(|url| !begins(url)) {
@@ -228,6 +230,12 @@ impl ProviderConfig {
     }
 }
 
+/// Of `scheme://user:password@host`.
+fn password_in(address: &str) -> Option<&str> {
+    let authority = address.split_once("://")?.1.split(['/', '?', '#']).next()?;
+    Some(authority.rsplit_once('@')?.0.split_once(':')?.1)
+}
+
 fn headers(section: &Section<'_, '_>) -> Vec<ProviderHeader> {
     let mut headers: Vec<ProviderHeader> = Vec::new();
     for (name, value, from_environment) in section.named_texts() {
@@ -248,7 +256,8 @@ fn headers(section: &Section<'_, '_>) -> Vec<ProviderHeader> {
                 section.literal_secret(&name);
             }
             let is_secret = from_environment || names_a_key;
-            headers.push(ProviderHeader { name, value: Secret::new(value), is_secret });
+            let value = if is_secret { section.keep(value) } else { Secret::new(value) };
+            headers.push(ProviderHeader { name, value, is_secret });
             continue;
         };
         section.refuse_named(&name, problem);

@@ -85,7 +85,7 @@ fn no_secret_of_the_config_is_seen_logged_or_kept_in_a_journal() {
     let connection = rusqlite::Connection::open(home.database()).unwrap();
     let tool: String = connection
         .query_row(
-            "SELECT payload FROM run_journal WHERE payload LIKE '%file_read%' AND payload LIKE '%milliseconds%'",
+            r#"SELECT payload FROM run_journal WHERE payload LIKE '%"tool":"file_read"%'"#,
             [],
             |row| row.get(0),
         )

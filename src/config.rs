@@ -17,6 +17,7 @@ mod load;
 mod loop_guard;
 mod memory;
 mod memory_persistence;
+mod memory_upkeep;
 mod models;
 mod offline;
 mod provider;
@@ -41,6 +42,7 @@ pub use load::{Environment, Loaded, ProcessEnvironment, load, places};
 pub use loop_guard::{LoopGuardConfig, LoopLimits};
 pub use memory::{EmbeddingConfig, Language, MemoryConfig, VectorIndexKind};
 pub use memory_persistence::MemoryPersistenceConfig;
+pub use memory_upkeep::MemoryUpkeepConfig;
 pub use models::ModelOverrides;
 pub use offline::OfflineConfig;
 pub use provider::{
@@ -178,6 +180,7 @@ pub struct AgentConfig {
     pub ingestion: IngestionConfig,
     pub skills: SkillsConfig,
     pub memory_persistence: MemoryPersistenceConfig,
+    pub memory_upkeep: MemoryUpkeepConfig,
     pub offline: OfflineConfig,
     pub schedule: ScheduleConfig,
     pub loop_guard: LoopGuardConfig,
@@ -207,6 +210,7 @@ impl AgentConfig {
             ingestion: IngestionConfig::default(),
             skills: SkillsConfig::default(),
             memory_persistence: MemoryPersistenceConfig::default(),
+            memory_upkeep: MemoryUpkeepConfig::default(),
             offline: OfflineConfig::default(),
             schedule: ScheduleConfig::default(),
             loop_guard: LoopGuardConfig::default(),

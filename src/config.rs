@@ -20,6 +20,7 @@ mod memory_persistence;
 mod memory_upkeep;
 mod models;
 mod offline;
+mod participants;
 mod provider;
 mod schedule;
 mod section;
@@ -45,6 +46,7 @@ pub use memory_persistence::MemoryPersistenceConfig;
 pub use memory_upkeep::MemoryUpkeepConfig;
 pub use models::ModelOverrides;
 pub use offline::OfflineConfig;
+pub use participants::ParticipantContextConfig;
 pub use provider::{
     ApiType, KeyPlace, Media, PROVIDERS, ProviderConfig, ProviderHeader, ProviderKind, ProviderWire,
 };
@@ -181,6 +183,7 @@ pub struct AgentConfig {
     pub skills: SkillsConfig,
     pub memory_persistence: MemoryPersistenceConfig,
     pub memory_upkeep: MemoryUpkeepConfig,
+    pub participants: ParticipantContextConfig,
     pub offline: OfflineConfig,
     pub schedule: ScheduleConfig,
     pub loop_guard: LoopGuardConfig,
@@ -211,6 +214,7 @@ impl AgentConfig {
             skills: SkillsConfig::default(),
             memory_persistence: MemoryPersistenceConfig::default(),
             memory_upkeep: MemoryUpkeepConfig::default(),
+            participants: ParticipantContextConfig::default(),
             offline: OfflineConfig::default(),
             schedule: ScheduleConfig::default(),
             loop_guard: LoopGuardConfig::default(),

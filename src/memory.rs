@@ -48,7 +48,6 @@ use crate::db::rusqlite::Connection;
 use crate::db::{Db, DbError};
 use crate::text;
 use crate::thread::Current;
-use record::SOURCE_BYTES_MAX;
 use text_index::TextIndex;
 use transfer::Imported;
 pub use vector_index::{Health, IndexKind};
@@ -162,7 +161,7 @@ impl MemoryStore {
         also: impl FnOnce(&Connection, &Memory) -> Result<(), DbError> + Send + 'static,
     ) -> Result<Memory, MemoryError> {
         let now = self.0.clock.now();
-        let (mut memory, associations) = checked(new, now)?;
+        let (mut memory, associations) = record::checked(new, now)?;
         let saved = self.0.db.write(move |connection| {
             memory.change_seq = store::insert(connection, &memory, &associations)?;
             also(connection, &memory)?;
@@ -183,7 +182,7 @@ impl MemoryStore {
     pub fn import(&self, batch: Vec<Imported>) -> Result<Vec<Result<bool, MemoryError>>, MemoryError> {
         let now = self.0.clock.now();
         let checked: Vec<_> =
-            batch.into_iter().map(|one| Ok((one.key, self::checked(one.memory, now)?))).collect();
+            batch.into_iter().map(|one| Ok((one.key, record::checked(one.memory, now)?))).collect();
         let stored = self.0.db.write(move |connection| {
             checked
                 .into_iter()
@@ -460,48 +459,4 @@ impl MemoryStore {
             self.0.uncommitted.fetch_sub(changes, Ordering::AcqRel);
         }
     }
-}
-
-/// The memory as it will be stored, still without a `change_seq`.
-fn checked(new: NewMemory, now: Timestamp) -> Result<(Memory, Vec<NewAssociation>), MemoryError> {
-    let invalid = |reason: String| Err(MemoryError::Invalid(reason));
-    let content = new.content.trim();
-    if content.is_empty() {
-        return invalid("a memory needs a content".to_owned());
-    }
-    if content.len() > CONTENT_BYTES_MAX {
-        return invalid(format!("the content has {} bytes, more than {CONTENT_BYTES_MAX}", content.len()));
-    }
-    let importance = new.importance.unwrap_or_else(|| new.memory_type.default_importance());
-    if !(0.0..=1.0).contains(&importance) {
-        return invalid(format!("importance goes from 0 to 1, {importance} is outside"));
-    }
-    if new.associations.len() > ASSOCIATIONS_MAX {
-        return invalid(format!("more than {ASSOCIATIONS_MAX} associations"));
-    }
-    for association in &new.associations {
-        if !(0.0..=1.0).contains(&association.weight) {
-            return invalid(format!("a weight goes from 0 to 1, {} is outside", association.weight));
-        }
-    }
-    let created_at = new.created_at.unwrap_or(now);
-    let source = new.source.map(|source| {
-        let text = source.to_string();
-        Source::parse(&text::shorten(&text, SOURCE_BYTES_MAX))
-    });
-    let memory = Memory {
-        id: store::new_id(created_at),
-        content: content.to_owned(),
-        memory_type: new.memory_type,
-        importance,
-        created_at,
-        updated_at: now,
-        last_accessed_at: now,
-        access_count: 0,
-        source,
-        channel_id: new.channel_id,
-        forgotten: false,
-        change_seq: 0,
-    };
-    Ok((memory, new.associations))
 }

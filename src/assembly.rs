@@ -240,8 +240,6 @@ impl Ground {
     fn lay(config: &Config) -> Result<Self, StartError> {
         let clock = SystemClock::shared();
         let (ledger, accounts) = accounts::open(config, clock.clone())?;
-        let onlookers: Arc<Onlookers> = Arc::default();
-        ledger.tell_to(onlookers.clone());
         let llm = accounts::models(config, &clock, &ledger);
         let ids: Vec<AgentId> = config.agents.iter().map(|agent| agent.id.clone()).collect();
         let places =
@@ -256,11 +254,11 @@ impl Ground {
             // What is wrong with them the thread `reload` tells: it reads everything again at its start.
             skills: Shelf::default().read_again(&Place::instance(&config.data_folder)).0,
             databases: vec![accounts],
+            onlookers: accounts::onlookers(&ledger),
             ledger,
             places,
             found: Vec::new(),
             search,
-            onlookers,
         };
         config.agents.iter().try_for_each(|agent| ground.add_agent(config, agent, &llm))?;
         Ok(ground)

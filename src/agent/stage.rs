@@ -182,8 +182,9 @@ impl Stage {
     /// A model may make up any name of a tool.
     /// What may stay of what a tool has read: the model has no use for the secrets of the config, and the journal
     /// must not hold them.
-    pub(super) fn hide(&self, result: String) -> String {
-        self.scrubber.hide_known(&result)
+    pub(super) fn hide(&self, called: Result<String, String>) -> Result<String, String> {
+        let hide = |result: String| self.scrubber.hide_known(&result);
+        called.map(hide).map_err(hide)
     }
 
     fn clean(&self, tool: &str) -> Arc<str> {

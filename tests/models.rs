@@ -155,6 +155,10 @@ fn a_check_tells_who_answers_who_refuses_the_key_and_who_is_away() {
     let (output, said) = models(&format!("{config}[defaults.routing]\nchannel = \"d/m\"\n"), &["--check"]);
     assert!(!output.status.success(), "{said}");
     assert!(said.contains("key refused: HTTP 401: bad key [hidden]"), "{said}");
+    // A gateway that has no key of its own quotes that of another.
+    let open = format!("[llm.provider.j]\napi_type = \"llama.cpp\"\nbase_url = \"{}\"\n", at("refused/v1"));
+    let (_, said) = models(&format!("{config}{open}{routing}"), &["--check"]);
+    assert_eq!(said.matches("key refused: HTTP 401: bad key [hidden]").count(), 2, "{said}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod llm_double;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use llm_double::{At, Body, CACHED_TOKENS, Double, Exchange, INPUT_TOKENS, Say, WireFormat, stand_in};
@@ -680,6 +680,70 @@ fn each_process_thinks_as_much_as_its_key_says() {
     let efforts: Vec<_> =
         double.requests().iter().map(|request| request.json["reasoning_effort"].clone()).collect();
     assert_eq!(efforts, [Value::Null, json!("high"), Value::Null]);
+}
+
+#[test]
+fn a_model_that_takes_no_steps_is_asked_to_think_for_so_many_tokens() {
+    let cases = [
+        (WireFormat::Anthropic, "claude-haiku-4-5", "/thinking/budget_tokens"),
+        (WireFormat::Gemini, "gemini-2.5-flash", "/generationConfig/thinkingConfig/thinkingBudget"),
+    ];
+    for (wire, name, place) in cases {
+        let double = Double::recording(|_| Say::text("fine"));
+        let manager = manager(&config(&double, wire, PATIENT), SystemClock::shared(), true);
+        let mut routing =
+            RoutingConfig { worker: format!("primary/{name}"), ..routing(&[&format!("primary/{name}")]) };
+        routing.thinking.worker = ThinkingEffort::High;
+        for kind in [ProcessKind::Channel, ProcessKind::Worker] {
+            ask(&manager.model_for(&routing, kind)).unwrap();
+        }
+        let asked: Vec<_> =
+            double.requests().iter().map(|request| request.json.pointer(place).cloned()).collect();
+        assert_eq!(asked, [None, Some(json!(16_384))], "{wire:?}");
+    }
+}
+
+/// The most requests that are out at once while so many callers ask these models. Each is answered when one more than
+/// `expected` is out, or when that has not come about within a moment.
+fn most_at_once(
+    max_concurrent: usize,
+    callers: usize,
+    chain: &'static [&'static str],
+    expected: usize,
+) -> usize {
+    let out = Arc::new((Mutex::new((0_usize, 0_usize)), Condvar::new()));
+    let counted = out.clone();
+    let double = Double::answering(move |_| {
+        let (numbers, changed) = &*counted;
+        let mut held = lock(numbers);
+        held.0 += 1;
+        held.1 = held.1.max(held.0);
+        changed.notify_all();
+        let moment = Duration::from_millis(200);
+        held = changed.wait_timeout_while(held, moment, |(_, most)| *most <= expected).unwrap().0;
+        held.0 -= 1;
+        Say::text("well")
+    });
+    let mut config = config(&double, WireFormat::OpenAi, PATIENT);
+    config.providers.iter_mut().for_each(|provider| provider.max_concurrent = max_concurrent);
+    let manager = manager(&config, SystemClock::shared(), true);
+    let callers: Vec<_> = (0..callers)
+        .map(|number| {
+            let name = chain[number % chain.len()];
+            let model = manager.model_for(&routing(&[name]), ProcessKind::Channel);
+            spawn("caller", move || ask(&model).unwrap().model).unwrap()
+        })
+        .collect();
+    for (number, caller) in callers.into_iter().enumerate() {
+        assert_eq!(caller.join().unwrap(), chain[number % chain.len()], "everybody is answered in the end");
+    }
+    lock(&out.0).1
+}
+
+#[test]
+fn no_more_requests_are_out_at_once_than_a_provider_takes_and_than_the_daemon_may() {
+    assert_eq!(most_at_once(3, 8, &["primary/m", "primary/other"], 3), 3, "of one provider, whichever model");
+    assert_eq!(most_at_once(64, 80, &["primary/m", "spare/m"], 64), 64, "of all providers");
 }
 
 /// Keeps what came of each request.

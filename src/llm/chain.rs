@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rig_core::DynModel;
-use rig_core::completion::{CompletionRequest, CompletionResponse, Effort, ProviderCapabilities, Reasoning};
+use rig_core::completion::{CompletionRequest, CompletionResponse, ProviderCapabilities, Reasoning};
 use rig_core::operation::Completion;
 
 use super::attached::{self, Takes};
@@ -25,7 +25,7 @@ use super::provider::Providers;
 use super::repair::repaired;
 use super::reported::tokens_in;
 use super::tokens::Calibration;
-use super::{Tuning, random_share};
+use super::{Tuning, random_share, thinking};
 use crate::billing::{Exhausted, Payer};
 use crate::clock::SharedClock;
 use crate::config::{OFFLINE_MODEL, ProviderConfig, ThinkingEffort};
@@ -164,17 +164,7 @@ impl SpacebotModel {
 
     /// The same chain with so much thinking.
     pub(super) fn thinking(self, effort: ThinkingEffort) -> Self {
-        let reasoning = match effort {
-            ThinkingEffort::Auto => None,
-            ThinkingEffort::None => Some(Reasoning::Off),
-            ThinkingEffort::Minimal => Some(Effort::Minimal.into()),
-            ThinkingEffort::Low => Some(Effort::Low.into()),
-            ThinkingEffort::Medium => Some(Effort::Medium.into()),
-            ThinkingEffort::High => Some(Effort::High.into()),
-            ThinkingEffort::XHigh => Some(Effort::XHigh.into()),
-            ThinkingEffort::Max => Some(Effort::Max.into()),
-        };
-        Self { reasoning, ..self }
+        Self { reasoning: thinking::wanted(effort), ..self }
     }
 
     /// On whose account the calls go.
@@ -462,6 +452,7 @@ impl SpacebotModel {
             call.exhausted.get_or_insert(refused.then);
             LlmError::OverBudget(reporter.failure(None, &refused.reason))
         })?;
+        thinking::fit(&mut request, provider.api.kind().wire, &link.name);
         attached::fill(&mut request, self.files.as_deref());
         let closer = call.cancel.on_cancel(move || transport.stop());
         call.attempts += 1;

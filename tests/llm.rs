@@ -370,6 +370,26 @@ fn a_limited_model_rests_for_its_time_and_is_asked_again_afterwards() {
 }
 
 #[test]
+fn a_provider_that_wants_to_wait_is_left_alone_for_so_long() {
+    const WISHED: Duration = Duration::from_millis(300);
+    for (status, header, wished) in [(429, "retry-after-ms", "300"), (503, "retry-after", "0.3")] {
+        let asked: Arc<Mutex<Vec<Instant>>> = Arc::default();
+        let kept = asked.clone();
+        let double = Double::answering(move |_| {
+            lock(&kept).push(Instant::now());
+            match lock(&kept).len() {
+                1 => Say::error(status, "later", "slow down").header(header, wished),
+                _ => Say::text("well"),
+            }
+        });
+        let reply = ask(&model(&double, WireFormat::OpenAi, &["primary/m"])).unwrap();
+        assert_eq!((reply.response.text().as_str(), reply.attempts), ("well", 2));
+        let asked = lock(&asked);
+        assert!(asked[1].duration_since(asked[0]) >= WISHED, "{status}: {:?}", asked[1] - asked[0]);
+    }
+}
+
+#[test]
 fn a_lost_model_is_not_asked_in_every_turn_and_comes_back_by_one_probe() {
     let asked = Arc::new(AtomicUsize::new(0));
     let is_well = Arc::new(AtomicBool::new(false));

@@ -66,6 +66,10 @@ fn models(config: &str, arguments: &[&str]) -> (Output, String) {
     std::fs::write(&file, config).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_spacebot"));
     command.env_clear().env("HOME", home.path()).env("KEY", KEY).arg("models").args(arguments);
+    // Nobody is there. A key must not go where the environment happens to point.
+    for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+        command.env(name, "http://127.0.0.1:1");
+    }
     let output = command.arg("--config").arg(&file).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let all = format!("{said}{}", String::from_utf8_lossy(&output.stderr));

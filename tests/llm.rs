@@ -17,7 +17,9 @@ use rig_core::message::{Message, ToolCall, ToolName, ToolResultContent, UserCont
 use serde_json::{Value, json};
 use spacebot::billing::{Meter, Outcome, Permit, Refused, Wanted};
 use spacebot::clock::{SharedClock, SimulatedClock, SystemClock, Timestamp};
-use spacebot::config::{ApiType, LlmConfig, ProviderConfig, RoutingConfig, Secret, ThinkingEffort};
+use spacebot::config::{
+    ApiType, LlmConfig, ProviderConfig, ProviderHeader, RoutingConfig, Secret, ThinkingEffort,
+};
 use spacebot::error::{Fault, Kind};
 use spacebot::id::ProcessKind;
 use spacebot::llm::{Delta, LlmError, LlmManager, RETRIES_MAX, Reply, SpacebotModel, Tuning};
@@ -390,6 +392,26 @@ fn a_provider_that_wants_to_wait_is_left_alone_for_so_long() {
 }
 
 #[test]
+fn a_model_whose_provider_is_down_rests_as_long_as_that_says() {
+    for status in [429, 503] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
+        let double = Double::answering(move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Say::error(status, "later", "in five minutes").header("retry-after", "300")
+        });
+        let clock = SimulatedClock::starting_at(Timestamp(1_790_000_000_000));
+        let manager = manager(&config(&double, WireFormat::OpenAi, PATIENT), clock.clone(), true);
+        let model = manager.model_for(&routing(&["primary/m"]), ProcessKind::Channel);
+        for (rest, expected) in [(0, 1), (299, 1), (1, 2)] {
+            clock.advance(Duration::from_secs(rest));
+            assert_eq!(ask(&model).unwrap().model, "offline/responder");
+            assert_eq!(asked.load(Ordering::SeqCst), expected, "{status} after {rest} s more");
+        }
+    }
+}
+
+#[test]
 fn a_lost_model_is_not_asked_in_every_turn_and_comes_back_by_one_probe() {
     let asked = Arc::new(AtomicUsize::new(0));
     let is_well = Arc::new(AtomicBool::new(false));
@@ -450,12 +472,9 @@ fn each_kind_of_process_has_its_own_chain() {
 
 #[test]
 fn an_unreachable_provider_leaves_the_offline_responder() {
-    let closed = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap()
-    };
-    for (base_url, attempts) in [(format!("http://{closed}/v1"), 5), ("not an address".to_owned(), 2)] {
-        let provider = provider("primary", base_url, WireFormat::OpenAi, PRIMARY_KEY);
+    // Not one that was free a moment ago: the double of another test may have got it.
+    for (base_url, attempts) in [("http://127.0.0.1:1/v1", 5), ("not an address", 2)] {
+        let provider = provider("primary", base_url.to_owned(), WireFormat::OpenAi, PRIMARY_KEY);
         let config = LlmConfig { providers: vec![provider], read_timeout: None };
         let manager = manager(&config, SystemClock::shared(), true);
         let reply = ask(&manager.model_for(&routing(&["primary/m"]), ProcessKind::Channel)).unwrap();
@@ -476,6 +495,30 @@ fn when_even_the_offline_responder_fails_the_first_failure_is_told() {
     assert!(error.hint().is_some());
     let told = error.to_string();
     assert!(told.contains("spare/m (HTTP 401): bad key [hidden]"), "{told}");
+}
+
+#[test]
+fn what_a_provider_quotes_of_its_headers_and_its_address_is_hidden() {
+    let double = Double::answering(|request| {
+        let header = |name: &str| request.header(name).unwrap_or("nothing").to_owned();
+        let said = format!("{} {} sesame-password", header("x-tenant"), header("x-title"));
+        Say::error(400, "invalid_request_error", &said)
+    });
+    let mut config = config(&double, WireFormat::OpenAi, PATIENT);
+    let header = |name: &str, value: &str, is_secret| ProviderHeader {
+        name: name.to_owned(),
+        value: Secret::new(value),
+        is_secret,
+    };
+    let provider = &mut config.providers[0];
+    provider.headers = vec![header("X-Tenant", "tenant-of-ours", true), header("X-Title", "Spacebot", false)];
+    let base_url = provider.base_url.take().unwrap();
+    provider.base_url = Some(base_url.replace("://", "://una:sesame-password@"));
+    let model = manager(&config, SystemClock::shared(), true)
+        .model_for(&routing(&["primary/m"]), ProcessKind::Channel)
+        .without_offline();
+    let told = ask(&model).unwrap_err().to_string();
+    assert!(told.ends_with("[hidden] Spacebot [hidden]"), "{told}");
 }
 
 #[test]

@@ -392,6 +392,28 @@ fn a_provider_that_wants_to_wait_is_left_alone_for_so_long() {
 }
 
 #[test]
+fn each_retry_waits_twice_as_long_as_the_one_before() {
+    const FIRST: Duration = Duration::from_millis(50);
+    let asked: Arc<Mutex<Vec<Instant>>> = Arc::default();
+    let kept = asked.clone();
+    let double = Double::answering(move |_| {
+        lock(&kept).push(Instant::now());
+        Say::error(503, "overloaded_error", "busy")
+    });
+    let tuning = Tuning { retry_delay: FIRST, ..Tuning::default() };
+    let config = config(&double, WireFormat::OpenAi, PATIENT);
+    let offline = stand_in(|_| Ok("offline stand-in".to_owned()));
+    let manager = LlmManager::tuned(&config, SystemClock::shared(), offline, tuning);
+    ask(&manager.model_for(&routing(&["primary/m"]), ProcessKind::Channel)).unwrap();
+    let asked = lock(&asked);
+    let waits: Vec<Duration> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(waits.len(), RETRIES_MAX as usize);
+    for (wait, least) in waits.iter().zip([FIRST, FIRST * 2, FIRST * 4]) {
+        assert!(*wait >= least, "{waits:?}");
+    }
+}
+
+#[test]
 fn a_model_whose_provider_is_down_rests_as_long_as_that_says() {
     for status in [429, 503] {
         let asked = Arc::new(AtomicUsize::new(0));

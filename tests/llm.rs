@@ -259,12 +259,18 @@ fn a_stop_ends_a_call_wherever_it_waits_and_the_next_call_works() {
 
 #[test]
 fn a_stop_ends_the_wait_before_a_retry_and_a_call_that_has_not_begun() {
-    let wait = Say::error(429, "rate_limit_error", "slow down").header("retry-after", "50");
+    log_lines::capture();
+    let wait = Say::error(429, "rate_limit_error", "slow down").header("retry-after", "49.875");
     let exchanges = vec![Exchange { expect: Value::Null, say: wait }];
     let double = Arc::new(Double::exchanges(exchanges, true));
     let model = model(&double, WireFormat::OpenAi, &["primary/m"]);
-    let waiting = double.clone();
-    let (result, took) = stop_during(&model, move || waiting.wait_for_requests(1, SOON));
+    let (result, took) = stop_during(&model, || {
+        let started = Instant::now();
+        while !log_lines::all().iter().any(|line| line.contains("again in 49875 ms")) {
+            assert!(started.elapsed() < SOON, "it does not wait");
+            std::thread::yield_now();
+        }
+    });
     assert_eq!(result.unwrap_err(), LlmError::Cancelled);
     assert!(took < STOP_MAX, "{took:?}");
 

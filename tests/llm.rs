@@ -398,6 +398,27 @@ fn a_provider_that_wants_to_wait_is_left_alone_for_so_long() {
 }
 
 #[test]
+fn a_model_that_somebody_has_to_mend_is_not_asked_in_every_turn() {
+    for status in [401, 402, 403, 404] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
+        let double = Double::answering(move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Say::error(status, "refused", "no")
+        });
+        let clock = SimulatedClock::starting_at(Timestamp(1_790_000_000_000));
+        let manager = manager(&config(&double, WireFormat::OpenAi, PATIENT), clock.clone(), true);
+        let model = manager.model_for(&routing(&["primary/m"]), ProcessKind::Channel);
+        // The first rest is 60 to 66 s.
+        for (rest, expected) in [(0, 1), (59, 1), (8, 2), (59, 2)] {
+            clock.advance(Duration::from_secs(rest));
+            assert_eq!(ask(&model).unwrap().model, "offline/responder");
+            assert_eq!(asked.load(Ordering::SeqCst), expected, "{status} after {rest} s more");
+        }
+    }
+}
+
+#[test]
 fn each_retry_waits_twice_as_long_as_the_one_before() {
     const FIRST: Duration = Duration::from_millis(50);
     let asked: Arc<Mutex<Vec<Instant>>> = Arc::default();

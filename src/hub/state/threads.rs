@@ -66,11 +66,14 @@ impl Hub {
         if let Some(waiting) = agent.threads.waiting.get_mut(&thread) {
             waiting.retriggers = 0;
         }
-        let chat = Chat { thread, channel, message: Some(message), absorb: false };
+        let chat = Chat { thread, channel, message: Some(message), ..Chat::default() };
         self.answer_thread(id, chat, now).map_or(Answer::Refused(Refusal::Stopping), Answer::Started)
     }
 
-    fn answer_thread(&mut self, id: &AgentId, chat: Chat, now: Duration) -> Option<ProcessId> {
+    fn answer_thread(&mut self, id: &AgentId, mut chat: Chat, now: Duration) -> Option<ProcessId> {
+        chat.running = self.running_of(id, now);
+        chat.running.retain(|(_, running)| running.process.kind.is_told_of());
+        chat.running.truncate(Chat::RUNNING_MAX);
         let agent = self.agents.get_mut(id)?;
         // It reads all results that wait.
         if let Some(waiting) = agent.threads.waiting.get_mut(&chat.thread) {

@@ -11,14 +11,15 @@ use std::time::Duration;
 
 use super::channels::Channels;
 use super::delivery::Deliveries;
+use super::earlier::Beginnings;
 use super::grammar::{Message, Source, line};
 use super::isupport::Server;
 use super::people::People;
-use super::registration::Registration;
+use super::registration::{HISTORY, Registration};
 use super::settings::Settings;
 use crate::clock::Timestamp;
 use crate::id::{ConversationId, OutboxId};
-use crate::message::{Delivery, Inbound};
+use crate::message::{Beginning, Delivery, Earlier, Inbound};
 use crate::text;
 use batches::Batches;
 
@@ -30,6 +31,10 @@ const IDLE_PING: Duration = Duration::from_secs(90);
 const PING_PATIENCE: Duration = Duration::from_secs(30);
 /// How often we ask for the configured nick while somebody else has it.
 const REGAIN_EVERY: Duration = Duration::from_secs(600);
+/// Messages that are asked for in a channel whose conversation goes on: those that were missed.
+const MISSED: usize = 50;
+/// Channels of one connection that are asked about, so that the lines are no flood.
+const HISTORIES_MAX: usize = 16;
 /// Bytes kept of a server's sentence for log and status.
 const MAX_REASON: usize = 300;
 
@@ -66,6 +71,8 @@ pub(super) struct Arrival {
     pub(super) inbound: Inbound,
     /// Where its writer reads what we have to say about it: the channel or the nick.
     pub(super) reply_to: String,
+    /// What was said there before, if the conversation may begin with this message.
+    pub(super) earlier: Vec<Earlier>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,6 +144,8 @@ pub(super) struct Session {
     deliveries: Deliveries,
     people: People,
     batches: Batches,
+    beginnings: Beginnings,
+    histories: usize,
     last_heard: Duration,
     asked_alive: Option<Duration>,
     /// When to ask for the configured nick again; none while we have it.
@@ -164,6 +173,8 @@ impl Session {
             deliveries: Deliveries::new(now.steady),
             people: People::default(),
             batches: Batches::default(),
+            beginnings: Beginnings::default(),
+            histories: 0,
             last_heard: now.steady,
             asked_alive: None,
             regain_at: None,
@@ -221,6 +232,37 @@ impl Session {
     pub(super) fn heard(&mut self, now: Moment) {
         self.last_heard = now.steady;
         self.asked_alive = None;
+    }
+
+    /// The conversation that a channel is.
+    pub(super) fn conversation(&self, channel: &str) -> ConversationId {
+        ConversationId::new(self.settings.conversation(&self.server.fold(channel)))
+    }
+
+    /// We are in a channel now whose conversation has begun, or not yet. Where the server has a history and
+    /// does not play it back by itself, it is asked for.
+    pub(super) fn enter(&mut self, channel: &str, beginning: Option<Beginning>, now: Moment) -> Vec<Action> {
+        self.beginnings.enter(&self.server.fold(channel), beginning);
+        let wanted = match beginning {
+            Some(Beginning::New { lines }) => lines,
+            Some(Beginning::Known { .. }) => MISSED,
+            None => 0,
+        };
+        // Without batches nobody could tell a history from what is said now.
+        let most = self.server.history.filter(|_| {
+            self.registration.has(HISTORY) && self.registration.has("batch") && self.histories < HISTORIES_MAX
+        });
+        if let Some(most) = most.filter(|_| wanted > 0) {
+            let count = if most == 0 { wanted } else { wanted.min(most) };
+            self.histories += 1;
+            self.write(&["CHATHISTORY", "LATEST", channel, "*", &count.to_string()], None);
+        }
+        self.finish(now)
+    }
+
+    /// A message of this channel is on disk: the conversation goes on from here.
+    pub(super) fn begun(&mut self, channel: &str, now: Moment) {
+        self.beginnings.begin(&self.server.fold(channel), now.wall);
     }
 
     fn finish(&mut self, now: Moment) -> Vec<Action> {
@@ -318,6 +360,10 @@ impl Session {
             "432" | "433" | "436" | "437" if !self.registered => self.nick_taken(reason),
             "433" | "436" => {}
             "463" | "464" | "465" | "466" if !self.registered => self.close(Closing::Rejected(reason)),
+            // Without a history it goes on as well.
+            "FAIL" if message.param(0) == "CHATHISTORY" => {
+                self.report(Report::Warning { text: format!("no history: {reason}") });
+            }
             "FAIL" => {
                 let target = message.params.get(2).map_or("", String::as_str).to_owned();
                 self.line_refused(message, &target, &reason);

@@ -17,8 +17,10 @@ mod load;
 mod loop_guard;
 mod memory;
 mod memory_persistence;
+mod memory_upkeep;
 mod models;
 mod offline;
+mod participants;
 mod provider;
 mod schedule;
 mod section;
@@ -41,8 +43,10 @@ pub use load::{Environment, Loaded, ProcessEnvironment, load, places};
 pub use loop_guard::{LoopGuardConfig, LoopLimits};
 pub use memory::{EmbeddingConfig, Language, MemoryConfig, VectorIndexKind};
 pub use memory_persistence::MemoryPersistenceConfig;
+pub use memory_upkeep::MemoryUpkeepConfig;
 pub use models::ModelOverrides;
 pub use offline::OfflineConfig;
+pub use participants::ParticipantContextConfig;
 pub use provider::{
     ApiType, KeyPlace, Media, PROVIDERS, ProviderConfig, ProviderHeader, ProviderKind, ProviderWire,
 };
@@ -178,6 +182,8 @@ pub struct AgentConfig {
     pub ingestion: IngestionConfig,
     pub skills: SkillsConfig,
     pub memory_persistence: MemoryPersistenceConfig,
+    pub memory_upkeep: MemoryUpkeepConfig,
+    pub participants: ParticipantContextConfig,
     pub offline: OfflineConfig,
     pub schedule: ScheduleConfig,
     pub loop_guard: LoopGuardConfig,
@@ -207,6 +213,8 @@ impl AgentConfig {
             ingestion: IngestionConfig::default(),
             skills: SkillsConfig::default(),
             memory_persistence: MemoryPersistenceConfig::default(),
+            memory_upkeep: MemoryUpkeepConfig::default(),
+            participants: ParticipantContextConfig::default(),
             offline: OfflineConfig::default(),
             schedule: ScheduleConfig::default(),
             loop_guard: LoopGuardConfig::default(),

@@ -168,6 +168,8 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
     writeln!(out, "chunk_size = {}", ingestion.chunk_size)?;
     agent.skills.write(out)?;
     agent.memory_persistence.write(out)?;
+    agent.memory_upkeep.write(out)?;
+    agent.participants.write(out)?;
     agent.offline.write(out)?;
     let missed = if agent.schedule.missed == MissedSlots::RunOnce { "run_once" } else { "skip" };
     writeln!(out, "[agents.schedule]\nmissed_slots = {}", text(missed))?;

@@ -19,8 +19,9 @@ use super::section::{Section, Source};
 use super::{
     AgentConfig, ApiConfig, BindingConfig, BudgetConfig, ChannelConfig, CoalescingConfig, Config,
     ConfigError, CortexConfig, DAY, HumanConfig, IngestionConfig, IrcConfig, LimitsConfig, LinkConfig,
-    LlmConfig, LoopGuardConfig, MemoryPersistenceConfig, OfflineConfig, PriceConfig, ProviderConfig,
-    SandboxConfig, SandboxMode, Secret, SkillsConfig, WebhookConfig, WorkerContext, WorkerLogMode,
+    LlmConfig, LoopGuardConfig, MemoryPersistenceConfig, MemoryUpkeepConfig, OfflineConfig,
+    ParticipantContextConfig, PriceConfig, ProviderConfig, SandboxConfig, SandboxMode, Secret, SkillsConfig,
+    WebhookConfig, WorkerContext, WorkerLogMode,
 };
 use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
@@ -249,6 +250,11 @@ fn over(section: &Section<'_, '_>, base: &AgentConfig, llm: &LlmConfig) -> Agent
         memory_persistence: MemoryPersistenceConfig::read(
             &section.table("memory_persistence"),
             &base.memory_persistence,
+        ),
+        memory_upkeep: MemoryUpkeepConfig::read(&section.table("memory_upkeep"), &base.memory_upkeep),
+        participants: ParticipantContextConfig::read(
+            &section.table("participant_context"),
+            &base.participants,
         ),
         offline: OfflineConfig::read(&section.table("offline"), &base.offline),
         schedule: schedule(&section.table("schedule"), &base.schedule),

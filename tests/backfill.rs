@@ -13,7 +13,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use daemon::{DEADLINE, Home};
+use daemon::{DEADLINE, Home, eventually};
 use llm_double::script::{calls, config, last_message, messages, offers};
 use llm_double::{At, Double, Request, Say};
 use serde_json::{Value, json};
@@ -253,6 +253,10 @@ fn what_is_saved_where_it_can_be_read_is_nobodys_word() {
                 () => calls(&[("branch", json!({ "description": "keep the soup in mind" }))]),
             };
         }
+        if offers(request, "memory_persistence_complete") {
+            let none = json!({ "outcome": "no_memories", "saved_memory_ids": [], "reason": "nothing" });
+            return calls(&[("memory_persistence_complete", none)]);
+        }
         match last.contains("\"role\":\"tool\"") {
             false => {
                 calls(&[("memory_save", json!({ "content": "the soup is on the stove", "source": "user" }))])
@@ -261,15 +265,24 @@ fn what_is_saved_where_it_can_be_read_is_nobodys_word() {
         }
     });
     let peer = Peer::new();
-    let home = Home::new(&format!("{}{}", config(&double, ""), peer.config()));
+    let reads = "[defaults.memory_persistence]\nmessage_threshold = 1\n";
+    let home = Home::new(&format!("{}{reads}{}", config(&double, ""), peer.config()));
     let daemon = home.start();
     let mut talk = peer.welcome();
     talk.wait_for("CHATHISTORY");
     talk.play_history();
     assert!(talk.ask("q1", "the question").contains("done"));
+    let silent = || -> Option<Request> {
+        double.requests().into_iter().find(|request| offers(request, "memory_persistence_complete"))
+    };
+    eventually("memories are taken", DEADLINE, || silent().is_some());
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
-    let branch = double.requests().into_iter().find(|request| offers(request, "memory_save")).unwrap();
+    let read = silent().unwrap().json["messages"].to_string();
+    assert!(read.contains("the question") && !read.contains("soup"), "nobody has asked to keep it: {read}");
+    let is_branch =
+        |request: &Request| offers(request, "memory_save") && !offers(request, "memory_persistence_complete");
+    let branch = double.requests().into_iter().find(is_branch).unwrap();
     assert!(earlier(&branch).is_some(), "a branch sees what its turn saw");
     assert_eq!(count(&home, "SELECT count(*) FROM memories WHERE source LIKE 'tool:branch:%'"), 1);
 }

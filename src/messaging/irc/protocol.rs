@@ -2,6 +2,7 @@
 //! [`Action`]s come out.
 
 mod batches;
+mod history;
 mod incoming;
 mod outgoing;
 
@@ -15,11 +16,11 @@ use super::earlier::Beginnings;
 use super::grammar::{Message, Source, line};
 use super::isupport::Server;
 use super::people::People;
-use super::registration::{HISTORY, Registration};
+use super::registration::Registration;
 use super::settings::Settings;
 use crate::clock::Timestamp;
 use crate::id::{ConversationId, OutboxId};
-use crate::message::{Beginning, Delivery, Earlier, Inbound};
+use crate::message::{Delivery, Earlier, Inbound};
 use crate::text;
 use batches::Batches;
 
@@ -31,10 +32,6 @@ const IDLE_PING: Duration = Duration::from_secs(90);
 const PING_PATIENCE: Duration = Duration::from_secs(30);
 /// How often we ask for the configured nick while somebody else has it.
 const REGAIN_EVERY: Duration = Duration::from_secs(600);
-/// Messages that are asked for in a channel whose conversation goes on: those that were missed.
-const MISSED: usize = 50;
-/// Channels of one connection that are asked about, so that the lines are no flood.
-const HISTORIES_MAX: usize = 16;
 /// Bytes kept of a server's sentence for log and status.
 const MAX_REASON: usize = 300;
 
@@ -232,37 +229,6 @@ impl Session {
     pub(super) fn heard(&mut self, now: Moment) {
         self.last_heard = now.steady;
         self.asked_alive = None;
-    }
-
-    /// The conversation that a channel is.
-    pub(super) fn conversation(&self, channel: &str) -> ConversationId {
-        ConversationId::new(self.settings.conversation(&self.server.fold(channel)))
-    }
-
-    /// We are in a channel now whose conversation has begun, or not yet. Where the server has a history and
-    /// does not play it back by itself, it is asked for.
-    pub(super) fn enter(&mut self, channel: &str, beginning: Option<Beginning>, now: Moment) -> Vec<Action> {
-        self.beginnings.enter(&self.server.fold(channel), beginning);
-        let wanted = match beginning {
-            Some(Beginning::New { lines }) => lines,
-            Some(Beginning::Known { .. }) => MISSED,
-            None => 0,
-        };
-        // Without batches nobody could tell a history from what is said now.
-        let most = self.server.history.filter(|_| {
-            self.registration.has(HISTORY) && self.registration.has("batch") && self.histories < HISTORIES_MAX
-        });
-        if let Some(most) = most.filter(|_| wanted > 0) {
-            let count = if most == 0 { wanted } else { wanted.min(most) };
-            self.histories += 1;
-            self.write(&["CHATHISTORY", "LATEST", channel, "*", &count.to_string()], None);
-        }
-        self.finish(now)
-    }
-
-    /// A message of this channel is on disk: the conversation goes on from here.
-    pub(super) fn begun(&mut self, channel: &str, now: Moment) {
-        self.beginnings.begin(&self.server.fold(channel), now.wall);
     }
 
     fn finish(&mut self, now: Moment) -> Vec<Action> {

@@ -7,14 +7,14 @@ use super::super::grammar::{Message, Source};
 use super::{ACCOUNT, Action, Arrival, Moment, NICK, Report, Session};
 use crate::clock::Timestamp;
 use crate::id::ConversationId;
-use crate::message::{Earlier, Inbound, Lane};
+use crate::message::{Inbound, Lane};
 
 /// How old a replayed message may be when we connect, to be taken as missed and not as history.
 const REPLAY_WINDOW: Duration = Duration::from_secs(15 * 60);
 /// How far before our first line a message may be stamped without being a replay.
 const STAMP_SLACK: Duration = Duration::from_secs(5);
 /// How far ahead of our clock a stamp is believed.
-const AHEAD: Duration = Duration::from_secs(120);
+pub(super) const AHEAD: Duration = Duration::from_secs(120);
 /// How far behind our clock a stamp is believed: the replay window and a slow line.
 const BEHIND: Duration = Duration::from_secs(20 * 60);
 /// Longest message id that is taken from a server.
@@ -78,24 +78,6 @@ impl Session {
             self.keep(message, source, now);
         }
         self.actions.push(Action::Deliver(Arrival { inbound, reply_to: target.to_owned(), earlier }));
-    }
-
-    /// Keeps what was said in one of our channels for the beginning of its conversation.
-    fn keep(&mut self, message: &Message, source: &Source, now: Moment) {
-        let channel = self.server.fold(message.param(0));
-        let text = match spoken(message.param(1)) {
-            Some(Spoken::Said(text)) => text,
-            Some(Spoken::Acted(text)) => format!("* {} {text}", source.nick),
-            None => return,
-        };
-        let history = self.batches.is_history(message.tag("batch"));
-        let at = match stamp(message).filter(|time| time.since(now.wall) <= AHEAD) {
-            None if history => None,
-            stamp => Some(stamp.unwrap_or(now.wall)),
-        };
-        let own = self.is_me(&source.nick);
-        let line = Earlier { sender_name: source.nick.clone(), at, text, own };
-        self.beginnings.keep(&channel, message.tag("msgid"), line);
     }
 
     fn direct_message(&mut self, message: &Message, source: &Source, said: Spoken, now: Moment) {
@@ -193,7 +175,7 @@ impl Session {
 }
 
 /// When it was said, by the server's clock.
-fn stamp(message: &Message) -> Option<Timestamp> {
+pub(super) fn stamp(message: &Message) -> Option<Timestamp> {
     message.tag("time").and_then(Timestamp::parse_rfc3339)
 }
 

@@ -331,6 +331,11 @@ pub struct LimitsConfig {
     pub task_max_attempts: usize,
     /// The pause after the first failure of a task, which doubles with each (`task_retry_secs`, 0 to 600).
     pub task_retry: Duration,
+    /// Turns that results may start for one message of a person (1 to 20); further results are kept in the
+    /// history for the next message.
+    pub max_retriggers: u32,
+    /// Results that come within this time of each other share one turn (`retrigger_debounce_ms`, 1 to 10,000).
+    pub retrigger_debounce: Duration,
     /// How long messages, answers, runs and journals are kept after they are over (`keep_days`, 1 to 3,650).
     pub keep: Duration,
     /// How long messages in company wait for each other.
@@ -362,6 +367,8 @@ impl Default for LimitsConfig {
             worker_log_mode: WorkerLogMode::default(),
             task_max_attempts: 3,
             task_retry: Duration::from_secs(30),
+            max_retriggers: 3,
+            retrigger_debounce: Duration::from_millis(500),
             keep: 90 * DAY,
             coalescing: CoalescingConfig::default(),
             cortex: CortexConfig::default(),

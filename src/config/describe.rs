@@ -127,6 +127,8 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
         ("branch_timeout_secs", limits.branch_timeout.as_secs()),
         ("branch_wall_clock_secs", limits.branch_wall_clock.as_secs()),
         ("worker_idle_timeout_secs", limits.worker_idle_timeout.as_secs()),
+        ("max_retriggers", u64::from(limits.max_retriggers)),
+        ("retrigger_debounce_ms", u64::try_from(limits.retrigger_debounce.as_millis()).unwrap_or(u64::MAX)),
         ("task_max_attempts", limits.task_max_attempts as u64),
         ("task_retry_secs", limits.task_retry.as_secs()),
         ("keep_days", limits.keep.as_secs() / DAY.as_secs()),

@@ -296,6 +296,13 @@ fn limits(section: &Section<'_, '_>, base: &LimitsConfig) -> LimitsConfig {
             .choice("worker_log_mode", &WorkerLogMode::ALL)
             .unwrap_or(base.worker_log_mode),
         task_max_attempts: count("task_max_attempts", 1, 10, base.task_max_attempts),
+        max_retriggers: section
+            .number("max_retriggers", 1, 20)
+            .and_then(|number| u32::try_from(number).ok())
+            .unwrap_or(base.max_retriggers),
+        retrigger_debounce: section
+            .number("retrigger_debounce_ms", 1, 10_000)
+            .map_or(base.retrigger_debounce, Duration::from_millis),
         task_retry: seconds(section, "task_retry_secs", 0, 600).unwrap_or(base.task_retry),
         keep: section
             .number("keep_days", 1, 3650)

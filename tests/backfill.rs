@@ -220,8 +220,12 @@ fn a_kill_between_the_first_message_and_its_answer_loses_and_doubles_nothing_of_
 fn without_a_count_nothing_is_asked_for_or_shown_and_still_nothing_old_is_answered() {
     let double = Double::recording(|_| reply("an answer"));
     let peer = Peer::new();
-    let home = Home::new(&format!("{}{}", config(&double, "history_backfill_count = 0"), peer.config()));
+    let with = |defaults: &str| format!("{}{}", config(&double, defaults), peer.config());
+    let home = Home::new(&with(""));
     let daemon = home.start();
+    // While it runs, before it is in its channel.
+    std::fs::write(home.config(), home.text(&with("history_backfill_count = 0"))).unwrap();
+    eventually("the new config is in force", DEADLINE, || daemon.status()["config"]["reloads"] == 1);
     let mut talk = peer.welcome();
     talk.play_history();
     talk.write("@msgid=q1 :kim!k@host PRIVMSG #pi :bot: the question");

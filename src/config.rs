@@ -314,6 +314,8 @@ pub struct LimitsConfig {
     pub context_window: usize,
     /// Messages that a window holds at most (10 to 1,000); fills it just as tokens do.
     pub history_messages: usize,
+    /// Older messages of the platform that a conversation begins with (0 to 200); 0: none.
+    pub history_backfill_count: usize,
     /// Wall clock of one worker without waiting for input (`worker_timeout_secs`, 10 to 86,400).
     pub worker_timeout: Duration,
     /// A branch without any activity is ended (`branch_timeout_secs`, 5 to 3,600).
@@ -355,6 +357,7 @@ impl Default for LimitsConfig {
             max_concurrent_turns: 16,
             context_window: 128_000,
             history_messages: 200,
+            history_backfill_count: 50,
             worker_timeout: Duration::from_secs(1800),
             branch_timeout: Duration::from_secs(60),
             // Ten calls of a slow model, and less than a turn may take.

@@ -122,6 +122,7 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
         ("max_concurrent_turns", limits.max_concurrent_turns as u64),
         ("context_window", limits.context_window as u64),
         ("history_messages", limits.history_messages as u64),
+        ("history_backfill_count", limits.history_backfill_count as u64),
         ("worker_timeout_secs", limits.worker_timeout.as_secs()),
         ("branch_timeout_secs", limits.branch_timeout.as_secs()),
         ("branch_wall_clock_secs", limits.branch_wall_clock.as_secs()),

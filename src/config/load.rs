@@ -284,6 +284,7 @@ fn limits(section: &Section<'_, '_>, base: &LimitsConfig) -> LimitsConfig {
         max_concurrent_turns: count("max_concurrent_turns", 1, 64, base.max_concurrent_turns),
         context_window: count("context_window", 4096, 4_000_000, base.context_window),
         history_messages: count("history_messages", 10, 1000, base.history_messages),
+        history_backfill_count: count("history_backfill_count", 0, 200, base.history_backfill_count),
         worker_timeout: seconds(section, "worker_timeout_secs", 10, 86_400).unwrap_or(base.worker_timeout),
         branch_timeout: seconds(section, "branch_timeout_secs", 5, 3600).unwrap_or(base.branch_timeout),
         branch_wall_clock: seconds(section, "branch_wall_clock_secs", 10, 86_400)

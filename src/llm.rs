@@ -24,6 +24,7 @@ pub mod reach;
 pub mod repair;
 mod reported;
 mod sessions;
+mod thinking;
 pub mod tokens;
 
 use std::hash::{BuildHasher, RandomState};

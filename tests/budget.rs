@@ -321,13 +321,68 @@ fn where_a_ceiling_leaves_no_room_the_chain_and_then_the_config_decide() {
     }
 }
 
+#[test]
+fn a_cheaper_model_is_asked_also_where_the_first_is_away_and_the_next_too_dear() {
+    let double = Double::recording(|request: &Request| match request.json["model"].as_str() {
+        Some("first") => Say::error(401, "invalid_api_key", "no"),
+        name => Say::text(name.unwrap()),
+    });
+    let provider = ProviderConfig {
+        base_url: Some(double.base_url("p", WireFormat::OpenAi)),
+        ..ProviderConfig::new("p", ApiType::OpenAiCompatible)
+    };
+    let llm = LlmConfig { providers: vec![provider], ..LlmConfig::default() };
+    let offline = stand_in(|_| Ok("the responder".to_owned()));
+    let manager = LlmManager::new(&llm, SimulatedClock::starting_at(EVENING), offline);
+    let open = Closed(&["p/first", "p/cheap"], Exhausted::Model("p/cheap".to_owned()));
+    let manager = manager.metered(Arc::new(open));
+    let routing = RoutingConfig {
+        channel: "p/first".to_owned(),
+        fallbacks: vec!["p/second".to_owned()],
+        ..RoutingConfig::default()
+    };
+    let model = manager.model_for(&routing, ProcessKind::Channel);
+    for asked in [2, 3] {
+        let reply = model.call(&CompletionRequest::new("hello"), &Cancel::new(), &mut |_| {}).unwrap();
+        assert_eq!((reply.response.text().as_str(), double.requests().len()), ("cheap", asked));
+    }
+}
+
+#[test]
+fn a_cheaper_model_that_is_lost_rests_as_any_other() {
+    let double = Double::recording(|_: &Request| Say::error(503, "overloaded_error", "busy"));
+    let provider = ProviderConfig {
+        base_url: Some(double.base_url("p", WireFormat::OpenAi)),
+        ..ProviderConfig::new("p", ApiType::OpenAiCompatible)
+    };
+    let llm = LlmConfig { providers: vec![provider], ..LlmConfig::default() };
+    let clock = SimulatedClock::starting_at(EVENING);
+    let offline = stand_in(|_| Ok("the responder".to_owned()));
+    let tuning = Tuning { retry_delay: Duration::from_millis(1), ..Tuning::default() };
+    let manager = LlmManager::tuned(&llm, clock.clone(), offline, tuning);
+    let manager = manager.metered(Arc::new(Closed(&["p/cheap"], Exhausted::Model("p/cheap".to_owned()))));
+    let routing = RoutingConfig { channel: "p/first".to_owned(), ..RoutingConfig::default() };
+    let model = manager.model_for(&routing, ProcessKind::Channel);
+    let asked_after = |rest: Duration| {
+        clock.advance(rest);
+        let reply = model.call(&CompletionRequest::new("hello"), &Cancel::new(), &mut |_| {});
+        assert_eq!(reply.unwrap().response.text(), "the responder");
+        double.requests().len()
+    };
+    assert_eq!(asked_after(Duration::ZERO), 4);
+    assert_eq!(asked_after(Duration::ZERO), 4, "it rests");
+    assert_eq!(asked_after(Duration::from_secs(11)), 5, "one request tries it");
+}
+
 /// Replies at once, and bills what it was asked.
 fn billing_double(billed: Arc<AtomicUsize>, wait: Duration) -> Double {
-    Double::recording(move |request: &Request| {
-        billed.fetch_add(request.body.len() / 4 + 10, Ordering::SeqCst);
-        assert_eq!(request.json["max_tokens"], 256, "the limit that was reckoned with");
-        Say { pause: Some(wait), ..calls(&[("reply", json!({ "content": "here you are" }))]) }
-    })
+    Double::recording(move |request: &Request| billed_call(&billed, request, wait))
+}
+
+fn billed_call(billed: &AtomicUsize, request: &Request, wait: Duration) -> Say {
+    billed.fetch_add(request.body.len() / 4 + 10, Ordering::SeqCst);
+    assert_eq!(request.json["max_tokens"], 256, "the limit that was reckoned with");
+    Say { pause: Some(wait), ..calls(&[("reply", json!({ "content": "here you are" }))]) }
 }
 
 fn with_budget(double: &Double, budget: &str) -> String {
@@ -480,8 +535,15 @@ fn a_call_that_was_out_when_the_daemon_was_killed_is_charged_in_full() {
 
 #[test]
 fn a_daemon_that_is_killed_again_and_again_stays_below_its_ceiling() {
-    let billed = Arc::new(AtomicUsize::new(0));
-    let double = billing_double(billed.clone(), Duration::from_millis(20));
+    let (billed, asked) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
+    let bill = billed.clone();
+    let double = Double::recording(move |request: &Request| {
+        let mut say = billed_call(&bill, request, Duration::from_millis(20));
+        // Nor is anything true of what it says about it.
+        let lies = [None, Some("missing"), Some("negative"), Some("text"), Some("huge")];
+        say.odd.usage = lies[asked.fetch_add(1, Ordering::SeqCst) % lies.len()].map(str::to_owned);
+        say
+    });
     let ceiling = 400_000;
     let home = Home::new(&with_budget(&double, &format!("day_tokens = {ceiling}")));
     let mut random = Random(7);

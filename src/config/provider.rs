@@ -3,6 +3,7 @@
 mod table;
 
 use std::fmt::Write;
+use std::ops::Range;
 
 use super::Secret;
 use super::load::Environment;
@@ -101,7 +102,9 @@ impl ProviderConfig {
     /// What must not be read in a log.
     pub fn secrets(&self) -> impl Iterator<Item = &str> {
         let headers = self.headers.iter().filter(|header| header.is_secret).map(|header| &header.value);
-        self.api_key.iter().chain(headers).map(Secret::reveal)
+        let login = self.base_url.as_deref().and_then(|url| Some(&url[login(url)?]));
+        let password = login.and_then(|login| Some(login.split_once(':')?.1));
+        self.api_key.iter().chain(headers).map(Secret::reveal).chain(login).chain(password)
     }
 
     /// Where its requests go, without a slash at the end.
@@ -194,11 +197,19 @@ impl ProviderConfig {
         shown: fn(&Secret) -> String,
     ) -> std::fmt::Result {
         writeln!(out, "api_type = {}", text(self.api.kind().name))?;
+        let hiding = |url: &String| match login(url) {
+            Some(place) => {
+                let hidden = shown(&Secret::new(&url[place.clone()]));
+                format!("{}{hidden}{}", &url[..place.start], &url[place.end..])
+            }
+            None => url.clone(),
+        };
+        let [base_url, github_url] = [&self.base_url, &self.github_url].map(|url| url.as_ref().map(hiding));
         let plain = [
-            ("base_url", &self.base_url),
+            ("base_url", &base_url),
             ("api_version", &self.api_version),
             ("deployment", &self.deployment),
-            ("github_url", &self.github_url),
+            ("github_url", &github_url),
         ];
         for (key, value) in plain {
             if let Some(value) = value {
@@ -234,6 +245,14 @@ impl ProviderConfig {
 fn password_in(address: &str) -> Option<&str> {
     let authority = address.split_once("://")?.1.split(['/', '?', '#']).next()?;
     Some(authority.rsplit_once('@')?.0.split_once(':')?.1)
+}
+
+/// Where user and password stand in an address that has them; they go with every request.
+fn login(address: &str) -> Option<Range<usize>> {
+    let start = address.find("://")? + "://".len();
+    let end = address[start..].find(['/', '?', '#']).map_or(address.len(), |length| start + length);
+    let length = address[start..end].rfind('@')?;
+    Some(start..start + length)
 }
 
 fn headers(section: &Section<'_, '_>) -> Vec<ProviderHeader> {

@@ -4,14 +4,13 @@
 use futures::StreamExt;
 use pollster::block_on;
 use rig_core::DynModel;
-use rig_core::completion::{CompletionRequest, CompletionResponse, Effort, OnUnsupported, Reasoning};
+use rig_core::completion::{CompletionRequest, CompletionResponse, OnUnsupported, Reasoning};
 use rig_core::error::ProviderError;
 use rig_core::http_client::Error as HttpError;
 use rig_core::operation::Completion;
 use rig_core::streaming::{Item, StreamEvent};
 
 use super::delta::Delta;
-use crate::config::ThinkingEffort;
 use crate::http::transport::{BODY_BYTES_MAX, TransportError};
 use crate::thread::Cancel;
 
@@ -47,20 +46,6 @@ fn length(event: &StreamEvent) -> usize {
 /// A streamed answer has the same limit as a whole one.
 fn too_long() -> ProviderError {
     HttpError::instance(TransportError::BodyTooLong(BODY_BYTES_MAX)).into()
-}
-
-/// None: what the provider does by itself.
-pub(super) fn reasoning(effort: ThinkingEffort) -> Option<Reasoning> {
-    match effort {
-        ThinkingEffort::Auto => None,
-        ThinkingEffort::None => Some(Reasoning::Off),
-        ThinkingEffort::Minimal => Some(Effort::Minimal.into()),
-        ThinkingEffort::Low => Some(Effort::Low.into()),
-        ThinkingEffort::Medium => Some(Effort::Medium.into()),
-        ThinkingEffort::High => Some(Effort::High.into()),
-        ThinkingEffort::XHigh => Some(Effort::XHigh.into()),
-        ThinkingEffort::Max => Some(Effort::Max.into()),
-    }
 }
 
 /// The request for whichever model gets it: an option that this one lacks is left out, not an error.

@@ -28,7 +28,7 @@ use super::repair::repaired;
 use super::reported::tokens_in;
 use super::sessions::Sessions;
 use super::tokens::Calibration;
-use super::{Tuning, random_share};
+use super::{Tuning, random_share, thinking};
 use crate::billing::{Exhausted, Payer};
 use crate::clock::SharedClock;
 use crate::config::{OFFLINE_MODEL, ThinkingEffort};
@@ -139,8 +139,7 @@ impl SpacebotModel {
 
     /// The same chain with so much thinking.
     pub(super) fn thinking(self, effort: ThinkingEffort) -> Self {
-        let reasoning = attempt::reasoning(effort);
-        Self { reasoning, ..self }
+        Self { reasoning: thinking::wanted(effort), ..self }
     }
 
     /// On whose account the calls go.
@@ -212,19 +211,8 @@ impl SpacebotModel {
         };
         let mut first_failure = None;
         for (index, link) in self.links.iter().enumerate() {
-            let probe = match self.shared.health.admit(&link.full_name) {
-                Admission::Open => None,
-                Admission::Probe(probe) => Some(probe),
-                Admission::Rests(left) => {
-                    log::debug!("{} rests for another {} s", link.full_name, left.as_secs());
-                    let reporter = self.reporter(&link.full_name);
-                    first_failure.get_or_insert(LlmError::Resting(reporter.failure(None, "")));
-                    continue;
-                }
-            };
-            match self.ask(link, &mut call, probe.is_some()) {
+            match self.ask_unless_resting(link, &mut call) {
                 Ok(response) => {
-                    self.shared.health.answered(&link.full_name);
                     // What files are taken for says nothing about words.
                     let counted = response.usage.input_tokens.filter(|_| !attached::has_files(request));
                     self.shared.calibration.learn(&link.full_name, request, counted);
@@ -242,7 +230,7 @@ impl SpacebotModel {
                 }
             }
         }
-        if matches!(first_failure, Some(LlmError::OverBudget(_)))
+        if !first_failure.as_ref().is_some_and(LlmError::is_for_the_caller)
             && let Some(done) = self.ask_cheaper(&mut call)
         {
             return done;
@@ -297,7 +285,7 @@ impl SpacebotModel {
             return None;
         }
         let link = Link::new(&name, &self.shared.providers);
-        match self.ask(&link, call, false) {
+        match self.ask_unless_resting(&link, call) {
             Ok(response) => {
                 Some(Ok(Reply { response, model: name, attempts: call.attempts, fell_back: true }))
             }
@@ -332,6 +320,22 @@ impl SpacebotModel {
         }
     }
 
+    /// One link, unless it is lost and it is not time to try it.
+    fn ask_unless_resting(&self, link: &Link, call: &mut Call<'_>) -> Result<CompletionResponse, LlmError> {
+        let health = &self.shared.health;
+        let probe = match health.admit(&link.full_name) {
+            Admission::Open => None,
+            Admission::Probe(probe) => Some(probe),
+            Admission::Rests(left) => {
+                log::debug!("{} rests for another {} s", link.full_name, left.as_secs());
+                return Err(LlmError::Resting(self.reporter(&link.full_name).failure(None, "")));
+            }
+        };
+        let response = self.ask(link, call, probe.is_some())?;
+        health.answered(&link.full_name);
+        Ok(response)
+    }
+
     /// One link with its retries; a probe has none.
     fn ask(&self, link: &Link, call: &mut Call<'_>, is_probe: bool) -> Result<CompletionResponse, LlmError> {
         let mut retries = if is_probe { RETRIES_MAX } else { 0 };
@@ -354,7 +358,8 @@ impl SpacebotModel {
             if is_no_stream {
                 continue;
             }
-            if self.is_stale_session(link, call, &failed.error) && !is_renewed {
+            let used = link.provider.as_ref().zip(call.session.take());
+            if self.shared.sessions.is_stale(used, &failed.error, call.cancel) && !is_renewed {
                 is_renewed = true;
                 continue;
             }
@@ -375,16 +380,6 @@ impl SpacebotModel {
             }
             retries += 1;
         }
-    }
-
-    /// The session that was used has ended before its time, and is forgotten.
-    fn is_stale_session(&self, link: &Link, call: &mut Call<'_>, error: &LlmError) -> bool {
-        let is_refused = matches!(error, LlmError::Unauthorized(failure) if failure.status == Some(401));
-        let (Some(provider), Some(number)) = (&link.provider, call.session.take()) else { return false };
-        if is_refused {
-            self.shared.sessions.forget(provider, number, call.cancel);
-        }
-        is_refused
     }
 
     /// None: no more tries.
@@ -456,6 +451,7 @@ impl SpacebotModel {
             call.exhausted.get_or_insert(refused.then);
             LlmError::OverBudget(reporter.failure(None, &refused.reason))
         })?;
+        thinking::fit(&mut request, provider.api.kind().wire, &link.name);
         attached::fill(&mut request, self.files.as_deref());
         let closer = call.cancel.on_cancel(move || transport.stop());
         call.attempts += 1;
@@ -490,6 +486,11 @@ impl SpacebotModel {
 
 /// For the operator: a refused key stays refused until somebody acts.
 fn report(error: &LlmError) {
-    let level = if error.kind() == Kind::Auth { log::Level::Error } else { log::Level::Warn };
+    let level = match error {
+        // It was told when it was lost.
+        LlmError::Resting(_) => return,
+        _ if error.kind() == Kind::Auth => log::Level::Error,
+        _ => log::Level::Warn,
+    };
     log::log!(level, "{}", log_line(error));
 }

@@ -142,8 +142,21 @@ impl Sessions {
         Ok(Some((session, false)))
     }
 
-    /// A session that Copilot does not take any more; a newer one stays.
-    pub(super) fn forget(&self, provider: &ProviderConfig, number: u64, cancel: &Cancel) {
+    /// Whether the session that was used, and was there before, has ended before its time. It is forgotten then.
+    pub(super) fn is_stale(
+        &self,
+        used: Option<(&ProviderConfig, u64)>,
+        error: &LlmError,
+        cancel: &Cancel,
+    ) -> bool {
+        let is_refused = matches!(error, LlmError::Unauthorized(failure) if failure.status == Some(401));
+        let Some((provider, number)) = used.filter(|_| is_refused) else { return false };
+        self.forget(provider, number, cancel);
+        true
+    }
+
+    /// A newer one stays.
+    fn forget(&self, provider: &ProviderConfig, number: u64, cancel: &Cancel) {
         let Some(slot) = self.slots.get(&provider.id) else { return };
         let Some(mut turn) = Turn::take(slot, cancel) else { return };
         turn.kept.session = turn.kept.session.take().filter(|session| session.number != number);

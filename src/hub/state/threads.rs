@@ -4,9 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{
-    Begin, Hub, MAX_RETRIGGERS, ProcessKey, RETRIGGER_DEBOUNCE, RETRIGGER_MAX_WAIT, Stage, TimerKey,
-};
+use super::{Begin, Hub, ProcessKey, RETRIGGER_MAX_WAIT, Stage, TimerKey};
 use crate::agent::{Chat, Work};
 use crate::conversation::Place;
 use crate::effect::{Answer, Refusal};
@@ -92,7 +90,8 @@ impl Hub {
         let Some(agent) = self.agents.get_mut(id) else { return };
         let waiting = agent.threads.waiting.entry(thread.to_owned()).or_default();
         let since = *waiting.since.get_or_insert(now);
-        waiting.due = Some((now + RETRIGGER_DEBOUNCE).min(since + RETRIGGER_MAX_WAIT));
+        let debounce = agent.limits.retrigger_debounce;
+        waiting.due = Some((now + debounce).min(since + RETRIGGER_MAX_WAIT.max(debounce)));
         self.arm_threads(id);
     }
 
@@ -107,7 +106,7 @@ impl Hub {
     /// A time may have come.
     pub(super) fn threads_due(&mut self, id: &AgentId, now: Duration) {
         let Some(agent) = self.agents.get_mut(id).filter(|_| self.stage == Stage::Running) else { return };
-        let threads = &mut agent.threads;
+        let (threads, most) = (&mut agent.threads, agent.limits.max_retriggers);
         if threads.busy().is_some() {
             return;
         }
@@ -115,7 +114,7 @@ impl Hub {
         let Some(thread) = due else { return self.arm_threads(id) };
         let mut absorb = false;
         if let Some(waiting) = threads.waiting.get_mut(&thread) {
-            absorb = waiting.retriggers >= MAX_RETRIGGERS;
+            absorb = waiting.retriggers >= most;
             waiting.retriggers += 1;
         }
         self.answer_thread(id, Chat { thread, absorb, ..Chat::default() }, now);

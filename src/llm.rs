@@ -5,6 +5,7 @@
 //! whose one method [`SpacebotModel::call`] walks the chain: the model of the process, the fallbacks,
 //! and last the offline responder.
 
+mod again;
 pub mod attached;
 mod attempt;
 mod cache_marks;
@@ -40,7 +41,8 @@ use crate::config::{Config, LlmConfig, OFFLINE_MODEL, ProviderConfig, RoutingCon
 use crate::http::transport::Network;
 use crate::id::{AgentId, ConversationId, ProcessKind};
 
-pub use chain::{RETRIES_MAX, RETRY_AFTER_MAX, Reply, SpacebotModel};
+pub use again::{RETRIES_MAX, RETRY_AFTER_MAX};
+pub use chain::{Reply, SpacebotModel};
 pub use delta::Delta;
 pub use error::{Failure, LlmError};
 pub use health::Lost;

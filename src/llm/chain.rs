@@ -12,13 +12,14 @@ use rig_core::DynModel;
 use rig_core::completion::{CompletionRequest, CompletionResponse, ProviderCapabilities, Reasoning};
 use rig_core::operation::Completion;
 
+use super::again::{self, After, RETRIES_MAX};
 use super::attached;
 use super::attempt;
 use super::classify::{Classified, Reporter};
 use super::delta::Delta;
 use super::error::LlmError;
 use super::gates::Gates;
-use super::health::{Admission, Health, Rest};
+use super::health::{Admission, Health};
 use super::lines::Lines;
 use super::link::Link;
 use super::media::Takes;
@@ -28,7 +29,7 @@ use super::repair::repaired;
 use super::reported::tokens_in;
 use super::sessions::Sessions;
 use super::tokens::Calibration;
-use super::{Tuning, random_share, thinking};
+use super::{Tuning, thinking};
 use crate::billing::{Exhausted, Payer};
 use crate::clock::SharedClock;
 use crate::config::{OFFLINE_MODEL, ThinkingEffort};
@@ -37,18 +38,10 @@ use crate::message::attachment::Files;
 use crate::secrets::Scrubber;
 use crate::thread::{Cancel, lock};
 
-/// Further tries of one model after the first.
-pub const RETRIES_MAX: u32 = 3;
-/// A provider that wants us to wait longer is passed over and rests.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// Times that a patient caller asks the whole chain again.
 const PATIENT_RETRIES: u32 = 5;
 /// The first wait of a patient caller, in first waits of an impatient one: 5 s; it doubles.
 const PATIENCE: u32 = 10;
-/// Share of a retry's wait that is random, so that conversations which failed together do not come
-/// back together.
-const JITTER: f64 = 0.1;
-
 /// What all models of the program use together.
 pub(super) struct Shared {
     pub(super) providers: Providers,
@@ -104,6 +97,8 @@ struct Call<'a> {
     cancel: &'a Cancel,
     on_delta: &'a mut dyn FnMut(Delta<'_>),
     attempts: u32,
+    /// No other model of the chain comes behind the one that is asked.
+    is_last: bool,
     /// The model that is asked has rejected the request with its files; it gets it without.
     without_files: bool,
     /// The session of the latest request, if it was there before.
@@ -206,11 +201,13 @@ impl SpacebotModel {
             on_delta,
             attempts: 0,
             without_files: false,
+            is_last: true,
             session: None,
             exhausted: None,
         };
         let mut first_failure = None;
         for (index, link) in self.links.iter().enumerate() {
+            call.is_last = index + 1 == self.links.len();
             match self.ask_unless_resting(link, &mut call) {
                 Ok(response) => {
                     // What files are taken for says nothing about words.
@@ -369,8 +366,8 @@ impl SpacebotModel {
                 call.without_files = true;
                 continue;
             }
-            let wait = self.wait_before(retries, &failed);
-            let Some(wait) = wait.filter(|_| failed.error.is_worth_a_retry()) else {
+            let delay = self.shared.tuning.retry_delay;
+            let Some(wait) = again::wait_before(retries, &failed, call.is_last, delay) else {
                 self.rest_if_lost(link, &failed);
                 return Err(failed.error);
             };
@@ -382,37 +379,12 @@ impl SpacebotModel {
         }
     }
 
-    /// None: no more tries.
-    fn wait_before(&self, retries: u32, failed: &Classified) -> Option<Duration> {
-        if retries >= RETRIES_MAX {
-            return None;
-        }
-        match (failed.retry_after, &failed.error) {
-            (Some(wished), _) => Some(wished).filter(|wished| *wished <= RETRY_AFTER_MAX),
-            // Without a time there is no telling; the next model answers sooner.
-            (None, LlmError::RateLimited(_)) => None,
-            (None, _) => {
-                let delay = self.shared.tuning.retry_delay * 2_u32.pow(retries);
-                Some(delay.mul_f64(1.0 + JITTER * random_share()))
-            }
-        }
-    }
-
-    /// What is wrong with the request or the answer says nothing about the next one.
     fn rest_if_lost(&self, link: &Link, failed: &Classified) {
-        let why = match &failed.error {
-            LlmError::RateLimited(_) => Rest::Wished(failed.retry_after.unwrap_or(self.rate_limit_cooldown)),
-            LlmError::Overloaded(_)
-            | LlmError::Unreachable(_)
-            | LlmError::BrokenOff(_)
-            | LlmError::Malformed(_) => failed.retry_after.map_or(Rest::Lost, Rest::Wished),
-            LlmError::Unauthorized(_) | LlmError::UnknownModel(_) => Rest::Refused,
-            LlmError::TooLong(_) | LlmError::Filtered(_) | LlmError::CutShort(_) | LlmError::Empty(_) => {
-                return self.shared.health.answered(&link.full_name);
-            }
-            _ => return,
-        };
-        self.shared.health.rest(&link.full_name, why);
+        match After::of(failed, self.rate_limit_cooldown) {
+            After::Rests(why) => self.shared.health.rest(&link.full_name, why),
+            After::Answered => self.shared.health.answered(&link.full_name),
+            After::Nothing => {}
+        }
     }
 
     fn ask_once(

@@ -15,6 +15,8 @@ mod cortex;
 mod deferral;
 #[path = "simulation/disk.rs"]
 mod disk;
+#[path = "simulation/fault.rs"]
+mod fault;
 #[path = "simulation/idle.rs"]
 mod idle;
 #[path = "simulation/life.rs"]

@@ -3,49 +3,50 @@
 #![allow(unreachable_pub)] // one of the parts of one test
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use rig_core::completion::{CompletionRequest, Message};
+use rig_core::error::ProviderError;
 use rig_core::message::{ToolResultContent, UserContent};
 use serde_json::json;
-use spacebot::clock::Clock;
+use spacebot::clock::{Clock, SimulatedClock};
 use spacebot::config::OFFLINE_MODEL;
 use spacebot::event::Errand;
 use spacebot::id::ProcessKind;
 use spacebot::prompts;
 use spacebot::turn::{self, Part};
 
+use crate::breaker::Said;
+use crate::fault::Fault;
 use crate::local_model::Say;
 use crate::random::Random;
 use crate::start::{Ground, main_agent, other_agent};
 use crate::watch::{RUNNING, Running, Watch};
 
-/// Which models are away.
+/// What is wrong with which models.
 #[derive(Default)]
-pub struct Models(Mutex<BTreeSet<String>>);
+pub struct Models(Mutex<BTreeMap<String, Fault>>);
 
 /// A model that is asked right now; who does not say what it says has broken off.
 pub struct Asked {
     watch: Arc<Watch>,
     model: String,
     running: Option<Running>,
-    now: Duration,
+    clock: Arc<SimulatedClock>,
 }
 
 impl Models {
-    pub fn is_away(&self, name: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
+    pub fn fault(&self, name: &str) -> Option<Fault> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied()
     }
 
-    pub fn set_away(&self, name: &str, away: bool) {
+    pub fn set(&self, name: &str, fault: Option<Fault>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if away {
-            all.insert(name.to_owned())
-        } else {
-            all.remove(name)
+        match fault {
+            Some(fault) => all.insert(name.to_owned(), fault),
+            None => all.remove(name),
         };
     }
 
@@ -65,29 +66,30 @@ impl Models {
                 }
             });
         }
-        Asked { watch: ground.watch.clone(), model: name.to_owned(), running, now }
+        Asked { watch: ground.watch.clone(), model: name.to_owned(), running, clock: ground.clock.clone() }
     }
 }
 
 impl Asked {
-    pub fn says(mut self, said: Result<Vec<Say>, String>) -> Result<Vec<Say>, String> {
+    pub fn says(mut self, said: Result<Vec<Say>, Fault>) -> Result<Vec<Say>, ProviderError> {
         if let Some(running) = self.running.take() {
-            self.watch.told(&self.model, &running, Some(said.is_ok()), self.now);
+            let about = said.as_ref().map_or_else(|fault| fault.said(), |_| Said::Well);
+            self.watch.told(&self.model, &running, about, self.clock.monotonic());
         }
-        said
+        said.or_else(Fault::happens)
     }
 }
 
 impl Drop for Asked {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
-            self.watch.told(&self.model, &running, None, self.now);
+            self.watch.told(&self.model, &running, Said::Nothing, self.clock.monotonic());
         }
     }
 }
 
 /// What the simulated model does for a request, from a random number.
-pub fn decide(request: &CompletionRequest, random: &mut Random, calm: bool) -> Result<Vec<Say>, String> {
+pub fn decide(request: &CompletionRequest, random: &mut Random, calm: bool) -> Result<Vec<Say>, Fault> {
     let call = |tool: &str, arguments: serde_json::Value| {
         Say::Call("c1".to_owned(), tool.to_owned(), arguments.to_string())
     };
@@ -95,7 +97,7 @@ pub fn decide(request: &CompletionRequest, random: &mut Random, calm: bool) -> R
     let (text, after_tools) = last_words(request);
     let roll = if calm { 99 } else { random.below(100) };
     match roll {
-        0..=3 => return Err("the simulated provider failed".to_owned()),
+        0..=3 => return Err(Fault::passing(random)),
         4 => return Ok(vec![call("no_such_tool", json!({}))]),
         5 => return Ok(vec![Say::Call("c1".to_owned(), "reply".to_owned(), "{\"content\": ".to_owned())]),
         6 => panic!("simulated panic"),

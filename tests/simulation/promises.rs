@@ -139,7 +139,16 @@ impl World {
                 return Err(format!("events and {what} differ: {found:?}"));
             }
         }
-        let kinds = [Kind::Transient, Kind::RateLimited, Kind::Full, Kind::Bug, Kind::Invalid];
+        let kinds = [
+            Kind::Transient,
+            Kind::RateLimited,
+            Kind::Auth,
+            Kind::NotFound,
+            Kind::Budget,
+            Kind::Full,
+            Kind::Bug,
+            Kind::Invalid,
+        ];
         let sorry = |said: &&String| kinds.iter().any(|kind| *said == prompts::notice(kind.notice()));
         let texts = read("SELECT coalesce(json_extract(content, '$.text'), '') FROM outbox");
         let apologies = texts.iter().filter(sorry).count();

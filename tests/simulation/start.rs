@@ -28,9 +28,10 @@ use spacebot::llm::{LlmManager, Tuning};
 use spacebot::memory::MemoryStore;
 use spacebot::tools::workspace::Workspace;
 
+use crate::breaker::COOLDOWN;
 use crate::disk::Disk;
 use crate::life::Life;
-use crate::local_model::local_model;
+use crate::local_model::faulty_model;
 use crate::model::{Models, decide, meanwhile};
 use crate::random::Random;
 use crate::variant::Variant;
@@ -91,7 +92,7 @@ fn config_of(id: &AgentId, variant: Variant) -> AgentConfig {
     if variant.chained {
         let model = || "sim/a".to_owned();
         let fallbacks = vec!["sim/b".to_owned()];
-        let base = RoutingConfig::default();
+        let base = RoutingConfig { rate_limit_cooldown: COOLDOWN, ..RoutingConfig::default() };
         config.routing =
             RoutingConfig { channel: model(), branch: model(), worker: model(), fallbacks, ..base };
     }
@@ -131,11 +132,11 @@ impl Ground {
 
     fn model(&self, name: &str) -> DynModel<Completion> {
         let (ground, name) = (self.clone(), name.to_owned());
-        local_model(move |request| {
+        faulty_model(move |request| {
             let asked = ground.models.asked(&ground, &name, request);
             meanwhile();
-            if ground.models.is_away(&name) {
-                return asked.says(Err("the simulated provider is away".to_owned()));
+            if let Some(fault) = ground.models.fault(&name) {
+                return asked.says(Err(fault));
             }
             let mut random = ground.model_random.lock().unwrap_or_else(PoisonError::into_inner);
             // Rules do not fail.

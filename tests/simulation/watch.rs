@@ -14,7 +14,7 @@ use spacebot::hub::state::CORTEX_REST;
 use spacebot::id::{AgentId, ProcessId};
 use spacebot::thread::Cancel;
 
-use crate::breaker::{Breaker, Caller};
+use crate::breaker::{Breaker, Caller, Said};
 
 const BACKOFF: Duration = Duration::from_secs(30);
 /// Failures in a row after which an errand rests.
@@ -76,8 +76,15 @@ impl Watch {
     /// A new life of the daemon knows nothing of rests.
     pub fn begin(&self) {
         let mut state = self.state();
-        let probes: usize = state.breakers.values().map(|breaker| breaker.probes).sum();
-        *state.counts.entry("probes of models").or_default() += probes;
+        let counts: [(_, fn(&Breaker) -> usize); 3] = [
+            ("probes of models", |breaker| breaker.probes),
+            ("rests that providers want", |breaker| breaker.limited),
+            ("rests of what is to be mended", |breaker| breaker.refused),
+        ];
+        for (what, count) in counts {
+            let more: usize = state.breakers.values().map(count).sum();
+            *state.counts.entry(what).or_default() += more;
+        }
         state.breakers.clear();
         state.errands.clear();
         state.chats.clear();
@@ -114,10 +121,10 @@ impl Watch {
         }
     }
 
-    pub fn told(&self, model: &str, running: &Running, well: Option<bool>, now: Duration) {
-        let well = well.filter(|_| !running.cancel.is_cancelled());
+    pub fn told(&self, model: &str, running: &Running, said: Said, now: Duration) {
+        let said = if running.cancel.is_cancelled() { Said::Nothing } else { said };
         let mut state = self.state();
-        state.breakers.entry(model.to_owned()).or_default().told(&running.caller(), well, now);
+        state.breakers.entry(model.to_owned()).or_default().told(&running.caller(), said, now);
     }
 
     /// A model is asked these words for an errand.

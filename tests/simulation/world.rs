@@ -22,6 +22,7 @@ use spacebot::message::{Content, Delivery, Inbound, Outbox};
 use spacebot::tasks::{self, NewTask};
 
 use crate::disk::Disk;
+use crate::fault::Fault;
 use crate::life::Life;
 use crate::model::{MEANWHILE, Models};
 use crate::random::Random;
@@ -145,8 +146,11 @@ impl World {
                 let names = self.model_names();
                 let name = names[usize::try_from(self.random.below(names.len() as u64)).expect("index")];
                 let models = &self.ground.models;
-                let stays_away = models.is_away(name) && self.random.chance(75);
-                models.set_away(name, stays_away || !models.is_away(name));
+                match models.fault(name) {
+                    Some(_) if self.random.chance(75) => {}
+                    Some(_) => models.set(name, None),
+                    None => models.set(name, Some(Fault::lasting(&mut self.random))),
+                }
             }
             (false, _) => self.send_new(None),
         }
@@ -351,7 +355,7 @@ impl World {
     /// The same, where what is to come later than that does not count.
     pub fn settle_within(&mut self, limit: Duration) -> Result<(), String> {
         self.ground.calm.store(true, Ordering::SeqCst);
-        self.model_names().iter().for_each(|name| self.ground.models.set_away(name, false));
+        self.model_names().iter().for_each(|name| self.ground.models.set(name, None));
         self.disk.full.store(false, Ordering::SeqCst);
         self.disk.commits_to_crash.store(i64::MAX, Ordering::SeqCst);
         let again: VecDeque<_> = self

@@ -1,14 +1,19 @@
 //! The hub, the processes and a real SQLite file under a simulated clock, model, platform and disk,
 //! all driven by one seed on one thread. The daemon crashes between any two commits; inbound is
-//! doubled, lost and reordered, and comes while turns run; models fail, call wrong tools and panic. After
-//! every step and at the end the promises P1, P2, P3 and P5 are checked, and every run is replayed.
+//! doubled, lost and reordered, and comes while turns run; models fail, limit, refuse, bill what they like, call wrong
+//! tools and panic. After
+//! every step and at the end the promises P1 to P6 are checked, and every run is replayed.
 //!
 //! A failing seed is printed; `SPACEBOT_SIM_SEED=<n> cargo test --test simulation` replays it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "simulation/accounts.rs"]
+mod accounts;
 #[path = "simulation/breaker.rs"]
 mod breaker;
+#[path = "simulation/ceilings.rs"]
+mod ceilings;
 #[path = "simulation/cortex.rs"]
 mod cortex;
 #[path = "simulation/deferral.rs"]
@@ -103,6 +108,7 @@ fn told(world: &World, time: Duration) -> Told {
     let [summaries, markers, archives] = world.compacted();
     world.ground.watch.begin();
     let mut counts = world.ground.watch.counts();
+    counts.extend(world.ground.accounts.counts());
     counts.extend([
         ("messages", world.platform.sent.len()),
         ("crashes", world.crashes),

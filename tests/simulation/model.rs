@@ -18,6 +18,7 @@ use spacebot::id::ProcessKind;
 use spacebot::prompts;
 use spacebot::turn::{self, Part};
 
+use crate::accounts::Bill;
 use crate::breaker::Said;
 use crate::fault::Fault;
 use crate::local_model::Say;
@@ -34,6 +35,7 @@ pub struct Asked {
     watch: Arc<Watch>,
     model: String,
     running: Option<Running>,
+    bill: Option<Bill>,
     clock: Arc<SimulatedClock>,
 }
 
@@ -66,7 +68,15 @@ impl Models {
                 }
             });
         }
-        Asked { watch: ground.watch.clone(), model: name.to_owned(), running, clock: ground.clock.clone() }
+        let bill = running.as_ref().filter(|_| ground.variant.budget);
+        let bill = bill.and_then(|running| ground.accounts.asked(name, running, request));
+        Asked {
+            watch: ground.watch.clone(),
+            model: name.to_owned(),
+            running,
+            bill,
+            clock: ground.clock.clone(),
+        }
     }
 }
 
@@ -76,7 +86,11 @@ impl Asked {
             let about = said.as_ref().map_or_else(|fault| fault.said(), |_| Said::Well);
             self.watch.told(&self.model, &running, about, self.clock.monotonic());
         }
-        said.or_else(Fault::happens)
+        match self.bill.take() {
+            Some(bill) => bill.answers(said),
+            None => said,
+        }
+        .or_else(Fault::happens)
     }
 }
 

@@ -40,6 +40,7 @@ impl World {
             }
         }
         self.ground.watch.check()?;
+        self.ground.accounts.check()?;
         self.check_never_blocked()?;
         self.check_waits()?;
         self.check_windows()
@@ -184,6 +185,7 @@ impl World {
         }
         self.check_links()?;
         self.check_breakers()?;
+        self.ground.accounts.check_end(self.crashes)?;
         if !self.life.status(self.now()).busy.is_empty() {
             return Err("P4: the hub still holds conversations".to_owned());
         }

@@ -28,6 +28,7 @@ use spacebot::llm::{LlmManager, Tuning};
 use spacebot::memory::MemoryStore;
 use spacebot::tools::workspace::Workspace;
 
+use crate::accounts::Accounts;
 use crate::breaker::COOLDOWN;
 use crate::disk::Disk;
 use crate::life::Life;
@@ -47,6 +48,7 @@ pub struct Ground {
     pub calm: Arc<AtomicBool>,
     pub model_random: Arc<Mutex<Random>>,
     pub models: Arc<Models>,
+    pub accounts: Arc<Accounts>,
     pub variant: Variant,
     pub watch: Arc<Watch>,
 }
@@ -114,7 +116,7 @@ fn config_of(id: &AgentId, variant: Variant) -> AgentConfig {
 
 impl Ground {
     /// Language models, and what stands behind them; each says what the simulation decides.
-    fn llm(&self) -> LlmManager {
+    fn llm(&self, disk: &Arc<Disk>) -> LlmManager {
         let clock: SharedClock = self.clock.clone();
         let providers = vec![ProviderConfig::new("sim", ApiType::OpenAi)];
         let config = LlmConfig { providers, ..LlmConfig::default() };
@@ -125,9 +127,10 @@ impl Ground {
             ..Tuning::default()
         };
         let ground = self.clone();
-        LlmManager::simulated(&config, clock, self.model(OFFLINE_MODEL), tuning, move |name| {
+        let llm = LlmManager::simulated(&config, clock, self.model(OFFLINE_MODEL), tuning, move |name| {
             ground.model(name)
-        })
+        });
+        if self.variant.budget { llm.metered(self.accounts.begin(self, disk)) } else { llm }
     }
 
     fn model(&self, name: &str) -> DynModel<Completion> {
@@ -153,7 +156,7 @@ impl Ground {
 
     pub fn begin(&self, disk: &Arc<Disk>) -> Rc<Life> {
         self.watch.begin();
-        let llm = Arc::new(self.llm());
+        let llm = Arc::new(self.llm(disk));
         let (mut agents, mut found, mut limits_of) = (hub::Agents::new(), Vec::new(), Vec::new());
         for id in self.agents() {
             let parts = self.add(&id, disk, &llm, &mut found);

@@ -76,16 +76,14 @@ impl Watch {
     /// A new life of the daemon knows nothing of rests.
     pub fn begin(&self) {
         let mut state = self.state();
-        let counts: [(_, fn(&Breaker) -> usize); 3] = [
-            ("probes of models", |breaker| breaker.probes),
-            ("rests that providers want", |breaker| breaker.limited),
-            ("rests of what is to be mended", |breaker| breaker.refused),
-        ];
-        for (what, count) in counts {
-            let more: usize = state.breakers.values().map(count).sum();
-            *state.counts.entry(what).or_default() += more;
+        for breaker in std::mem::take(&mut state.breakers).values() {
+            let counts = [
+                ("probes of models", breaker.probes),
+                ("rests that providers want", breaker.limited),
+                ("rests of what is to be mended", breaker.refused),
+            ];
+            counts.into_iter().for_each(|(what, more)| *state.counts.entry(what).or_default() += more);
         }
-        state.breakers.clear();
         state.errands.clear();
         state.chats.clear();
         state.failures.clear();

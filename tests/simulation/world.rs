@@ -21,6 +21,8 @@ use spacebot::id::{AgentId, ConversationId, InstanceId, OutboxId, ProcessId, Pro
 use spacebot::message::{Content, Delivery, Inbound, Outbox};
 use spacebot::tasks::{self, NewTask};
 
+use crate::accounts::Accounts;
+use crate::ceilings::CHEAPER;
 use crate::disk::Disk;
 use crate::fault::Fault;
 use crate::life::Life;
@@ -36,6 +38,10 @@ use crate::{CONVERSATIONS, INSTANCE, STEPS, TASKS};
 const JUMP: u64 = 4_500_000;
 /// The same for the next try of what has failed.
 const NAP: u64 = 120_000;
+/// Where there are ceilings, a day and a month end soon: 2026-10-01T00:00:00Z, and how long before it at most, in
+/// milliseconds.
+const MONTH_END: Timestamp = Timestamp(1_790_812_800_000);
+const LAST_HOURS: u64 = 7_200_000;
 
 /// How the platform behaves; the broken one exists to show that the checks notice.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,7 +73,11 @@ pub struct World {
 }
 impl World {
     pub fn new(seed: u64, folder: PathBuf, order: Order, variant: Variant) -> Self {
-        let clock = SimulatedClock::starting_at(Timestamp(1_790_000_000_000));
+        let start = match variant.budget {
+            true => MONTH_END.minus(Duration::from_millis(Random(seed).below(LAST_HOURS))),
+            false => Timestamp(1_790_000_000_000),
+        };
+        let clock = SimulatedClock::starting_at(start);
         let disk = Disk::new();
         let ground = Ground {
             folder,
@@ -75,6 +85,7 @@ impl World {
             calm: Arc::new(AtomicBool::new(false)),
             model_random: Arc::new(Mutex::new(Random(seed ^ 0x5555))),
             models: Arc::new(Models::default()),
+            accounts: Accounts::new(seed, clock.clone()),
             variant,
             watch: Arc::new(Watch::default()),
         };
@@ -141,6 +152,7 @@ impl World {
     fn something_else(&mut self) {
         let variant = self.ground.variant;
         match (variant.loses_models(), variant.cortex) {
+            _ if variant.budget && self.random.chance(10) => self.ground.accounts.raise(),
             (true, true) if self.random.chance(35) => self.ask_cortex(),
             (true, _) => {
                 let names = self.model_names();
@@ -157,7 +169,11 @@ impl World {
     }
 
     fn model_names(&self) -> &'static [&'static str] {
-        if self.ground.variant.chained { &["sim/a", "sim/b"] } else { &[OFFLINE_MODEL] }
+        match self.ground.variant {
+            Variant { budget: true, .. } => &["sim/a", "sim/b", CHEAPER],
+            Variant { chained: true, .. } => &["sim/a", "sim/b"],
+            _ => &[OFFLINE_MODEL],
+        }
     }
 
     fn agents(&self) -> Vec<AgentId> {

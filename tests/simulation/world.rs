@@ -89,6 +89,7 @@ impl World {
             variant,
             watch: Arc::new(Watch::default()),
         };
+        ground.furnish();
         let life = ground.begin(&disk);
         for number in 0..TASKS {
             let new = NewTask::new(format!("chore {number}"), tasks::Actor::Operator);

@@ -315,6 +315,31 @@ fn where_a_ceiling_leaves_no_room_the_chain_and_then_the_config_decide() {
     }
 }
 
+#[test]
+fn the_cheaper_model_rests_as_any_other() {
+    let double = Double::recording(|_: &Request| {
+        Say::error(429, "rate_limit_exceeded", "slow down").header("retry-after", "900")
+    });
+    let provider = ProviderConfig {
+        base_url: Some(double.base_url("p", WireFormat::OpenAi)),
+        ..ProviderConfig::new("p", ApiType::OpenAiCompatible)
+    };
+    let clock = SimulatedClock::starting_at(EVENING);
+    let llm = LlmConfig { providers: vec![provider], ..LlmConfig::default() };
+    let manager = LlmManager::new(&llm, clock.clone(), stand_in(|_| Ok("the responder".to_owned())));
+    let then = Exhausted::Model("p/cheap".to_owned());
+    let manager = manager.metered(Arc::new(Closed(&["p/cheap"], then)));
+    let routing = RoutingConfig { channel: "p/first".to_owned(), ..RoutingConfig::default() };
+    let model = manager.model_for(&routing, ProcessKind::Channel);
+    // Seconds that pass before a call, and requests so far behind it.
+    for (pass, requests) in [(0, 1), (0, 1), (899, 1), (1, 2), (1, 2)] {
+        clock.advance(Duration::from_secs(pass));
+        let reply = model.call(&CompletionRequest::new("hello"), &Cancel::new(), &mut |_| {}).unwrap();
+        assert_eq!(reply.response.text(), "the responder");
+        assert_eq!(double.requests().len(), requests, "after another {pass} s");
+    }
+}
+
 /// Replies at once, and bills what it was asked.
 fn billing_double(billed: Arc<AtomicUsize>, wait: Duration) -> Double {
     Double::recording(move |request: &Request| {

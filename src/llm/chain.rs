@@ -238,22 +238,8 @@ impl SpacebotModel {
         let mut call = Call { request, cancel, on_delta, attempts: 0, without_files: false, exhausted: None };
         let mut first_failure = None;
         for (index, link) in self.links.iter().enumerate() {
-            let probe = match self.shared.health.admit(&link.full_name) {
-                Admission::Open => None,
-                Admission::Probe(probe) => Some(probe),
-                Admission::Rests(left) => {
-                    log::debug!("{} rests for another {} s", link.full_name, left.as_secs());
-                    let reporter = self.reporter(&link.full_name);
-                    first_failure.get_or_insert(LlmError::Resting(reporter.failure(None, "")));
-                    continue;
-                }
-            };
-            match self.ask(link, &mut call, probe.is_some()) {
+            match self.try_link(link, &mut call) {
                 Ok(response) => {
-                    self.shared.health.answered(&link.full_name);
-                    // What files are taken for says nothing about words.
-                    let counted = response.usage.input_tokens.filter(|_| !attached::has_files(request));
-                    self.shared.calibration.learn(&link.full_name, request, counted);
                     let model = link.full_name.clone();
                     return Ok(Reply { response, model, attempts: call.attempts, fell_back: index > 0 });
                 }
@@ -323,7 +309,7 @@ impl SpacebotModel {
             return None;
         }
         let link = Link::new(&name, &self.shared.providers);
-        match self.ask(&link, call, false) {
+        match self.try_link(&link, call) {
             Ok(response) => {
                 Some(Ok(Reply { response, model: name, attempts: call.attempts, fell_back: true }))
             }
@@ -356,6 +342,23 @@ impl SpacebotModel {
             // What the operator can mend is the model that should have answered.
             Err(error) => Err(failure.unwrap_or(error)),
         }
+    }
+
+    fn try_link(&self, link: &Link, call: &mut Call<'_>) -> Result<CompletionResponse, LlmError> {
+        let probe = match self.shared.health.admit(&link.full_name) {
+            Admission::Open => None,
+            Admission::Probe(probe) => Some(probe),
+            Admission::Rests(left) => {
+                log::debug!("{} rests for another {} s", link.full_name, left.as_secs());
+                return Err(LlmError::Resting(self.reporter(&link.full_name).failure(None, "")));
+            }
+        };
+        let response = self.ask(link, call, probe.is_some())?;
+        self.shared.health.answered(&link.full_name);
+        // What files are taken for says nothing about words.
+        let counted = response.usage.input_tokens.filter(|_| !attached::has_files(call.request));
+        self.shared.calibration.learn(&link.full_name, call.request, counted);
+        Ok(response)
     }
 
     /// One link with its retries; a probe has none.
@@ -489,8 +492,11 @@ impl SpacebotModel {
     }
 }
 
-/// For the operator: a refused key stays refused until somebody acts.
+/// For the operator: a refused key stays refused until somebody acts. Of a rest they have heard when it began.
 fn report(error: &LlmError) {
+    if matches!(error, LlmError::Resting(_)) {
+        return;
+    }
     let level = if error.kind() == Kind::Auth { log::Level::Error } else { log::Level::Warn };
     log::log!(level, "{}", log_line(error));
 }

@@ -54,6 +54,9 @@ impl Models {
 
     pub fn asked(&self, ground: &Ground, name: &str, request: &CompletionRequest) -> Asked {
         let now = ground.clock.monotonic();
+        if let Some(running) = Running::now() {
+            ground.watch.compacts(&running);
+        }
         // What stands behind all models never rests.
         let running = Running::now().filter(|_| name != OFFLINE_MODEL);
         if let Some(running) = &running {
@@ -131,6 +134,14 @@ pub fn decide(request: &CompletionRequest, random: &mut Random, calm: bool) -> R
     }
     if has("reply") {
         let words = said(&text);
+        // A result leads to the next question, again and again.
+        if words.is_empty() && !after_tools && !calm && random.chance(80) {
+            let description = format!("think on {}", random.next());
+            return Ok(vec![
+                call("branch", json!({ "description": description })),
+                call("reply", json!({ "content": "result" })),
+            ]);
+        }
         if after_tools || words.is_empty() {
             return Ok(vec![call("reply", json!({ "content": "result" }))]);
         }
@@ -139,7 +150,7 @@ pub fn decide(request: &CompletionRequest, random: &mut Random, calm: bool) -> R
             json!({ "content": words.iter().map(|word| format!("re:{word}")).collect::<Vec<_>>().join(" ") }),
         );
         // A worker that runs here gets words of its own, some that are there only once.
-        if let Some(worker) = running_worker(&text).filter(|_| !calm && random.chance(50)) {
+        if let Some(worker) = running_worker(&text).filter(|_| !calm && random.chance(80)) {
             let mut says: Vec<Say> = (0..1 + random.below(2))
                 .map(|_| {
                     let message = format!("more {}", random.next());

@@ -249,6 +249,15 @@ impl World {
         if !runs.is_empty() {
             return Err(format!("P1: results that nobody heard of: {runs:?}"));
         }
+        let told = read(
+            "SELECT run || ' told ' || times FROM (SELECT 'branch:' || id AS run, (SELECT count(*) FROM conversation_messages m
+                 WHERE m.role = 'event' AND m.channel_id = b.channel_id
+                     AND instr(content, 'process=\"branch:' || b.id || '\"') > 0) AS times FROM branch_runs b)
+             WHERE times <> 1",
+        );
+        if !told.is_empty() {
+            return Err(format!("P2: results that were not told once: {told:?}"));
+        }
         let vanished = read(
             "SELECT started FROM (
                  SELECT json_extract(json_extract(t.payload, '$.result'), '$.started') AS started

@@ -5,11 +5,10 @@
 
 #[path = "../tests/support/daemon.rs"]
 mod daemon;
+#[path = "../tests/support/local_model.rs"]
+mod local_model;
 #[path = "models/server.rs"]
 mod server;
-#[allow(unreachable_pub)]
-#[path = "../tests/support/llm/stand_in.rs"]
-mod stand_in;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -85,7 +84,7 @@ fn provider(port: u16) -> ProviderConfig {
 fn manager(port: u16, streamed: bool) -> LlmManager {
     let config = LlmConfig { providers: vec![provider(port)], read_timeout: None };
     let tuning = Tuning { streamed, ..Tuning::default() };
-    let offline = stand_in::stand_in(|_| Ok("offline stand-in".to_owned()));
+    let offline = local_model::stand_in(|_| Ok("offline stand-in".to_owned()));
     LlmManager::tuned(&config, SystemClock::shared(), offline, tuning)
 }
 

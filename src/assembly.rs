@@ -301,6 +301,7 @@ impl Ground {
         self.found.extend(hub::events_of(&agent.id, recovered.unfinished));
         let memory = MemoryStore::open_with(db, data.join("index"), self.clock.clone(), self.search.clone())
             .map_err(|error| fault("memory", &error))?;
+        memory.set_upkeep(agent.memory_upkeep);
         let workspace = Workspace::open(&folder).map_err(|error| fault("workspace", &error))?;
         // As the file tools know it, and as a reload will show it.
         let shown = workspace.path().to_string_lossy();

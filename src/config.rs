@@ -17,8 +17,10 @@ mod load;
 mod loop_guard;
 mod memory;
 mod memory_persistence;
+mod memory_upkeep;
 mod models;
 mod offline;
+mod participants;
 mod provider;
 mod schedule;
 mod section;
@@ -41,8 +43,10 @@ pub use load::{Environment, Loaded, ProcessEnvironment, load, places};
 pub use loop_guard::{LoopGuardConfig, LoopLimits};
 pub use memory::{EmbeddingConfig, Language, MemoryConfig, VectorIndexKind};
 pub use memory_persistence::MemoryPersistenceConfig;
+pub use memory_upkeep::MemoryUpkeepConfig;
 pub use models::ModelOverrides;
 pub use offline::OfflineConfig;
+pub use participants::ParticipantContextConfig;
 pub use provider::{
     ApiType, KeyPlace, Media, PROVIDERS, ProviderConfig, ProviderHeader, ProviderKind, ProviderWire,
 };
@@ -178,6 +182,8 @@ pub struct AgentConfig {
     pub ingestion: IngestionConfig,
     pub skills: SkillsConfig,
     pub memory_persistence: MemoryPersistenceConfig,
+    pub memory_upkeep: MemoryUpkeepConfig,
+    pub participants: ParticipantContextConfig,
     pub offline: OfflineConfig,
     pub schedule: ScheduleConfig,
     pub loop_guard: LoopGuardConfig,
@@ -207,6 +213,8 @@ impl AgentConfig {
             ingestion: IngestionConfig::default(),
             skills: SkillsConfig::default(),
             memory_persistence: MemoryPersistenceConfig::default(),
+            memory_upkeep: MemoryUpkeepConfig::default(),
+            participants: ParticipantContextConfig::default(),
             offline: OfflineConfig::default(),
             schedule: ScheduleConfig::default(),
             loop_guard: LoopGuardConfig::default(),
@@ -306,6 +314,8 @@ pub struct LimitsConfig {
     pub context_window: usize,
     /// Messages that a window holds at most (10 to 1,000); fills it just as tokens do.
     pub history_messages: usize,
+    /// Older messages of the platform that a conversation begins with (0 to 200); 0: none.
+    pub history_backfill_count: usize,
     /// Wall clock of one worker without waiting for input (`worker_timeout_secs`, 10 to 86,400).
     pub worker_timeout: Duration,
     /// A branch without any activity is ended (`branch_timeout_secs`, 5 to 3,600).
@@ -321,6 +331,11 @@ pub struct LimitsConfig {
     pub task_max_attempts: usize,
     /// The pause after the first failure of a task, which doubles with each (`task_retry_secs`, 0 to 600).
     pub task_retry: Duration,
+    /// Turns that results may start for one message of a person (1 to 20); further results are kept in the
+    /// history for the next message.
+    pub max_retriggers: u32,
+    /// Results that come within this time of each other share one turn (`retrigger_debounce_ms`, 1 to 10,000).
+    pub retrigger_debounce: Duration,
     /// How long messages, answers, runs and journals are kept after they are over (`keep_days`, 1 to 3,650).
     pub keep: Duration,
     /// How long messages in company wait for each other.
@@ -342,6 +357,7 @@ impl Default for LimitsConfig {
             max_concurrent_turns: 16,
             context_window: 128_000,
             history_messages: 200,
+            history_backfill_count: 50,
             worker_timeout: Duration::from_secs(1800),
             branch_timeout: Duration::from_secs(60),
             // Ten calls of a slow model, and less than a turn may take.
@@ -351,6 +367,8 @@ impl Default for LimitsConfig {
             worker_log_mode: WorkerLogMode::default(),
             task_max_attempts: 3,
             task_retry: Duration::from_secs(30),
+            max_retriggers: 3,
+            retrigger_debounce: Duration::from_millis(500),
             keep: 90 * DAY,
             coalescing: CoalescingConfig::default(),
             cortex: CortexConfig::default(),

@@ -11,6 +11,7 @@ mod compaction;
 mod day;
 mod deferral;
 mod delegations;
+mod earlier;
 mod explain;
 mod history;
 mod inbox;
@@ -35,7 +36,7 @@ use crate::config::ChannelConfig;
 use crate::db::rusqlite::Connection;
 use crate::db::{Db, DbError};
 use crate::id::{ConversationId, InboxId, InstanceId, OutboxId, ProcessId};
-use crate::message::{Content, Delivery, Inbound, Lane, Outbound, Outbox, OutboxError, Recorded};
+use crate::message::{Content, Delivery, Earlier, Inbound, Lane, Outbound, Outbox, OutboxError, Recorded};
 use crate::{error::Fault, event::Received};
 
 pub use crate::message::Place;
@@ -45,6 +46,7 @@ pub use attachments::{AttachmentFolder, FILES_BYTES_MAX};
 pub use compaction::{Change, InPlace, Leaving, Unread};
 pub use day::{Day, DayRun, DayTalk};
 pub use delegations::{DELEGATION_RESULT_BYTES, Delegation, LINK_WINDOW, NewDelegation};
+pub use earlier::EarlierRoom;
 pub use explain::{Answer, Explanation, Run};
 pub use history::{Active, History, Line, NewLine, Participant, Role, place};
 pub use journal::{JOURNAL_VERSION, Record, Step, append as append_records, has_ended, of as records_of};
@@ -129,6 +131,37 @@ impl Conversations {
     pub fn receive(&self, message: Inbound) -> Result<Option<InboxId>, DbError> {
         let now = self.now();
         self.db.write(move |connection| inbox::insert(connection, &message, now))
+    }
+
+    /// As [`Conversations::receive`]; where it begins its conversation, what was said before is part of the
+    /// commit, as far as it has room.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn receive_after(
+        &self,
+        message: Inbound,
+        earlier: Vec<Earlier>,
+        room: EarlierRoom,
+    ) -> Result<Option<InboxId>, DbError> {
+        let now = self.now();
+        let before = earlier::content(earlier, room)?;
+        self.db.write(move |connection| {
+            let is_new = earlier::begun(connection, &message.conversation)?.is_none();
+            let received = inbox::insert(connection, &message, now)?;
+            if received.is_some() && is_new && message.lane() == Lane::Talk {
+                earlier::insert(connection, &message, before, now)?;
+            }
+            Ok(received)
+        })
+    }
+
+    /// When the first message of a conversation came; none before that. Commands begin none.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn begun(&self, conversation: &ConversationId) -> Result<Option<Timestamp>, DbError> {
+        self.db.read(|connection| earlier::begun(connection, conversation))
     }
 
     /// As [`Conversations::receive`] without waiting; `done` is called once, as [`Db::submit_then`] does.

@@ -46,7 +46,8 @@ pub struct Fork {
     pub lines: Option<(i64, i64)>,
     /// The new messages as the model reads them.
     pub words: Arc<str>,
-    /// Files came with them: what they say is nobody's word.
+    /// Files came with them, or what was said before the conversation began stands there: what that says is
+    /// nobody's word.
     pub outside: bool,
 }
 

@@ -21,6 +21,7 @@ mod provider;
 pub mod reach;
 pub mod repair;
 mod reported;
+mod thinking;
 pub mod tokens;
 
 use std::hash::{BuildHasher, RandomState};

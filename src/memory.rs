@@ -43,10 +43,11 @@ pub use record::{
 };
 
 use crate::clock::{SharedClock, Timestamp};
+use crate::config::MemoryUpkeepConfig;
 use crate::db::rusqlite::Connection;
 use crate::db::{Db, DbError};
 use crate::text;
-use record::SOURCE_BYTES_MAX;
+use crate::thread::Current;
 use text_index::TextIndex;
 use transfer::Imported;
 pub use vector_index::{Health, IndexKind};
@@ -62,8 +63,7 @@ const QUIET: Duration = Duration::from_secs(30);
 /// Longest reason for forgetting that is kept, in bytes.
 const REASON_BYTES_MAX: usize = 1_000;
 
-/// Days between two rounds of upkeep, and what one round merges (spec 2.5).
-const TEND_EVERY: Duration = Duration::from_secs(86_400);
+/// What one round of upkeep merges (spec 2.5).
 const MERGES_MAX: usize = 500;
 /// What a round of [`MemoryStore::tend`] did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -86,6 +86,7 @@ struct Inner {
     db: Db,
     clock: SharedClock,
     text_index: TextIndex,
+    upkeep: Arc<Current<MemoryUpkeepConfig>>,
     /// None: no embedding, search goes by words.
     vectors: Option<Arc<Vectors>>,
     /// Changes by this process since the last commit of the index.
@@ -120,17 +121,25 @@ impl MemoryStore {
         }
         let (uncommitted, changed_at) = (AtomicUsize::new(0), AtomicI64::new(0));
         let SearchOptions { language, index, embedder } = options;
-        let vectors = embedder.map(|embedder| Vectors::new(embedder, index_folder.join(VECTORS), index));
+        let upkeep = Arc::new(Current::new(MemoryUpkeepConfig::default()));
+        let vectors = embedder
+            .map(|embedder| Vectors::new(embedder, index_folder.join(VECTORS), index, upkeep.clone()));
         let text_index = TextIndex::new(index_folder, language);
         Ok(Self(Arc::new(Inner {
             db,
             clock,
             text_index,
+            upkeep,
             vectors,
             uncommitted,
             changed_at,
             tended_at: AtomicI64::new(0),
         })))
+    }
+
+    /// From now on memories fade and are tied, pruned and merged by these numbers.
+    pub fn set_upkeep(&self, config: MemoryUpkeepConfig) {
+        self.0.upkeep.set(config);
     }
 
     /// Returns after the memory is on disk with its associations; it is found from then on.
@@ -152,7 +161,7 @@ impl MemoryStore {
         also: impl FnOnce(&Connection, &Memory) -> Result<(), DbError> + Send + 'static,
     ) -> Result<Memory, MemoryError> {
         let now = self.0.clock.now();
-        let (mut memory, associations) = checked(new, now)?;
+        let (mut memory, associations) = record::checked(new, now)?;
         let saved = self.0.db.write(move |connection| {
             memory.change_seq = store::insert(connection, &memory, &associations)?;
             also(connection, &memory)?;
@@ -173,7 +182,7 @@ impl MemoryStore {
     pub fn import(&self, batch: Vec<Imported>) -> Result<Vec<Result<bool, MemoryError>>, MemoryError> {
         let now = self.0.clock.now();
         let checked: Vec<_> =
-            batch.into_iter().map(|one| Ok((one.key, self::checked(one.memory, now)?))).collect();
+            batch.into_iter().map(|one| Ok((one.key, record::checked(one.memory, now)?))).collect();
         let stored = self.0.db.write(move |connection| {
             checked
                 .into_iter()
@@ -274,8 +283,9 @@ impl MemoryStore {
     /// # Errors
     /// The query asks for something impossible, or the database cannot be read.
     pub fn search(&self, query: &SearchQuery) -> Result<Vec<Hit>, MemoryError> {
-        let Inner { db, text_index, vectors, .. } = &*self.0;
-        let sources = search::Sources { db, text_index, vectors: vectors.as_ref() };
+        let Inner { db, text_index, vectors, upkeep, .. } = &*self.0;
+        let decay = upkeep.get().decay_per_day;
+        let sources = search::Sources { db, decay, text_index, vectors: vectors.as_ref() };
         search::search(&sources, query, self.0.clock.now())
     }
 
@@ -369,18 +379,20 @@ impl MemoryStore {
         }
     }
 
-    /// Prunes what has faded out, archives what was pruned long ago, merges near duplicates; at most once a
-    /// day. None when it is not due.
+    /// Prunes what has faded out, archives what was pruned long ago, merges near duplicates; at most once in
+    /// the configured interval. None when it is not due.
     ///
     /// # Errors
     /// The database does not take it; each step is whole or not done.
     pub fn tend(&self, now: Timestamp) -> Result<Option<Tended>, MemoryError> {
+        let config = *self.0.upkeep.get();
         let last = self.0.tended_at.load(Ordering::Acquire);
-        if last != 0 && now.since(Timestamp(last)) < TEND_EVERY {
+        if last != 0 && now.since(Timestamp(last)) < config.interval {
             return Ok(None);
         }
         self.0.tended_at.store(now.0, Ordering::Release);
-        let (pruned, archived) = self.0.db.write(move |connection| upkeep::prune(connection, now))?;
+        let (pruned, archived) =
+            self.0.db.write(move |connection| upkeep::prune(connection, &config, now))?;
         let mut tended = Tended { pruned, archived, merged: 0 };
         if let Some(vectors) = &self.0.vectors {
             for (one, other) in vectors.duplicates(&self.0.db, MERGES_MAX)? {
@@ -447,48 +459,4 @@ impl MemoryStore {
             self.0.uncommitted.fetch_sub(changes, Ordering::AcqRel);
         }
     }
-}
-
-/// The memory as it will be stored, still without a `change_seq`.
-fn checked(new: NewMemory, now: Timestamp) -> Result<(Memory, Vec<NewAssociation>), MemoryError> {
-    let invalid = |reason: String| Err(MemoryError::Invalid(reason));
-    let content = new.content.trim();
-    if content.is_empty() {
-        return invalid("a memory needs a content".to_owned());
-    }
-    if content.len() > CONTENT_BYTES_MAX {
-        return invalid(format!("the content has {} bytes, more than {CONTENT_BYTES_MAX}", content.len()));
-    }
-    let importance = new.importance.unwrap_or_else(|| new.memory_type.default_importance());
-    if !(0.0..=1.0).contains(&importance) {
-        return invalid(format!("importance goes from 0 to 1, {importance} is outside"));
-    }
-    if new.associations.len() > ASSOCIATIONS_MAX {
-        return invalid(format!("more than {ASSOCIATIONS_MAX} associations"));
-    }
-    for association in &new.associations {
-        if !(0.0..=1.0).contains(&association.weight) {
-            return invalid(format!("a weight goes from 0 to 1, {} is outside", association.weight));
-        }
-    }
-    let created_at = new.created_at.unwrap_or(now);
-    let source = new.source.map(|source| {
-        let text = source.to_string();
-        Source::parse(&text::shorten(&text, SOURCE_BYTES_MAX))
-    });
-    let memory = Memory {
-        id: store::new_id(created_at),
-        content: content.to_owned(),
-        memory_type: new.memory_type,
-        importance,
-        created_at,
-        updated_at: now,
-        last_accessed_at: now,
-        access_count: 0,
-        source,
-        channel_id: new.channel_id,
-        forgotten: false,
-        change_seq: 0,
-    };
-    Ok((memory, new.associations))
 }

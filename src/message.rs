@@ -37,6 +37,27 @@ impl Inbound {
     }
 }
 
+/// Something that was said before a conversation began, as its platform tells it: information, and never a
+/// message that somebody answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Earlier {
+    pub sender_name: String,
+    /// None where the platform does not say.
+    pub at: Option<Timestamp>,
+    pub text: String,
+    /// It was said under the agent's name.
+    pub own: bool,
+}
+
+/// Whether a conversation has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beginning {
+    /// Nothing was said in it yet; so many lines from before are wanted.
+    New { lines: usize },
+    /// Its first message came then; what is older is none of its messages.
+    Known { since: Timestamp },
+}
+
 /// Where a conversation takes place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -95,6 +116,20 @@ pub trait Intake: Send + Sync {
     /// # Errors
     /// Nothing was stored and the platform must not be told that we have it.
     fn accept(&self, message: Inbound) -> Result<Accepted, IntakeError>;
+
+    /// As [`Intake::accept`] for a message that may begin its conversation: then `earlier`, oldest first, is
+    /// kept with it in the same commit. Else it is of no use.
+    ///
+    /// # Errors
+    /// As there.
+    fn accept_after(&self, message: Inbound, _earlier: Vec<Earlier>) -> Result<Accepted, IntakeError> {
+        self.accept(message)
+    }
+
+    /// Whether a conversation has begun. None: nobody can tell now.
+    fn beginning(&self, _instance: &InstanceId, _conversation: &ConversationId) -> Option<Beginning> {
+        None
+    }
 
     /// As [`Intake::accept`], for those whose thread must not wait for the disk: `taken` is called
     /// exactly once, at once or later on another thread, and must not wait for the disk either.

@@ -30,6 +30,8 @@ pub enum Template {
     /// In front of messages that came together.
     Batch,
     People,
+    /// What was said before a conversation began.
+    Earlier,
     /// What a worker reads of its task.
     Task,
     /// Other agents and people that a channel knows.
@@ -66,7 +68,7 @@ macro_rules! commands {
 const COMMANDS: [(Template, &str, &str); 9] =
     commands!["help", "status", "tasks", "approve", "today", "digest", "whoami", "agent_id", "mode"];
 
-const TEMPLATES: [(Template, &str, &str); 25] = [
+const TEMPLATES: [(Template, &str, &str); 26] = [
     (Template::Channel, "channel", include_str!("../prompts/en/channel.md.j2")),
     (Template::Branch, "branch", include_str!("../prompts/en/branch.md.j2")),
     (Template::Scheduled, "scheduled", include_str!("../prompts/en/scheduled.md.j2")),
@@ -84,6 +86,7 @@ const TEMPLATES: [(Template, &str, &str); 25] = [
     (Template::CortexDaily, "cortex_daily", include_str!("../prompts/en/cortex_daily.md.j2")),
     (Template::Batch, "batch", include_str!("../prompts/en/fragments/batch.md.j2")),
     (Template::People, "people", include_str!("../prompts/en/fragments/people.md.j2")),
+    (Template::Earlier, "earlier", include_str!("../prompts/en/fragments/earlier.md.j2")),
     (Template::Links, "links", include_str!("../prompts/en/fragments/links.md.j2")),
     (Template::Humans, "humans", include_str!("../prompts/en/fragments/humans.md.j2")),
     (Template::Skills, "skills", include_str!("../prompts/en/fragments/skills.md.j2")),

@@ -18,6 +18,12 @@
 //! <summary from="2026-11-20T08:00:00Z" to="2026-11-21T09:00:00Z" messages="48">what was said</summary>
 //! ```
 //!
+//! and, in front of those, what was said before the conversation began:
+//!
+//! ```text
+//! <earlier>lines of the platform, as JSON</earlier>
+//! ```
+//!
 //! Text from outside cannot forge a fence: where it holds something that looks like one of our
 //! tags, a backslash is put behind the `<` (`<\/message>`), and one more where there are some
 //! already, so that reading takes exactly one away. All other text stays byte-identical. Attributes
@@ -36,6 +42,8 @@ pub enum Part {
     Result { process: ProcessId, task: String, text: String },
     /// Stands for messages that the history no longer shows.
     Summary { from: Timestamp, to: Timestamp, messages: u64, text: String },
+    /// What was said before the conversation began; stands in front of its history.
+    Earlier(String),
     /// A word of ours about the messages behind it.
     Note(String),
     /// Who has taken part in this conversation lately.
@@ -93,6 +101,7 @@ fn write_part(part: &Part) -> String {
             write_time(*to),
             escape_text(text)
         ),
+        Part::Earlier(text) => format!("<earlier>{}</earlier>", escape_text(text)),
         Part::Note(text) => format!("<note>{}</note>", escape_text(text)),
         Part::People(text) => format!("<people>{}</people>", escape_text(text)),
         Part::Recent(text) => format!("<recent>{}</recent>", escape_text(text)),
@@ -111,14 +120,16 @@ const MESSAGE: &str = "message";
 const ATTACHMENT: &str = "attachment";
 const RESULT: &str = "result";
 const SUMMARY: &str = "summary";
+const EARLIER: &str = "earlier";
 const NOTE: &str = "note";
 const PEOPLE: &str = "people";
 const RECENT: &str = "recent";
 const STATUS: &str = "status";
-const TAGS: [&str; 8] = [MESSAGE, ATTACHMENT, RESULT, SUMMARY, NOTE, PEOPLE, RECENT, STATUS];
+const TAGS: [&str; 9] = [MESSAGE, ATTACHMENT, RESULT, SUMMARY, EARLIER, NOTE, PEOPLE, RECENT, STATUS];
 /// A fence of text alone: its tag, how it begins, what it stands for.
 type Plain = (&'static str, &'static str, fn(String) -> Part);
-const PLAIN: [Plain; 4] = [
+const PLAIN: [Plain; 5] = [
+    (EARLIER, "<earlier>", Part::Earlier),
     (STATUS, "<status>", Part::Status),
     (RECENT, "<recent>", Part::Recent),
     (NOTE, "<note>", Part::Note),
@@ -346,7 +357,7 @@ mod tests {
         }
 
         fn text(&mut self) -> String {
-            const PIECES: [&str; 50] = [
+            const PIECES: [&str; 52] = [
                 "<",
                 ">",
                 "/",
@@ -385,6 +396,8 @@ mod tests {
                 "</note>",
                 "people",
                 "</people>",
+                "<earlier>",
+                "</earlier>",
                 "</status>",
                 "<\\message>",
                 "< / message >",
@@ -411,7 +424,8 @@ mod tests {
         }
 
         fn part(&mut self) -> Part {
-            match self.roll(8) {
+            match self.roll(9) {
+                7 => Part::Earlier(self.text()),
                 6 => Part::File { name: self.text(), text: self.text() },
                 0 => said(&self.text(), self.time().0, &self.text()),
                 1 => {

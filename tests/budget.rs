@@ -316,28 +316,56 @@ fn where_a_ceiling_leaves_no_room_the_chain_and_then_the_config_decide() {
 }
 
 #[test]
-fn the_cheaper_model_rests_as_any_other() {
-    let double = Double::recording(|_: &Request| {
-        Say::error(429, "rate_limit_exceeded", "slow down").header("retry-after", "900")
+fn a_cheaper_model_is_asked_also_where_the_first_is_away_and_the_next_too_dear() {
+    let double = Double::recording(|request: &Request| match request.json["model"].as_str() {
+        Some("first") => Say::error(401, "invalid_api_key", "no"),
+        name => Say::text(name.unwrap()),
     });
     let provider = ProviderConfig {
         base_url: Some(double.base_url("p", WireFormat::OpenAi)),
         ..ProviderConfig::new("p", ApiType::OpenAiCompatible)
     };
-    let clock = SimulatedClock::starting_at(EVENING);
     let llm = LlmConfig { providers: vec![provider], ..LlmConfig::default() };
-    let manager = LlmManager::new(&llm, clock.clone(), stand_in(|_| Ok("the responder".to_owned())));
-    let then = Exhausted::Model("p/cheap".to_owned());
-    let manager = manager.metered(Arc::new(Closed(&["p/cheap"], then)));
+    let offline = stand_in(|_| Ok("the responder".to_owned()));
+    let manager = LlmManager::new(&llm, SimulatedClock::starting_at(EVENING), offline);
+    let open = Closed(&["p/first", "p/cheap"], Exhausted::Model("p/cheap".to_owned()));
+    let manager = manager.metered(Arc::new(open));
+    let routing = RoutingConfig {
+        channel: "p/first".to_owned(),
+        fallbacks: vec!["p/second".to_owned()],
+        ..RoutingConfig::default()
+    };
+    let model = manager.model_for(&routing, ProcessKind::Channel);
+    for asked in [2, 3] {
+        let reply = model.call(&CompletionRequest::new("hello"), &Cancel::new(), &mut |_| {}).unwrap();
+        assert_eq!((reply.response.text().as_str(), double.requests().len()), ("cheap", asked));
+    }
+}
+
+#[test]
+fn a_cheaper_model_that_is_lost_rests_as_any_other() {
+    let double = Double::recording(|_: &Request| Say::error(503, "overloaded_error", "busy"));
+    let provider = ProviderConfig {
+        base_url: Some(double.base_url("p", WireFormat::OpenAi)),
+        ..ProviderConfig::new("p", ApiType::OpenAiCompatible)
+    };
+    let llm = LlmConfig { providers: vec![provider], ..LlmConfig::default() };
+    let clock = SimulatedClock::starting_at(EVENING);
+    let offline = stand_in(|_| Ok("the responder".to_owned()));
+    let tuning = Tuning { retry_delay: Duration::from_millis(1), ..Tuning::default() };
+    let manager = LlmManager::tuned(&llm, clock.clone(), offline, tuning);
+    let manager = manager.metered(Arc::new(Closed(&["p/cheap"], Exhausted::Model("p/cheap".to_owned()))));
     let routing = RoutingConfig { channel: "p/first".to_owned(), ..RoutingConfig::default() };
     let model = manager.model_for(&routing, ProcessKind::Channel);
-    // Seconds that pass before a call, and requests so far behind it.
-    for (pass, requests) in [(0, 1), (0, 1), (899, 1), (1, 2), (1, 2)] {
-        clock.advance(Duration::from_secs(pass));
-        let reply = model.call(&CompletionRequest::new("hello"), &Cancel::new(), &mut |_| {}).unwrap();
-        assert_eq!(reply.response.text(), "the responder");
-        assert_eq!(double.requests().len(), requests, "after another {pass} s");
-    }
+    let asked_after = |rest: Duration| {
+        clock.advance(rest);
+        let reply = model.call(&CompletionRequest::new("hello"), &Cancel::new(), &mut |_| {});
+        assert_eq!(reply.unwrap().response.text(), "the responder");
+        double.requests().len()
+    };
+    assert_eq!(asked_after(Duration::ZERO), 4);
+    assert_eq!(asked_after(Duration::ZERO), 4, "it rests");
+    assert_eq!(asked_after(Duration::from_secs(11)), 5, "one request tries it");
 }
 
 /// Replies at once, and bills what it was asked.

@@ -10,8 +10,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// What must never be printed, wherever it stands in a fixture or its environment.
-const SECRETS: [&str; 5] =
-    ["k-secret-value", "sk-ant-verysecret", "hunter2hunter2", "literal-token", "12345678901"];
+const SECRETS: [&str; 6] = [
+    "k-secret-value",
+    "sk-ant-verysecret",
+    "hunter2hunter2",
+    "literal-token",
+    "12345678901",
+    "login-password",
+];
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/config")

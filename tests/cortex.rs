@@ -291,6 +291,7 @@ fn the_operator_talks_with_the_cortex_in_threads_one_message_at_a_time() {
         "shell",
         "file_read",
         "spawn_worker",
+        "cancel",
     ] {
         assert!(offers(&asked[0], tool), "{tool}");
     }
@@ -415,6 +416,39 @@ fn what_a_worker_of_a_thread_comes_to_is_told_there_once_also_over_a_power_cut()
     let asked = double.requests();
     let shown = asked.iter().filter(|request| last_message(request).contains("<result")).count();
     assert_eq!(shown, 1);
+    daemon.stop();
+}
+
+#[test]
+fn the_operator_has_a_worker_of_another_thread_stopped_by_its_name() {
+    let double = Double::recording(|request| {
+        let last = last_message(request);
+        match () {
+            () if offers(request, "set_status") => Say { hang: Some(At::Start), ..Say::text("") },
+            () if last.contains("stop that worker") => {
+                let number = last.split("worker:").nth(1).and_then(|rest| rest.split(',').next());
+                assert!(last.contains("cortex:a,") && last.contains("count the eggs"), "{last}");
+                let process = format!("worker:{}", number.unwrap_or("none"));
+                let cancel = json!({ "process_type": "worker", "process_id": process, "reason": "not needed any more" });
+                calls(&[("cancel", cancel)])
+            }
+            () if last.contains("<result") => {
+                assert!(last.contains("not needed any more"), "{last}");
+                Say::text("The count of the eggs was stopped.")
+            }
+            () if last.contains("done") => Say::text("It is stopped."),
+            () if last.contains("started") => Say::text("I have begun it."),
+            () => calls(&[("spawn_worker", json!({ "task": "count the eggs" }))]),
+        }
+    });
+    let home = home(&double, "", "");
+    let daemon = home.start();
+    assert_eq!(ask_cortex(&home, "a", "how many eggs are there?"), (true, "I have begun it.".to_owned()));
+    double.wait_until_hanging(1, DEADLINE);
+    assert_eq!(ask_cortex(&home, "b", "stop that worker"), (true, "It is stopped.".to_owned()));
+    eventually("it is told", DEADLINE, || thread_of(&home, "a").len() == 3);
+    assert_eq!(thread_of(&home, "a")[2].1, "The count of the eggs was stopped.");
+    assert_eq!(daemon.status()["processes"], json!([]));
     daemon.stop();
 }
 

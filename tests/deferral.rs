@@ -61,6 +61,8 @@ fn messages_wait_for_the_model_across_a_kill_and_are_answered_in_their_order_wit
     eventually("the model is tried again", PATIENCE, || double.requests().len() > asked);
     is_well.store(true, Ordering::SeqCst);
     assert_eq!((client.answer("1"), client.answer("2")), ("re: first".to_owned(), "re: second".to_owned()));
+    let answers: Vec<&String> = client.said.iter().filter(|said| said.starts_with("re:")).collect();
+    assert_eq!(answers, ["re: first", "re: second"], "in their order");
     let kept = client.said.iter().filter(|said| said.contains(KEPT)).count();
     assert_eq!(kept, 1, "said again by the poll from the beginning, and not twice: {:?}", client.said);
     let heard: Vec<String> = double.requests().iter().map(last_message).collect();

@@ -65,6 +65,52 @@ fn people_are_answered_in_channels_and_directly_over_tls_and_sasl() {
 }
 
 #[test]
+fn what_a_channel_plays_back_on_joining_is_information_and_answered_by_nobody() {
+    let Some(server) = IrcServer::start() else { return };
+    server.register("pibot", "s3cret");
+    let mut alice = Person::connect(server.plain, "alice");
+    alice.write("JOIN #pi");
+    alice.wait_for(" 366 ");
+    // The server keeps the last ten messages of an hour and plays them to whoever joins.
+    alice.write("MODE #pi +H 10:1h");
+    assert!(alice.wait_for_any(&[" MODE #pi ", " 472 ", " 482 "]).contains(" MODE #pi "));
+    alice.write("PRIVMSG #pi :the soup is on the stove");
+    alice.write("PRIVMSG #pi :pibot: are you awake?");
+    let home = Home::new(&config(&server, "s3cret"));
+    let daemon = home.start();
+    alice.wait_for("JOIN :#pi");
+    alice.write("PRIVMSG #pi :pibot: help");
+    alice.wait_for("PRIVMSG #pi :");
+    daemon.kill();
+    // It is played back once more, and nothing comes of it.
+    let daemon = home.start();
+    alice.wait_for("JOIN :#pi");
+    alice.write("PRIVMSG #pi :pibot: remember that the milk is sour");
+    alice.wait_for("PRIVMSG #pi :Noted");
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    let db = spacebot::db::Db::open_inline(&home.database(), None).unwrap();
+    let said = |sql: &str| {
+        db.read(|connection| {
+            let mut statement = connection.prepare(sql)?;
+            let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+            Ok(rows.collect::<Result<Vec<_>, _>>()?)
+        })
+        .unwrap()
+    };
+    let inbox = said("SELECT content FROM inbox ORDER BY id");
+    assert_eq!(inbox, ["help", "remember that the milk is sour"]);
+    let earlier = said("SELECT content FROM conversation_messages WHERE role = 'earlier'");
+    assert_eq!(earlier.len(), 1, "{earlier:?}");
+    assert!(
+        earlier[0].contains(r#""from":"alice","text":"the soup is on the stove"}"#)
+            && earlier[0].contains(r#""text":"pibot: are you awake?"}"#)
+            && !earlier[0].contains("help"),
+        "{earlier:?}"
+    );
+}
+
+#[test]
 fn a_wrong_password_is_no_way_in() {
     let Some(server) = IrcServer::start() else { return };
     server.register("pibot", "s3cret");

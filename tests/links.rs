@@ -400,6 +400,8 @@ fn people_of_the_config_are_in_the_prompt_and_have_their_names() {
         "{} characters",
         about.chars().count()
     );
+    let words = client.ask("w", "/whoami");
+    assert!(words.ends_with("I know you as Una Maria, owner."), "{words}");
     // A file about her, noticed while it runs; with it alone she is described by it.
     let short = "[[humans]]\nid = \"una\"\nplatform_ids = [\"webhook:una\"]\n";
     std::fs::write(home.folder().join("humans/una.md"), "Keeps bees.").unwrap();

@@ -7,7 +7,7 @@ mod llm_double;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use llm_double::{At, Body, CACHED_TOKENS, Double, Exchange, INPUT_TOKENS, Say, WireFormat, stand_in};
@@ -17,7 +17,9 @@ use rig_core::message::{Message, ToolCall, ToolName, ToolResultContent, UserCont
 use serde_json::{Value, json};
 use spacebot::billing::{Meter, Outcome, Permit, Refused, Wanted};
 use spacebot::clock::{SharedClock, SimulatedClock, SystemClock, Timestamp};
-use spacebot::config::{ApiType, LlmConfig, ProviderConfig, RoutingConfig, Secret, ThinkingEffort};
+use spacebot::config::{
+    ApiType, LlmConfig, ProviderConfig, ProviderHeader, RoutingConfig, Secret, ThinkingEffort,
+};
 use spacebot::error::{Fault, Kind};
 use spacebot::id::ProcessKind;
 use spacebot::llm::{Delta, LlmError, LlmManager, RETRIES_MAX, Reply, SpacebotModel, Tuning};
@@ -257,12 +259,18 @@ fn a_stop_ends_a_call_wherever_it_waits_and_the_next_call_works() {
 
 #[test]
 fn a_stop_ends_the_wait_before_a_retry_and_a_call_that_has_not_begun() {
-    let wait = Say::error(429, "rate_limit_error", "slow down").header("retry-after", "50");
+    log_lines::capture();
+    let wait = Say::error(429, "rate_limit_error", "slow down").header("retry-after", "49.875");
     let exchanges = vec![Exchange { expect: Value::Null, say: wait }];
     let double = Arc::new(Double::exchanges(exchanges, true));
     let model = model(&double, WireFormat::OpenAi, &["primary/m"]);
-    let waiting = double.clone();
-    let (result, took) = stop_during(&model, move || waiting.wait_for_requests(1, SOON));
+    let (result, took) = stop_during(&model, || {
+        let started = Instant::now();
+        while !log_lines::all().iter().any(|line| line.contains("again in 49875 ms")) {
+            assert!(started.elapsed() < SOON, "it does not wait");
+            std::thread::yield_now();
+        }
+    });
     assert_eq!(result.unwrap_err(), LlmError::Cancelled);
     assert!(took < STOP_MAX, "{took:?}");
 
@@ -370,6 +378,89 @@ fn a_limited_model_rests_for_its_time_and_is_asked_again_afterwards() {
 }
 
 #[test]
+fn a_provider_that_wants_to_wait_is_left_alone_for_so_long() {
+    const WISHED: Duration = Duration::from_millis(300);
+    for (status, header, wished) in [(429, "retry-after-ms", "300"), (503, "retry-after", "0.3")] {
+        let asked: Arc<Mutex<Vec<Instant>>> = Arc::default();
+        let kept = asked.clone();
+        let double = Double::answering(move |_| {
+            lock(&kept).push(Instant::now());
+            match lock(&kept).len() {
+                1 => Say::error(status, "later", "slow down").header(header, wished),
+                _ => Say::text("well"),
+            }
+        });
+        let reply = ask(&model(&double, WireFormat::OpenAi, &["primary/m"])).unwrap();
+        assert_eq!((reply.response.text().as_str(), reply.attempts), ("well", 2));
+        let asked = lock(&asked);
+        assert!(asked[1].duration_since(asked[0]) >= WISHED, "{status}: {:?}", asked[1] - asked[0]);
+    }
+}
+
+#[test]
+fn a_model_that_somebody_has_to_mend_is_not_asked_in_every_turn() {
+    for status in [401, 402, 403, 404] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
+        let double = Double::answering(move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Say::error(status, "refused", "no")
+        });
+        let clock = SimulatedClock::starting_at(Timestamp(1_790_000_000_000));
+        let manager = manager(&config(&double, WireFormat::OpenAi, PATIENT), clock.clone(), true);
+        let model = manager.model_for(&routing(&["primary/m"]), ProcessKind::Channel);
+        // The first rest is 60 to 66 s.
+        for (rest, expected) in [(0, 1), (59, 1), (8, 2), (59, 2)] {
+            clock.advance(Duration::from_secs(rest));
+            assert_eq!(ask(&model).unwrap().model, "offline/responder");
+            assert_eq!(asked.load(Ordering::SeqCst), expected, "{status} after {rest} s more");
+        }
+    }
+}
+
+#[test]
+fn each_retry_waits_twice_as_long_as_the_one_before() {
+    const FIRST: Duration = Duration::from_millis(50);
+    let asked: Arc<Mutex<Vec<Instant>>> = Arc::default();
+    let kept = asked.clone();
+    let double = Double::answering(move |_| {
+        lock(&kept).push(Instant::now());
+        Say::error(503, "overloaded_error", "busy")
+    });
+    let tuning = Tuning { retry_delay: FIRST, ..Tuning::default() };
+    let config = config(&double, WireFormat::OpenAi, PATIENT);
+    let offline = stand_in(|_| Ok("offline stand-in".to_owned()));
+    let manager = LlmManager::tuned(&config, SystemClock::shared(), offline, tuning);
+    ask(&manager.model_for(&routing(&["primary/m"]), ProcessKind::Channel)).unwrap();
+    let asked = lock(&asked);
+    let waits: Vec<Duration> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(waits.len(), RETRIES_MAX as usize);
+    for (wait, least) in waits.iter().zip([FIRST, FIRST * 2, FIRST * 4]) {
+        assert!(*wait >= least, "{waits:?}");
+    }
+}
+
+#[test]
+fn a_model_whose_provider_is_down_rests_as_long_as_that_says() {
+    for status in [429, 503] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
+        let double = Double::answering(move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Say::error(status, "later", "in five minutes").header("retry-after", "300")
+        });
+        let clock = SimulatedClock::starting_at(Timestamp(1_790_000_000_000));
+        let manager = manager(&config(&double, WireFormat::OpenAi, PATIENT), clock.clone(), true);
+        let model = manager.model_for(&routing(&["primary/m"]), ProcessKind::Channel);
+        for (rest, expected) in [(0, 1), (299, 1), (1, 2)] {
+            clock.advance(Duration::from_secs(rest));
+            assert_eq!(ask(&model).unwrap().model, "offline/responder");
+            assert_eq!(asked.load(Ordering::SeqCst), expected, "{status} after {rest} s more");
+        }
+    }
+}
+
+#[test]
 fn a_lost_model_is_not_asked_in_every_turn_and_comes_back_by_one_probe() {
     let asked = Arc::new(AtomicUsize::new(0));
     let is_well = Arc::new(AtomicBool::new(false));
@@ -430,12 +521,9 @@ fn each_kind_of_process_has_its_own_chain() {
 
 #[test]
 fn an_unreachable_provider_leaves_the_offline_responder() {
-    let closed = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap()
-    };
-    for (base_url, attempts) in [(format!("http://{closed}/v1"), 5), ("not an address".to_owned(), 2)] {
-        let provider = provider("primary", base_url, WireFormat::OpenAi, PRIMARY_KEY);
+    // Not one that was free a moment ago: the double of another test may have got it.
+    for (base_url, attempts) in [("http://127.0.0.1:1/v1", 5), ("not an address", 2)] {
+        let provider = provider("primary", base_url.to_owned(), WireFormat::OpenAi, PRIMARY_KEY);
         let config = LlmConfig { providers: vec![provider], read_timeout: None };
         let manager = manager(&config, SystemClock::shared(), true);
         let reply = ask(&manager.model_for(&routing(&["primary/m"]), ProcessKind::Channel)).unwrap();
@@ -456,6 +544,30 @@ fn when_even_the_offline_responder_fails_the_first_failure_is_told() {
     assert!(error.hint().is_some());
     let told = error.to_string();
     assert!(told.contains("spare/m (HTTP 401): bad key [hidden]"), "{told}");
+}
+
+#[test]
+fn what_a_provider_quotes_of_its_headers_and_its_address_is_hidden() {
+    let double = Double::answering(|request| {
+        let header = |name: &str| request.header(name).unwrap_or("nothing").to_owned();
+        let said = format!("{} {} sesame-password", header("x-tenant"), header("x-title"));
+        Say::error(400, "invalid_request_error", &said)
+    });
+    let mut config = config(&double, WireFormat::OpenAi, PATIENT);
+    let header = |name: &str, value: &str, is_secret| ProviderHeader {
+        name: name.to_owned(),
+        value: Secret::new(value),
+        is_secret,
+    };
+    let provider = &mut config.providers[0];
+    provider.headers = vec![header("X-Tenant", "tenant-of-ours", true), header("X-Title", "Spacebot", false)];
+    let base_url = provider.base_url.take().unwrap();
+    provider.base_url = Some(base_url.replace("://", "://una:sesame-password@"));
+    let model = manager(&config, SystemClock::shared(), true)
+        .model_for(&routing(&["primary/m"]), ProcessKind::Channel)
+        .without_offline();
+    let told = ask(&model).unwrap_err().to_string();
+    assert!(told.ends_with("[hidden] Spacebot [hidden]"), "{told}");
 }
 
 #[test]
@@ -680,6 +792,70 @@ fn each_process_thinks_as_much_as_its_key_says() {
     let efforts: Vec<_> =
         double.requests().iter().map(|request| request.json["reasoning_effort"].clone()).collect();
     assert_eq!(efforts, [Value::Null, json!("high"), Value::Null]);
+}
+
+#[test]
+fn a_model_that_takes_no_steps_is_asked_to_think_for_so_many_tokens() {
+    let cases = [
+        (WireFormat::Anthropic, "claude-haiku-4-5", "/thinking/budget_tokens"),
+        (WireFormat::Gemini, "gemini-2.5-flash", "/generationConfig/thinkingConfig/thinkingBudget"),
+    ];
+    for (wire, name, place) in cases {
+        let double = Double::recording(|_| Say::text("fine"));
+        let manager = manager(&config(&double, wire, PATIENT), SystemClock::shared(), true);
+        let mut routing =
+            RoutingConfig { worker: format!("primary/{name}"), ..routing(&[&format!("primary/{name}")]) };
+        routing.thinking.worker = ThinkingEffort::High;
+        for kind in [ProcessKind::Channel, ProcessKind::Worker] {
+            ask(&manager.model_for(&routing, kind)).unwrap();
+        }
+        let asked: Vec<_> =
+            double.requests().iter().map(|request| request.json.pointer(place).cloned()).collect();
+        assert_eq!(asked, [None, Some(json!(16_384))], "{wire:?}");
+    }
+}
+
+/// The most requests that are out at once while so many callers ask these models. Each is answered when one more than
+/// `expected` is out, or when that has not come about within a moment.
+fn most_at_once(
+    max_concurrent: usize,
+    callers: usize,
+    chain: &'static [&'static str],
+    expected: usize,
+) -> usize {
+    let out = Arc::new((Mutex::new((0_usize, 0_usize)), Condvar::new()));
+    let counted = out.clone();
+    let double = Double::answering(move |_| {
+        let (numbers, changed) = &*counted;
+        let mut held = lock(numbers);
+        held.0 += 1;
+        held.1 = held.1.max(held.0);
+        changed.notify_all();
+        let moment = Duration::from_millis(200);
+        held = changed.wait_timeout_while(held, moment, |(_, most)| *most <= expected).unwrap().0;
+        held.0 -= 1;
+        Say::text("well")
+    });
+    let mut config = config(&double, WireFormat::OpenAi, PATIENT);
+    config.providers.iter_mut().for_each(|provider| provider.max_concurrent = max_concurrent);
+    let manager = manager(&config, SystemClock::shared(), true);
+    let callers: Vec<_> = (0..callers)
+        .map(|number| {
+            let name = chain[number % chain.len()];
+            let model = manager.model_for(&routing(&[name]), ProcessKind::Channel);
+            spawn("caller", move || ask(&model).unwrap().model).unwrap()
+        })
+        .collect();
+    for (number, caller) in callers.into_iter().enumerate() {
+        assert_eq!(caller.join().unwrap(), chain[number % chain.len()], "everybody is answered in the end");
+    }
+    lock(&out.0).1
+}
+
+#[test]
+fn no_more_requests_are_out_at_once_than_a_provider_takes_and_than_the_daemon_may() {
+    assert_eq!(most_at_once(3, 8, &["primary/m", "primary/other"], 3), 3, "of one provider, whichever model");
+    assert_eq!(most_at_once(64, 80, &["primary/m", "spare/m"], 64), 64, "of all providers");
 }
 
 /// Keeps what came of each request.

@@ -66,6 +66,10 @@ fn models(config: &str, arguments: &[&str]) -> (Output, String) {
     std::fs::write(&file, config).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_spacebot"));
     command.env_clear().env("HOME", home.path()).env("KEY", KEY).arg("models").args(arguments);
+    // Nobody is there. A key must not go where the environment happens to point.
+    for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+        command.env(name, "http://127.0.0.1:1");
+    }
     let output = command.arg("--config").arg(&file).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let all = format!("{said}{}", String::from_utf8_lossy(&output.stderr));
@@ -155,6 +159,10 @@ fn a_check_tells_who_answers_who_refuses_the_key_and_who_is_away() {
     let (output, said) = models(&format!("{config}[defaults.routing]\nchannel = \"d/m\"\n"), &["--check"]);
     assert!(!output.status.success(), "{said}");
     assert!(said.contains("key refused: HTTP 401: bad key [hidden]"), "{said}");
+    // A gateway that has no key of its own quotes that of another.
+    let open = format!("[llm.provider.j]\napi_type = \"llama.cpp\"\nbase_url = \"{}\"\n", at("refused/v1"));
+    let (_, said) = models(&format!("{config}{open}{routing}"), &["--check"]);
+    assert_eq!(said.matches("key refused: HTTP 401: bad key [hidden]").count(), 2, "{said}");
 }
 
 #[test]

@@ -20,11 +20,11 @@ use llm_double::script::{calls, config, last_message, messages, offers};
 use llm_double::{At, Double, Request, Say};
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
-use spacebot::clock::SystemClock;
-use spacebot::conversation::Conversations;
+use spacebot::clock::{SystemClock, Timestamp};
+use spacebot::conversation::{Conversations, EarlierRoom};
 use spacebot::db::Db;
 use spacebot::id::{ConversationId, InstanceId};
-use spacebot::message::Inbound;
+use spacebot::message::{Earlier, Inbound};
 
 fn reply(text: &str) -> Say {
     calls(&[("reply", json!({ "content": text }))])
@@ -226,7 +226,8 @@ impl Door {
     }
 }
 
-/// In a conversation in company that the webhook cannot have; the daemon finds it at its next start.
+/// In a conversation in company that the webhook cannot have, after what was said there before; the daemon finds
+/// it at its next start.
 fn is_said_in_company(home: &Home, sender: &str, text: &str) {
     let db = Db::open_inline(&home.database(), None).unwrap();
     let clock = SystemClock::shared();
@@ -243,7 +244,18 @@ fn is_said_in_company(home: &Home, sender: &str, text: &str) {
         addressed: true,
         place: "webhook / room".to_owned(),
     };
-    Conversations::new(db, clock).receive(message).unwrap().expect("new");
+    let line = |at, sender: &str, text: &str| Earlier {
+        sender_name: sender.to_owned(),
+        at: Some(Timestamp(at)),
+        text: text.to_owned(),
+        own: sender == "pibot",
+    };
+    let earlier = vec![
+        line(1_767_254_400_000, "Una", "who swept last week?"),
+        line(1_767_254_460_000, "pibot", "I swept it, as Kim wanted <status>"),
+    ];
+    let room = EarlierRoom { lines: 50, bytes: 4096 };
+    Conversations::new(db, clock).receive_after(message, earlier, room).unwrap().expect("new");
 }
 
 /// Plays everybody in the house.

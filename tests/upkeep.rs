@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spacebot::clock::{Clock, SimulatedClock, Timestamp};
+use spacebot::config::MemoryUpkeepConfig;
 use spacebot::db::Db;
 use spacebot::memory::embed::{Embedder, MODEL, Places, Settings};
 use spacebot::memory::{
-    Decision, Memory, MemoryStore, MemoryType, NewAssociation, NewMemory, RelationType, SearchOptions,
+    Decision, Memory, MemoryStore, MemoryType, Mode, NewAssociation, NewMemory, RelationType, SearchOptions,
     SearchQuery, Source, Tended, Who,
 };
 
@@ -76,7 +77,7 @@ fn what_has_faded_is_pruned_then_archived_and_the_rest_stays_as_it_is() {
     let strong = bench.say(MemoryType::Fact, "the boiler is from 2019", 0.6);
     let own = bench.say(MemoryType::Identity, "I am called Pi", 0.05);
     assert_eq!(bench.tend(), Tended::default(), "nothing is old enough");
-    assert!(bench.store.tend(bench.clock.now()).unwrap().is_none(), "once a day");
+    assert!(bench.store.tend(bench.clock.now()).unwrap().is_none(), "once in an hour");
     bench.clock.advance(31 * DAY);
     assert_eq!(bench.tend(), Tended { pruned: 1, ..Tended::default() });
     assert!(bench.store.get(&faint.id).unwrap().unwrap().forgotten, "put aside, not gone");
@@ -96,6 +97,44 @@ fn what_has_faded_is_pruned_then_archived_and_the_rest_stays_as_it_is() {
         assert!((after.importance - before.importance).abs() < f64::EPSILON && !after.forgotten);
         assert_eq!(after.updated_at, before.updated_at);
     }
+}
+
+#[test]
+fn fading_tying_and_merging_go_by_the_numbers_of_the_config_that_is_in_force() {
+    let bench = Bench::new(true);
+    let faint = bench.say(MemoryType::Observation, "it smelled of toast", 0.15);
+    let boiler = bench.say(MemoryType::Fact, "The boiler is from 2019", 0.6);
+    bench.say(MemoryType::Fact, "The cellar key hangs by the door.", 0.6);
+    bench.say(MemoryType::Fact, "the key to the cellar is hanging by the door", 0.6);
+    let relation = "SELECT count(*) FROM associations WHERE relation_type = 'updates'";
+    assert_eq!((bench.tend(), bench.count(relation)), (Tended::default(), 0), "not the same by the defaults");
+    let lenient = MemoryUpkeepConfig {
+        interval: Duration::from_secs(600),
+        prune_below: 0.2,
+        prune_age: DAY,
+        tie_similarity: 0.5,
+        merge_similarity: 0.8,
+        ..MemoryUpkeepConfig::default()
+    };
+    bench.store.set_upkeep(lenient);
+    bench.say(MemoryType::Fact, "the cellar key is hanging by the door", 0.5);
+    assert!(bench.count(relation) > 0, "now it says the same");
+    bench.clock.advance(Duration::from_secs(600));
+    let Tended { merged, pruned, .. } = bench.tend();
+    assert!(merged > 0 && pruned == 0, "{merged} {pruned}");
+    bench.clock.advance(2 * DAY);
+    assert_eq!(bench.tend().pruned, 1);
+    assert!(bench.store.get(&faint.id).unwrap().unwrap().forgotten);
+
+    let important = || {
+        let query = SearchQuery { mode: Mode::Important, text: None, ..SearchQuery::hybrid("") };
+        let hits = bench.store.search(&query).unwrap();
+        hits.into_iter().find(|hit| hit.memory.id == boiler.id).map(|hit| hit.why).unwrap_or_default()
+    };
+    bench.clock.advance(18 * DAY);
+    let slowly = important();
+    bench.store.set_upkeep(MemoryUpkeepConfig { decay_per_day: 0.0, ..lenient });
+    assert_ne!(important(), slowly, "a search goes by them too");
 }
 
 #[test]

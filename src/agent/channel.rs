@@ -150,7 +150,7 @@ fn answer(
         summaries: summaries.as_slice().into(),
         lines: first.zip(history.lines.last().map(|line| line.id)),
         words: turn::write(&words).into(),
-        outside: input.attached().any,
+        outside: input.attached().any || history.holds_earlier(),
     };
     let defers = deferral::is_on(parts, job, turn).map_err(boxed)?;
     if defers {
@@ -163,6 +163,7 @@ fn answer(
         status::render(&turn.running, parts.conversations.now(), &parts.config.timezone).map_err(boxed)?,
     ));
     let past = Past::of(&history.summaries, fork.lines);
+    let outside = fork.outside;
     let origin = Origin { answers: input.askers(), fork, turn: Some(job.process.number) };
     let words = turn::write(&words);
     let briefing = cortex::briefing(parts, &job.place);
@@ -219,7 +220,7 @@ fn answer(
     };
     let summaries = history.summaries.iter().map(prompt::summary);
     let history = summaries.chain(history.lines.iter().map(prompt::line)).collect::<Vec<_>>();
-    if input.attached().any {
+    if outside {
         driver.toolbox.read_outside();
     }
     driver.begin(start, &past, &history);

@@ -270,8 +270,11 @@ impl Answering<'_> {
 
     fn whoami(&self) -> Value {
         let message = &self.command.message;
+        let mut humans = self.parts.config.humans.iter();
+        let known = humans.find(|human| human.is(&message.instance, &message.sender_id));
+        let known = known.map(|human| json!({ "name": human.name, "role": human.role }));
         json!({
-            "sender_id": message.sender_id, "sender_name": message.sender_name,
+            "sender_id": message.sender_id, "sender_name": message.sender_name, "known": known,
             "instance": message.instance.as_str(), "conversation": message.conversation.as_str(),
             "direct": self.direct(),
         })

@@ -111,6 +111,13 @@ pub struct Chat {
     pub message: Option<String>,
     /// Tell the results as they are, without a model: too many of them came since the operator wrote.
     pub absorb: bool,
+    /// Branches and workers of the whole agent that run now, at most [`Chat::RUNNING_MAX`].
+    pub running: Vec<(ConversationId, Running)>,
+}
+
+impl Chat {
+    /// What an answer is told of; the rest is counted in `GET /api/status`.
+    pub const RUNNING_MAX: usize = 20;
 }
 
 /// What an agent does without for a while, or could as well do without.

@@ -204,7 +204,7 @@ fn context(config: &AgentConfig, identity: &Identity, workspace: &str) -> Value 
 pub(super) fn line(line: &Line) -> Message {
     match line.role {
         Role::Assistant => Message::assistant(&line.content),
-        Role::Event => Message::user(&line.content),
+        Role::Event | Role::Earlier => Message::user(&line.content),
         Role::User => Message::user(turn::write(&[Part::Said {
             sender: line.sender_name.clone(),
             at: line.at,
@@ -223,7 +223,7 @@ mod tests {
     /// So a window may be cut between any two lines.
     #[test]
     fn no_line_of_the_history_is_a_tool_call_or_its_result() {
-        for role in [Role::User, Role::Assistant, Role::Event] {
+        for role in [Role::User, Role::Assistant, Role::Event, Role::Earlier] {
             let content = "<result process=\"branch:1\" task=\"t\">{\"tool_calls\": []}</result>".to_owned();
             let stored = Line { id: 1, role, sender_name: "una".to_owned(), content, at: Timestamp(0) };
             let plain = match line(&stored) {

@@ -392,6 +392,9 @@ impl Reloader {
         ledger.set_rules(Rules::of(&new.config));
         bindings.set(Bindings::of(&new.config));
         ingest.set(&new.agents);
+        for agent in new.agents.values() {
+            agent.memory.set_upkeep(agent.config.memory_upkeep);
+        }
         self.now = new;
     }
 

@@ -76,6 +76,7 @@ pub fn run(config: &Config, agent: Option<&str>, action: MemoryAction) -> Result
     let mut options = SearchOptions::new(&config.memory, &config.data_folder);
     options.embedder.take_if(|_| !needs_vectors);
     let store = MemoryStore::open_with(db, folder.join("index"), SystemClock::shared(), options)?;
+    store.set_upkeep(owner.memory_upkeep);
     let done = match action {
         MemoryAction::Import { file } => import::run(&store, &file),
         MemoryAction::Export { output, forgotten } => export::run(&store, output.as_deref(), forgotten),

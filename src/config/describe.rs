@@ -122,10 +122,13 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
         ("max_concurrent_turns", limits.max_concurrent_turns as u64),
         ("context_window", limits.context_window as u64),
         ("history_messages", limits.history_messages as u64),
+        ("history_backfill_count", limits.history_backfill_count as u64),
         ("worker_timeout_secs", limits.worker_timeout.as_secs()),
         ("branch_timeout_secs", limits.branch_timeout.as_secs()),
         ("branch_wall_clock_secs", limits.branch_wall_clock.as_secs()),
         ("worker_idle_timeout_secs", limits.worker_idle_timeout.as_secs()),
+        ("max_retriggers", u64::from(limits.max_retriggers)),
+        ("retrigger_debounce_ms", u64::try_from(limits.retrigger_debounce.as_millis()).unwrap_or(u64::MAX)),
         ("task_max_attempts", limits.task_max_attempts as u64),
         ("task_retry_secs", limits.task_retry.as_secs()),
         ("keep_days", limits.keep.as_secs() / DAY.as_secs()),
@@ -167,6 +170,8 @@ fn write_agent(out: &mut String, agent: &AgentConfig) -> std::fmt::Result {
     writeln!(out, "chunk_size = {}", ingestion.chunk_size)?;
     agent.skills.write(out)?;
     agent.memory_persistence.write(out)?;
+    agent.memory_upkeep.write(out)?;
+    agent.participants.write(out)?;
     agent.offline.write(out)?;
     let missed = if agent.schedule.missed == MissedSlots::RunOnce { "run_once" } else { "skip" };
     writeln!(out, "[agents.schedule]\nmissed_slots = {}", text(missed))?;

@@ -19,8 +19,9 @@ use super::section::{Section, Source};
 use super::{
     AgentConfig, ApiConfig, BindingConfig, BudgetConfig, ChannelConfig, CoalescingConfig, Config,
     ConfigError, CortexConfig, DAY, HumanConfig, IngestionConfig, IrcConfig, LimitsConfig, LinkConfig,
-    LlmConfig, LoopGuardConfig, MemoryPersistenceConfig, OfflineConfig, PriceConfig, ProviderConfig,
-    SandboxConfig, SandboxMode, Secret, SkillsConfig, WebhookConfig, WorkerContext, WorkerLogMode,
+    LlmConfig, LoopGuardConfig, MemoryPersistenceConfig, MemoryUpkeepConfig, OfflineConfig,
+    ParticipantContextConfig, PriceConfig, ProviderConfig, SandboxConfig, SandboxMode, Secret, SkillsConfig,
+    WebhookConfig, WorkerContext, WorkerLogMode,
 };
 use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
@@ -250,6 +251,11 @@ fn over(section: &Section<'_, '_>, base: &AgentConfig, llm: &LlmConfig) -> Agent
             &section.table("memory_persistence"),
             &base.memory_persistence,
         ),
+        memory_upkeep: MemoryUpkeepConfig::read(&section.table("memory_upkeep"), &base.memory_upkeep),
+        participants: ParticipantContextConfig::read(
+            &section.table("participant_context"),
+            &base.participants,
+        ),
         offline: OfflineConfig::read(&section.table("offline"), &base.offline),
         schedule: schedule(&section.table("schedule"), &base.schedule),
         budget: BudgetConfig::read(&section.table("budget"), &base.budget, llm),
@@ -278,6 +284,7 @@ fn limits(section: &Section<'_, '_>, base: &LimitsConfig) -> LimitsConfig {
         max_concurrent_turns: count("max_concurrent_turns", 1, 64, base.max_concurrent_turns),
         context_window: count("context_window", 4096, 4_000_000, base.context_window),
         history_messages: count("history_messages", 10, 1000, base.history_messages),
+        history_backfill_count: count("history_backfill_count", 0, 200, base.history_backfill_count),
         worker_timeout: seconds(section, "worker_timeout_secs", 10, 86_400).unwrap_or(base.worker_timeout),
         branch_timeout: seconds(section, "branch_timeout_secs", 5, 3600).unwrap_or(base.branch_timeout),
         branch_wall_clock: seconds(section, "branch_wall_clock_secs", 10, 86_400)
@@ -289,6 +296,13 @@ fn limits(section: &Section<'_, '_>, base: &LimitsConfig) -> LimitsConfig {
             .choice("worker_log_mode", &WorkerLogMode::ALL)
             .unwrap_or(base.worker_log_mode),
         task_max_attempts: count("task_max_attempts", 1, 10, base.task_max_attempts),
+        max_retriggers: section
+            .number("max_retriggers", 1, 20)
+            .and_then(|number| u32::try_from(number).ok())
+            .unwrap_or(base.max_retriggers),
+        retrigger_debounce: section
+            .number("retrigger_debounce_ms", 1, 10_000)
+            .map_or(base.retrigger_debounce, Duration::from_millis),
         task_retry: seconds(section, "task_retry_secs", 0, 600).unwrap_or(base.task_retry),
         keep: section
             .number("keep_days", 1, 3650)

@@ -3,6 +3,7 @@
 mod table;
 
 use std::fmt::Write;
+use std::ops::Range;
 
 use super::Secret;
 use super::load::Environment;
@@ -106,7 +107,9 @@ impl ProviderConfig {
     /// What must not be read in a log.
     pub fn secrets(&self) -> impl Iterator<Item = &str> {
         let headers = self.headers.iter().filter(|header| header.is_secret).map(|header| &header.value);
-        self.api_key.iter().chain(headers).map(Secret::reveal)
+        let login = self.base_url.as_deref().and_then(|url| Some(&url[login(url)?]));
+        let password = login.and_then(|login| Some(login.split_once(':')?.1));
+        self.api_key.iter().chain(headers).map(Secret::reveal).chain(login).chain(password)
     }
 
     /// Where its requests go, without a slash at the end.
@@ -190,11 +193,15 @@ impl ProviderConfig {
         shown: fn(&Secret) -> String,
     ) -> std::fmt::Result {
         writeln!(out, "api_type = {}", text(self.api.kind().name))?;
-        let plain = [
-            ("base_url", &self.base_url),
-            ("api_version", &self.api_version),
-            ("deployment", &self.deployment),
-        ];
+        let base_url = self.base_url.as_deref().map(|url| match login(url) {
+            Some(place) => {
+                let hidden = shown(&Secret::new(&url[place.clone()]));
+                format!("{}{hidden}{}", &url[..place.start], &url[place.end..])
+            }
+            None => url.to_owned(),
+        });
+        let plain =
+            [("base_url", &base_url), ("api_version", &self.api_version), ("deployment", &self.deployment)];
         for (key, value) in plain {
             if let Some(value) = value {
                 writeln!(out, "{key} = {}", text(value))?;
@@ -223,6 +230,14 @@ impl ProviderConfig {
         let pairs = pairs.map(|header| format!("{} = {}", text(&header.name), text(&value(header))));
         writeln!(out, "headers = {{ {} }}", pairs.collect::<Vec<_>>().join(", "))
     }
+}
+
+/// Where user and password stand in an address that has them; they go with every request.
+fn login(address: &str) -> Option<Range<usize>> {
+    let start = address.find("://")? + "://".len();
+    let end = address[start..].find(['/', '?', '#']).map_or(address.len(), |length| start + length);
+    let length = address[start..end].rfind('@')?;
+    Some(start..start + length)
 }
 
 fn headers(section: &Section<'_, '_>) -> Vec<ProviderHeader> {

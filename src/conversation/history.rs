@@ -26,6 +26,8 @@ pub enum Role {
     Assistant,
     /// A result of a branch or worker, in the form of `turn::write`.
     Event,
+    /// What was said before the conversation began, in the form of `turn::write`: nobody's word.
+    Earlier,
 }
 
 impl Role {
@@ -34,6 +36,7 @@ impl Role {
             Role::User => "user",
             Role::Assistant => "assistant",
             Role::Event => "event",
+            Role::Earlier => "earlier",
         }
     }
 
@@ -41,6 +44,7 @@ impl Role {
         match text {
             "user" => Role::User,
             "assistant" => Role::Assistant,
+            "earlier" => Role::Earlier,
             _ => Role::Event,
         }
     }
@@ -112,6 +116,11 @@ pub struct History {
 }
 
 impl History {
+    /// It shows what was said before the conversation began.
+    pub fn holds_earlier(&self) -> bool {
+        self.lines.iter().any(|line| line.role == Role::Earlier)
+    }
+
     /// Estimate of what all of it takes in a prompt.
     pub fn tokens(&self) -> usize {
         self.summaries.iter().map(Summary::tokens).sum::<usize>()

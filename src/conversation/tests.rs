@@ -2,6 +2,7 @@
 
 mod attachments;
 mod delegations;
+mod earlier;
 
 use std::time::Duration;
 

@@ -1,9 +1,10 @@
 //! Which agent answers where: the `[[bindings]]` of the config as a pure function.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::{BindingConfig, Config};
-use crate::id::AgentId;
+use crate::config::{AgentConfig, BindingConfig, Config};
+use crate::conversation::EarlierRoom;
+use crate::id::{AgentId, ConversationId, InstanceId};
 use crate::message::Inbound;
 
 /// The first binding that matches decides; without one it is the default agent.
@@ -12,6 +13,8 @@ pub struct Bindings {
     bindings: Vec<BindingConfig>,
     agents: BTreeSet<AgentId>,
     default: AgentId,
+    /// For what was said before a conversation began, by agent.
+    earlier: BTreeMap<AgentId, EarlierRoom>,
 }
 
 /// Why a message reaches no agent.
@@ -26,7 +29,9 @@ impl Bindings {
     /// Those of a config, with its default agent.
     pub fn of(config: &Config) -> Self {
         let agents = config.agents.iter().map(|agent| agent.id.clone());
-        Self::new(config.bindings.clone(), agents, config.default_agent())
+        let room = |agent: &AgentConfig| (agent.id.clone(), EarlierRoom::of(&agent.limits));
+        let earlier = config.agents.iter().map(room).collect();
+        Self { earlier, ..Self::new(config.bindings.clone(), agents, config.default_agent()) }
     }
 
     pub fn new(
@@ -34,7 +39,21 @@ impl Bindings {
         agents: impl IntoIterator<Item = AgentId>,
         default: AgentId,
     ) -> Self {
-        Self { bindings, agents: agents.into_iter().collect(), default }
+        Self { bindings, agents: agents.into_iter().collect(), default, earlier: BTreeMap::new() }
+    }
+
+    /// Whose conversation this is, as long as no message names another agent.
+    pub(super) fn agent_of(&self, instance: &InstanceId, conversation: &ConversationId) -> &AgentId {
+        self.covering(instance, conversation).map_or(&self.default, |binding| &binding.agent)
+    }
+
+    /// The agent's room for what was said before a conversation began.
+    pub(super) fn earlier(&self, agent: &AgentId) -> EarlierRoom {
+        self.earlier.get(agent).copied().unwrap_or_default()
+    }
+
+    fn covering(&self, instance: &InstanceId, conversation: &ConversationId) -> Option<&BindingConfig> {
+        self.bindings.iter().find(|binding| binding.covers(instance, conversation))
     }
 
     /// # Errors
@@ -43,9 +62,7 @@ impl Bindings {
         if let Some(named) = &message.agent {
             return self.agents.get(named).ok_or_else(|| Refused::UnknownAgent(named.to_string()));
         }
-        let Some(binding) =
-            self.bindings.iter().find(|binding| binding.covers(&message.instance, &message.conversation))
-        else {
+        let Some(binding) = self.covering(&message.instance, &message.conversation) else {
             return Ok(&self.default);
         };
         if binding.require_mention == Some(true) && !message.direct && !message.addressed {

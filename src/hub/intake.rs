@@ -11,8 +11,8 @@ use super::state::Event;
 use crate::conversation::{Conversations, Place};
 use crate::db::DbError;
 use crate::error::Fault;
-use crate::id::{AgentId, InboxId};
-use crate::message::{Accepted, Inbound, Intake, IntakeError, Lane, NewFile, Taken};
+use crate::id::{AgentId, ConversationId, InboxId, InstanceId};
+use crate::message::{Accepted, Beginning, Earlier, Inbound, Intake, IntakeError, Lane, NewFile, Taken};
 use crate::thread::Current;
 
 /// Messages that wait for their commit without a thread; one more is refused. Half of the database's
@@ -74,6 +74,31 @@ impl Intake for AgentIntake {
             Ok((conversations, arrival)) => arrival.tell(conversations.receive(message)),
             Err(outcome) => outcome,
         }
+    }
+
+    fn accept_after(&self, message: Inbound, earlier: Vec<Earlier>) -> Result<Accepted, IntakeError> {
+        if earlier.is_empty() {
+            return self.accept(message);
+        }
+        match self.route(&message) {
+            Ok((conversations, arrival)) => {
+                let room = self.bindings.get().earlier(&arrival.agent);
+                arrival.tell(conversations.receive_after(message, earlier, room))
+            }
+            Err(outcome) => outcome,
+        }
+    }
+
+    fn beginning(&self, instance: &InstanceId, conversation: &ConversationId) -> Option<Beginning> {
+        let bindings = self.bindings.get();
+        let agent = bindings.agent_of(instance, conversation);
+        // A conversation without what was said before it is better than none.
+        let since = self.agents.get(agent)?.begun(conversation);
+        let since = since.inspect_err(|error| log::warn!("{conversation} may be new: {error}")).ok()?;
+        Some(match since {
+            Some(since) => Beginning::Known { since },
+            None => Beginning::New { lines: bindings.earlier(agent).lines },
+        })
     }
 
     fn begin(&self, message: Inbound, taken: Taken) {

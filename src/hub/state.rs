@@ -49,13 +49,8 @@ use post::Post;
 use runs::{JobRun, MAX_RUN_RETRIGGERS, Watch};
 use threads::Threads;
 
-/// Results that come within this time of each other share one turn.
-pub const RETRIGGER_DEBOUNCE: Duration = Duration::from_millis(500);
 /// However many results keep coming, the first of them waits no longer than this.
 pub const RETRIGGER_MAX_WAIT: Duration = Duration::from_secs(2);
-/// Turns that results may start for one message of a person; further results are kept in the
-/// history for the next message.
-pub const MAX_RETRIGGERS: u32 = 3;
 /// A channel turn that takes longer is cancelled and answered with a sentence. Model calls have
 /// their own, shorter limits.
 pub const TURN_TIMEOUT: Duration = Duration::from_secs(900);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rig_core::DynModel;
-use rig_core::completion::{CompletionRequest, CompletionResponse, Effort, ProviderCapabilities, Reasoning};
+use rig_core::completion::{CompletionRequest, CompletionResponse, ProviderCapabilities, Reasoning};
 use rig_core::operation::Completion;
 
 use super::attached::{self, Takes};
@@ -25,7 +25,7 @@ use super::provider::Providers;
 use super::repair::repaired;
 use super::reported::tokens_in;
 use super::tokens::Calibration;
-use super::{Tuning, random_share};
+use super::{Tuning, random_share, thinking};
 use crate::billing::{Exhausted, Payer};
 use crate::clock::SharedClock;
 use crate::config::{OFFLINE_MODEL, ProviderConfig, ThinkingEffort};
@@ -164,17 +164,7 @@ impl SpacebotModel {
 
     /// The same chain with so much thinking.
     pub(super) fn thinking(self, effort: ThinkingEffort) -> Self {
-        let reasoning = match effort {
-            ThinkingEffort::Auto => None,
-            ThinkingEffort::None => Some(Reasoning::Off),
-            ThinkingEffort::Minimal => Some(Effort::Minimal.into()),
-            ThinkingEffort::Low => Some(Effort::Low.into()),
-            ThinkingEffort::Medium => Some(Effort::Medium.into()),
-            ThinkingEffort::High => Some(Effort::High.into()),
-            ThinkingEffort::XHigh => Some(Effort::XHigh.into()),
-            ThinkingEffort::Max => Some(Effort::Max.into()),
-        };
-        Self { reasoning, ..self }
+        Self { reasoning: thinking::wanted(effort), ..self }
     }
 
     /// On whose account the calls go.
@@ -238,8 +228,11 @@ impl SpacebotModel {
         let mut call = Call { request, cancel, on_delta, attempts: 0, without_files: false, exhausted: None };
         let mut first_failure = None;
         for (index, link) in self.links.iter().enumerate() {
-            match self.try_link(link, &mut call) {
+            match self.ask_unless_resting(link, &mut call) {
                 Ok(response) => {
+                    // What files are taken for says nothing about words.
+                    let counted = response.usage.input_tokens.filter(|_| !attached::has_files(request));
+                    self.shared.calibration.learn(&link.full_name, request, counted);
                     let model = link.full_name.clone();
                     return Ok(Reply { response, model, attempts: call.attempts, fell_back: index > 0 });
                 }
@@ -254,7 +247,7 @@ impl SpacebotModel {
                 }
             }
         }
-        if matches!(first_failure, Some(LlmError::OverBudget(_)))
+        if !first_failure.as_ref().is_some_and(LlmError::is_for_the_caller)
             && let Some(done) = self.ask_cheaper(&mut call)
         {
             return done;
@@ -309,7 +302,7 @@ impl SpacebotModel {
             return None;
         }
         let link = Link::new(&name, &self.shared.providers);
-        match self.try_link(&link, call) {
+        match self.ask_unless_resting(&link, call) {
             Ok(response) => {
                 Some(Ok(Reply { response, model: name, attempts: call.attempts, fell_back: true }))
             }
@@ -344,8 +337,10 @@ impl SpacebotModel {
         }
     }
 
-    fn try_link(&self, link: &Link, call: &mut Call<'_>) -> Result<CompletionResponse, LlmError> {
-        let probe = match self.shared.health.admit(&link.full_name) {
+    /// One link, unless it is lost and it is not time to try it.
+    fn ask_unless_resting(&self, link: &Link, call: &mut Call<'_>) -> Result<CompletionResponse, LlmError> {
+        let health = &self.shared.health;
+        let probe = match health.admit(&link.full_name) {
             Admission::Open => None,
             Admission::Probe(probe) => Some(probe),
             Admission::Rests(left) => {
@@ -354,10 +349,7 @@ impl SpacebotModel {
             }
         };
         let response = self.ask(link, call, probe.is_some())?;
-        self.shared.health.answered(&link.full_name);
-        // What files are taken for says nothing about words.
-        let counted = response.usage.input_tokens.filter(|_| !attached::has_files(call.request));
-        self.shared.calibration.learn(&link.full_name, call.request, counted);
+        health.answered(&link.full_name);
         Ok(response)
     }
 
@@ -460,6 +452,7 @@ impl SpacebotModel {
             call.exhausted.get_or_insert(refused.then);
             LlmError::OverBudget(reporter.failure(None, &refused.reason))
         })?;
+        thinking::fit(&mut request, provider.api.kind().wire, &link.name);
         attached::fill(&mut request, self.files.as_deref());
         let closer = call.cancel.on_cancel(move || transport.stop());
         call.attempts += 1;
@@ -492,11 +485,13 @@ impl SpacebotModel {
     }
 }
 
-/// For the operator: a refused key stays refused until somebody acts. Of a rest they have heard when it began.
+/// For the operator: a refused key stays refused until somebody acts.
 fn report(error: &LlmError) {
-    if matches!(error, LlmError::Resting(_)) {
-        return;
-    }
-    let level = if error.kind() == Kind::Auth { log::Level::Error } else { log::Level::Warn };
+    let level = match error {
+        // It was told when it was lost.
+        LlmError::Resting(_) => return,
+        _ if error.kind() == Kind::Auth => log::Level::Error,
+        _ => log::Level::Warn,
+    };
     log::log!(level, "{}", log_line(error));
 }

@@ -143,6 +143,19 @@ mod tests {
     }
 
     #[test]
+    fn a_stop_ends_the_wait_for_the_end_of_a_minute() {
+        let gates = gates(9, Some(1));
+        drop(gates.enter("p", &Cancel::new()).unwrap());
+        let stopped = Cancel::new();
+        stopped.cancel();
+        // Each of these is stopped at the one wait or at the other.
+        for _ in 0..32 {
+            assert!(gates.enter("p", &stopped).is_none());
+        }
+        assert!(gates.gates["p"].permits.1.is_empty(), "nobody has kept a place");
+    }
+
+    #[test]
     fn a_minute_has_no_more_requests_than_it_may_wherever_it_begins() {
         let gates = gates(9, Some(2));
         let gate = &gates.gates["p"];

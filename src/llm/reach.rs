@@ -1,5 +1,6 @@
 //! Whether a provider can be reached and takes its key: one request that uses no model.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -66,16 +67,18 @@ impl Reach {
 /// Asks all of them at once, for at most `wait`; the answers are in their order.
 pub fn check_all(providers: &[ProviderConfig], clock: &SharedClock, wait: Duration) -> Vec<Reach> {
     let network = Network::new(clock.clone());
+    // A gateway may quote the key of another.
+    let scrubber = Arc::new(Scrubber::new(providers.iter().flat_map(ProviderConfig::secrets)));
     let (sender, receiver) = bounded(providers.len());
     let mut found: Vec<Option<Reach>> = vec![None; providers.len()];
     let mut lines = Vec::new();
     for (index, provider) in providers.iter().enumerate() {
         let line = HttpTransport::new(&network, READ_WAIT_MAX);
         lines.push(line.clone());
-        let (sender, provider) = (sender.clone(), provider.clone());
+        let (sender, provider, scrubber) = (sender.clone(), provider.clone(), scrubber.clone());
         let started = spawn("models-check", move || {
             // Nobody listens any more when this one was too late.
-            sender.send((index, check(&provider, &line))).ok();
+            sender.send((index, check(&provider, &line, &scrubber))).ok();
         });
         if let Err(error) = started {
             found[index] = Some(Reach::Unreachable(error.to_string()));
@@ -97,8 +100,7 @@ pub fn check_all(providers: &[ProviderConfig], clock: &SharedClock, wait: Durati
     found.into_iter().map(|reach| reach.unwrap_or_else(late)).collect()
 }
 
-fn check(provider: &ProviderConfig, line: &HttpTransport) -> Reach {
-    let scrubber = Scrubber::new(provider.secrets());
+fn check(provider: &ProviderConfig, line: &HttpTransport, scrubber: &Scrubber) -> Reach {
     let told = |text: &str| one_line(&scrubber.scrub(text), DETAIL_BYTES_MAX);
     let request = match request(provider) {
         Ok(request) => request,

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use super::record::{Memory, MemoryType, NewAssociation, NewMemory, RelationType, Source, Who};
-use super::{MemoryError, MemoryStore, REASON_BYTES_MAX, checked, store};
+use super::{MemoryError, MemoryStore, REASON_BYTES_MAX, record, store};
 use crate::clock::Timestamp;
 use crate::db::DbError;
 use crate::db::rusqlite::Connection;
@@ -96,7 +96,7 @@ impl Draft {
             Voice::File { reference, channel_id } => of_file(new, reference, channel_id)?,
             Voice::Conversation => new,
         };
-        let (memory, mut associations) = checked(new, self.store.0.clock.now())?;
+        let (memory, mut associations) = record::checked(new, self.store.0.clock.now())?;
         let mut content = lock(&self.content);
         let mut known = content.drafted.iter().map(|one| &one.memory);
         let same = |one: &&Memory| one.content == memory.content && one.memory_type == memory.memory_type;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::MemoryError;
 use crate::clock::Timestamp;
 use crate::id::{ConversationId, ProcessId};
+use crate::text;
 
 /// Longest content of one memory, in bytes, after trimming.
 pub const CONTENT_BYTES_MAX: usize = 50_000;
@@ -22,7 +23,7 @@ pub const ASSOCIATIONS_MAX: usize = 32;
 /// Weight of an association that does not say.
 pub const WEIGHT_DEFAULT: f64 = 0.5;
 /// Longest provenance text that is stored, in bytes.
-pub(super) const SOURCE_BYTES_MAX: usize = 1_000;
+const SOURCE_BYTES_MAX: usize = 1_000;
 
 /// An enum that is stored and shown as one word.
 macro_rules! word_enum {
@@ -388,6 +389,50 @@ pub struct Hit {
     pub score: f64,
     /// For the operator: which words, which order.
     pub why: String,
+}
+
+/// The memory as it will be stored, still without a `change_seq`.
+pub(super) fn checked(new: NewMemory, now: Timestamp) -> Result<(Memory, Vec<NewAssociation>), MemoryError> {
+    let invalid = |reason: String| Err(MemoryError::Invalid(reason));
+    let content = new.content.trim();
+    if content.is_empty() {
+        return invalid("a memory needs a content".to_owned());
+    }
+    if content.len() > CONTENT_BYTES_MAX {
+        return invalid(format!("the content has {} bytes, more than {CONTENT_BYTES_MAX}", content.len()));
+    }
+    let importance = new.importance.unwrap_or_else(|| new.memory_type.default_importance());
+    if !(0.0..=1.0).contains(&importance) {
+        return invalid(format!("importance goes from 0 to 1, {importance} is outside"));
+    }
+    if new.associations.len() > ASSOCIATIONS_MAX {
+        return invalid(format!("more than {ASSOCIATIONS_MAX} associations"));
+    }
+    for association in &new.associations {
+        if !(0.0..=1.0).contains(&association.weight) {
+            return invalid(format!("a weight goes from 0 to 1, {} is outside", association.weight));
+        }
+    }
+    let created_at = new.created_at.unwrap_or(now);
+    let source = new.source.map(|source| {
+        let text = source.to_string();
+        Source::parse(&text::shorten(&text, SOURCE_BYTES_MAX))
+    });
+    let memory = Memory {
+        id: super::store::new_id(created_at),
+        content: content.to_owned(),
+        memory_type: new.memory_type,
+        importance,
+        created_at,
+        updated_at: now,
+        last_accessed_at: now,
+        access_count: 0,
+        source,
+        channel_id: new.channel_id,
+        forgotten: false,
+        change_seq: 0,
+    };
+    Ok((memory, new.associations))
 }
 
 #[cfg(test)]

@@ -57,7 +57,6 @@ pub(super) fn search(
     query: &SearchQuery,
     now: Timestamp,
 ) -> Result<Vec<Hit>, MemoryError> {
-    let db = sources.db;
     if query.limit == 0 || query.limit > LIMIT_MAX {
         let reason = format!("a search returns 1 to {LIMIT_MAX} memories, not {}", query.limit);
         return Err(MemoryError::Invalid(reason));
@@ -69,14 +68,16 @@ pub(super) fn search(
         (Mode::Typed, _) if query.memory_type.is_none() => {
             Err(MemoryError::Invalid("a typed search needs a memory type".to_owned()))
         }
-        (Mode::Recent | Mode::Typed, _) => listed(db, query, query.sort.unwrap_or(Sort::Recent), now),
-        (Mode::Important, _) => listed(db, query, query.sort.unwrap_or(Sort::Importance), now),
+        (Mode::Recent | Mode::Typed, _) => listed(sources, query, query.sort.unwrap_or(Sort::Recent), now),
+        (Mode::Important, _) => listed(sources, query, query.sort.unwrap_or(Sort::Importance), now),
     }
 }
 
 /// What a search looks into.
 pub(super) struct Sources<'a> {
     pub(super) db: &'a Db,
+    /// Share of an importance that a day takes.
+    pub(super) decay: f64,
     pub(super) text_index: &'a TextIndex,
     pub(super) vectors: Option<&'a Arc<Vectors>>,
 }
@@ -102,7 +103,7 @@ fn hybrid(
     let join = if query.parts.by_rank { fusion::by_rank } else { fusion::by_score };
     let mut ranking = join(&found.scores, &meaning);
     let memories = add_context(sources, &mut ranking, text, query, now)?;
-    let mut hits = ranked(&ranking, memories, quality, now);
+    let mut hits = ranked(&ranking, memories, quality, sources.decay, now);
     hits.truncate(query.limit);
     for hit in &mut hits {
         hit.why = explain(&hit.memory, ranking.get(&hit.memory.id), &words, sources.text_index.analyzer());
@@ -266,6 +267,7 @@ fn ranked(
     ranking: &Ranking,
     mut memories: HashMap<String, Memory>,
     quality: f64,
+    decay: f64,
     now: Timestamp,
 ) -> Vec<Hit> {
     let mut hits: Vec<Hit> = ranking
@@ -273,7 +275,7 @@ fn ranked(
         // Forgotten since the indexes were asked: not there any more.
         .filter_map(|(id, scores)| {
             let memory = memories.remove(id)?;
-            let score = scores.total() * bonus(&memory, now);
+            let score = scores.total() * bonus(&memory, decay, now);
             Some(Hit { memory, score, why: String::new() })
         })
         .collect();
@@ -296,9 +298,15 @@ fn newest_instead(db: &Db, query: &SearchQuery) -> Result<Vec<Hit>, MemoryError>
     Ok(memories.into_iter().map(|memory| Hit { memory, score: 0.0, why: why.to_owned() }).collect())
 }
 
-fn listed(db: &Db, query: &SearchQuery, sort: Sort, now: Timestamp) -> Result<Vec<Hit>, MemoryError> {
+fn listed(
+    sources: &Sources<'_>,
+    query: &SearchQuery,
+    sort: Sort,
+    now: Timestamp,
+) -> Result<Vec<Hit>, MemoryError> {
+    let (db, decay) = (sources.db, sources.decay);
     let memories = match sort {
-        Sort::Importance => most_important(db, query, now)?,
+        Sort::Importance => most_important(db, query, decay, now)?,
         Sort::Recent | Sort::MostAccessed => {
             db.read(|connection| store::list(connection, sort, query.memory_type, query.limit, 0))?
         }
@@ -307,7 +315,7 @@ fn listed(db: &Db, query: &SearchQuery, sort: Sort, now: Timestamp) -> Result<Ve
     let hit = |(rank, memory): (usize, Memory)| {
         let order = match sort {
             Sort::Recent => "created".to_owned(),
-            Sort::Importance => format!("importance {:.2}", upkeep::importance(&memory, now)),
+            Sort::Importance => format!("importance {:.2}", upkeep::importance(&memory, decay, now)),
             Sort::MostAccessed => format!("read {} times", memory.access_count),
         };
         Hit { score: 1.0 - rank as f64 / total, why: format!("number {} by {order}", rank + 1), memory }
@@ -317,7 +325,12 @@ fn listed(db: &Db, query: &SearchQuery, sort: Sort, now: Timestamp) -> Result<Ve
 
 /// By the importance that is left, which no index knows: read from the top of the stored one until nothing
 /// that follows can be more important than what was found.
-fn most_important(db: &Db, query: &SearchQuery, now: Timestamp) -> Result<Vec<Memory>, MemoryError> {
+fn most_important(
+    db: &Db,
+    query: &SearchQuery,
+    decay: f64,
+    now: Timestamp,
+) -> Result<Vec<Memory>, MemoryError> {
     let mut best: Vec<(f64, Memory)> = Vec::new();
     for page in 0..IMPORTANT_PAGES {
         let skip = page * IMPORTANT_ROWS;
@@ -327,7 +340,7 @@ fn most_important(db: &Db, query: &SearchQuery, now: Timestamp) -> Result<Vec<Me
         let memories = db.read(read)?;
         let full = memories.len() == IMPORTANT_ROWS;
         let highest_left = memories.last().map_or(0.0, |memory| upkeep::at_most(memory.importance));
-        best.extend(memories.into_iter().map(|memory| (upkeep::importance(&memory, now), memory)));
+        best.extend(memories.into_iter().map(|memory| (upkeep::importance(&memory, decay, now), memory)));
         best.sort_by(|one, other| other.0.total_cmp(&one.0).then(other.1.created_at.cmp(&one.1.created_at)));
         best.truncate(query.limit);
         let enough = best.len() == query.limit && best.last().is_some_and(|(left, _)| *left >= highest_left);
@@ -347,9 +360,9 @@ fn load<'a>(db: &Db, ids: impl Iterator<Item = &'a str>) -> Result<HashMap<Strin
     Ok(memories.into_iter().map(|memory| (memory.id.clone(), memory)).collect())
 }
 
-fn bonus(memory: &Memory, now: Timestamp) -> f64 {
+fn bonus(memory: &Memory, decay: f64, now: Timestamp) -> f64 {
     let half_lives = now.since(memory.created_at).as_secs_f64() / RECENCY_HALF.as_secs_f64();
-    1.0 + IMPORTANCE_BONUS * upkeep::importance(memory, now) + RECENCY_BONUS * 0.5_f64.powf(half_lives)
+    1.0 + IMPORTANCE_BONUS * upkeep::importance(memory, decay, now) + RECENCY_BONUS * 0.5_f64.powf(half_lives)
 }
 
 fn explain(memory: &Memory, scores: Option<&Scores>, words: &[QueryWord], analyzer: &Analyzer) -> String {

@@ -10,19 +10,16 @@ use super::record::{CONTENT_BYTES_MAX, Memory, MemoryType, Source};
 use super::store;
 use super::transfer::export_line;
 use crate::clock::Timestamp;
+use crate::config::MemoryUpkeepConfig;
 use crate::db::DbError;
 use crate::db::rusqlite::{Connection, params};
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// Share of the importance that a day takes, and the most that days take.
-const DECAY_PER_DAY: f64 = 0.05;
+/// The most that days take of an importance.
 const DECAY_MOST: f64 = 0.5;
 /// What was read within a week counts more, what was not for a month counts less.
 const READ_LATELY: (Duration, f64) = (Duration::from_secs(7 * 86_400), 1.1);
 const UNREAD_LONG: (Duration, f64) = (Duration::from_secs(30 * 86_400), 0.9);
-/// Below this a memory is pruned, if it is older than [`PRUNE_AGE`].
-const PRUNE_BELOW: f64 = 0.1;
-const PRUNE_AGE: Duration = Duration::from_secs(30 * 86_400);
 /// How long a pruned memory can still be brought back before it goes to the archive.
 const PRUNED_KEPT: Duration = Duration::from_secs(30 * 86_400);
 /// Why it was forgotten.
@@ -30,8 +27,8 @@ const PRUNED: &str = "pruned";
 /// Memories that one pass prunes or archives.
 const ROWS_MAX: usize = 500;
 
-/// The importance of a memory now, from 0 to 1. Who somebody is does not fade.
-pub(super) fn importance(memory: &Memory, now: Timestamp) -> f64 {
+/// The importance of a memory now, from 0 to 1, when a day takes `decay` of it. Who somebody is does not fade.
+pub(super) fn importance(memory: &Memory, decay: f64, now: Timestamp) -> f64 {
     if memory.memory_type == MemoryType::Identity {
         return memory.importance;
     }
@@ -42,7 +39,7 @@ pub(super) fn importance(memory: &Memory, now: Timestamp) -> f64 {
         unread if unread > UNREAD_LONG.0 => UNREAD_LONG.1,
         _ => 1.0,
     };
-    (memory.importance * (1.0 - (days * DECAY_PER_DAY).min(DECAY_MOST)) * factor).clamp(0.0, 1.0)
+    (memory.importance * (1.0 - (days * decay).min(DECAY_MOST)) * factor).clamp(0.0, 1.0)
 }
 
 /// The most that can be left of a stored importance.
@@ -51,12 +48,16 @@ pub(super) fn at_most(stored: f64) -> f64 {
 }
 
 /// Forgets what has faded out, and moves what was pruned long ago to the archive. Returns both counts.
-pub(super) fn prune(connection: &Connection, now: Timestamp) -> Result<(usize, usize), DbError> {
+pub(super) fn prune(
+    connection: &Connection,
+    config: &MemoryUpkeepConfig,
+    now: Timestamp,
+) -> Result<(usize, usize), DbError> {
     // The most that is left of an importance is 1.1 of it, the least 0.45.
-    let highest = PRUNE_BELOW / ((1.0 - DECAY_MOST) * UNREAD_LONG.1);
-    let faded: Vec<Memory> = store::below(connection, highest, now.minus(PRUNE_AGE), ROWS_MAX)?
+    let highest = config.prune_below / ((1.0 - DECAY_MOST) * UNREAD_LONG.1);
+    let faded: Vec<Memory> = store::below(connection, highest, now.minus(config.prune_age), ROWS_MAX)?
         .into_iter()
-        .filter(|memory| importance(memory, now) < PRUNE_BELOW)
+        .filter(|memory| importance(memory, config.decay_per_day, now) < config.prune_below)
         .collect();
     for memory in &faded {
         store::forget(connection, &memory.id, Some(PRUNED), now)?;
@@ -184,9 +185,12 @@ mod tests {
         ];
         for (memory_type, base, updated, read, expected) in cases {
             let (memory, now) = memory(memory_type, base, updated, read);
-            let found = importance(&memory, now);
+            let found = importance(&memory, 0.05, now);
             assert!((found - expected).abs() < 1e-9, "{memory_type} {updated} {read}: {found}");
-            assert!((importance(&memory, now) - found).abs() < f64::EPSILON, "looking does not change it");
+            assert!(
+                (importance(&memory, 0.05, now) - found).abs() < f64::EPSILON,
+                "looking does not change it"
+            );
         }
     }
 

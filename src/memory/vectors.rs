@@ -16,9 +16,10 @@ use super::MemoryError;
 use super::embed::{EmbedError, Embedder};
 use super::record::MemoryType;
 use super::vector_index::{Health, IndexKind, VectorError};
+use crate::config::MemoryUpkeepConfig;
 use crate::db::Db;
 use crate::error::log_line;
-use crate::thread::{self, contained, lock};
+use crate::thread::{self, Current, contained, lock};
 pub use blob::encode as encode_vector;
 use indexed::Indexed;
 use rows::Made;
@@ -31,15 +32,14 @@ const DOCUMENT_WAIT: Duration = Duration::from_secs(60);
 /// Texts whose vectors are stored in one commit.
 const BATCH: usize = 32;
 
-/// Cosine from which two memories are tied, and from which one says the same as the other (spec 1.6).
-const ALIKE: f32 = 0.85;
-const SAME: f32 = 0.95;
 /// Ties that one memory gets by likeness.
 const ALIKE_MAX: usize = 10;
 
 pub(super) struct Vectors {
     embedder: Embedder,
     indexed: Indexed,
+    /// From which cosine two memories are tied, and one says the same as the other.
+    upkeep: Arc<Current<MemoryUpkeepConfig>>,
     /// A thread makes what is missing.
     filling: AtomicBool,
     filler: Mutex<Option<JoinHandle<()>>>,
@@ -54,9 +54,20 @@ pub struct Filled {
 }
 
 impl Vectors {
-    pub(super) fn new(embedder: Embedder, folder: PathBuf, kind: IndexKind) -> Arc<Self> {
+    pub(super) fn new(
+        embedder: Embedder,
+        folder: PathBuf,
+        kind: IndexKind,
+        upkeep: Arc<Current<MemoryUpkeepConfig>>,
+    ) -> Arc<Self> {
         let indexed = Indexed::new(folder, kind);
-        Arc::new(Self { embedder, indexed, filling: AtomicBool::new(false), filler: Mutex::default() })
+        Arc::new(Self {
+            embedder,
+            indexed,
+            upkeep,
+            filling: AtomicBool::new(false),
+            filler: Mutex::default(),
+        })
     }
 
     /// The best `limit` memories by meaning with their cosine to `text`, best first; none when there is
@@ -210,10 +221,12 @@ impl Vectors {
     /// Ties each of these to what is like it: very much so, and the newer one brings the older one up to
     /// date.
     fn associate(self: &Arc<Self>, db: &Db, made: &[Made]) -> Result<(), MemoryError> {
-        let mut pairs: Vec<(String, String, f32)> = Vec::new();
+        let upkeep = *self.upkeep.get();
+        let mut pairs: Vec<(String, String, f64)> = Vec::new();
         for (id, _, vector) in made {
             for (other, cosine) in self.nearest(db, vector, None, ALIKE_MAX + 1)? {
-                if other != *id && cosine >= ALIKE {
+                let cosine = f64::from(cosine);
+                if other != *id && cosine >= upkeep.tie_similarity {
                     pairs.push((id.clone(), other, cosine));
                 }
             }
@@ -221,13 +234,16 @@ impl Vectors {
         if pairs.is_empty() {
             return Ok(());
         }
-        Ok(db.write(move |connection| pairs.iter().try_for_each(|pair| rows::tie(connection, pair)))?)
+        Ok(db.write(move |connection| {
+            pairs.iter().try_for_each(|pair| rows::tie(connection, &upkeep, pair))
+        })?)
     }
 
     /// Pairs of live memories that say nearly the same, at most `limit`: for merging.
     pub(super) fn duplicates(&self, db: &Db, limit: usize) -> Result<Vec<(String, String)>, MemoryError> {
         // Every such pair was tied when the second of them got its vector.
-        Ok(db.read(|connection| rows::duplicates(connection, limit))?)
+        let least = self.upkeep.get().merge_similarity;
+        Ok(db.read(|connection| rows::duplicates(connection, least, limit))?)
     }
 
     /// Writes what is only in memory: everything, or only if it is worth it.

@@ -11,6 +11,7 @@ mod channels;
 mod connection;
 mod delivery;
 mod dial;
+mod earlier;
 mod flood;
 mod format;
 mod grammar;

@@ -94,6 +94,7 @@ impl Tool for ChannelRecall {
                     Role::User => line.sender_name.as_str(),
                     Role::Assistant => "you",
                     Role::Event => "event",
+                    Role::Earlier => "before the conversation",
                 };
                 json!({ "at": line.at.to_rfc3339(), "who": who, "text": line.content })
             })

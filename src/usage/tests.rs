@@ -147,6 +147,24 @@ fn the_most_is_reserved_before_and_what_was_billed_counts_afterwards() {
 }
 
 #[test]
+fn who_comes_together_does_not_see_the_same_room() {
+    const CALLERS: usize = 16;
+    let bench = bench(rules(tokens_a_day(1_000), &[]));
+    let start = std::sync::Barrier::new(CALLERS);
+    // Each may come to 100 tokens.
+    let caller = || {
+        start.wait();
+        (0..4).filter_map(|_| bench.channel(0).ok()).collect::<Vec<_>>()
+    };
+    let permits: Vec<_> = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..CALLERS).map(|_| scope.spawn(caller)).collect();
+        callers.into_iter().flat_map(|caller| caller.join().unwrap()).collect()
+    });
+    assert_eq!(permits.len(), 10, "{:?}", bench.rows());
+    bench.sums_agree();
+}
+
+#[test]
 fn a_reservation_outlives_the_daemon() {
     let bench = bench(rules(tokens_a_day(1_000), &[]));
     std::mem::forget(bench.channel(600).unwrap());

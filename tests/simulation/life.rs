@@ -16,7 +16,7 @@ use spacebot::cortex::ChatRole;
 use spacebot::db::DbError;
 use spacebot::event::{How, ProcessEvent, StopReason, What};
 use spacebot::hub;
-use spacebot::hub::state::{Action, Event, Hub, RETRIGGER_DEBOUNCE};
+use spacebot::hub::state::{Action, Event, Hub};
 use spacebot::id::{AgentId, ConversationId, OutboxId, ProcessId, ProcessKind};
 use spacebot::message::{Inbound, Lane};
 use spacebot::thread::{Cancel, contained};
@@ -174,7 +174,7 @@ impl Life {
     /// stop, for its thread is that of the test.
     fn while_waiting(&self, agent: &AgentId, job: &Job, rings: &Receiver<()>, clock: &SimulatedClock) {
         for _ in 0..TURNS_MEANWHILE {
-            clock.advance(RETRIGGER_DEBOUNCE);
+            clock.advance(spacebot::config::LimitsConfig::default().retrigger_debounce);
             self.handle(Event::Timer, clock.monotonic());
             let turn = |pending: &Pending| {
                 pending.job.process.kind == ProcessKind::Channel && pending.job.place == job.place

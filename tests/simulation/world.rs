@@ -16,7 +16,7 @@ use spacebot::clock::{Clock, SimulatedClock, Timestamp};
 use spacebot::command::Command;
 use spacebot::config::OFFLINE_MODEL;
 use spacebot::effect::Answer;
-use spacebot::hub::state::{Event, RETRIGGER_DEBOUNCE};
+use spacebot::hub::state::Event;
 use spacebot::id::{AgentId, ConversationId, InstanceId, OutboxId, ProcessId, ProcessKind};
 use spacebot::message::{Content, Delivery, Inbound, Outbox};
 use spacebot::tasks::{self, NewTask};
@@ -28,7 +28,7 @@ use crate::fault::Fault;
 use crate::life::Life;
 use crate::model::{MEANWHILE, Models};
 use crate::random::Random;
-use crate::start::{Ground, place_of};
+use crate::start::{Ground, limits, place_of};
 use crate::variant::Variant;
 use crate::watch::Watch;
 use crate::{CONVERSATIONS, INSTANCE, STEPS, TASKS};
@@ -159,7 +159,7 @@ impl World {
         let full = self.disk.full.swap(false, Ordering::SeqCst);
         for _ in 0..QUIET_JOBS {
             if self.life.jobs.borrow().is_empty() {
-                self.clock.advance(RETRIGGER_DEBOUNCE);
+                self.clock.advance(limits().retrigger_debounce);
                 self.life.handle(Event::Timer, self.now());
             }
             if self.life.jobs.borrow().is_empty() || self.disk.crashed.load(Ordering::SeqCst) {

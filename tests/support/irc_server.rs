@@ -159,6 +159,7 @@ fn inspircd_config(folder: &Path, plain: u16, tls: u16, link: u16) -> String {
         "ircv3_batch",
         "ircv3_accounttag",
         "ircv3_ctctags",
+        "chanhistory",
     ];
     let modules: String = modules.iter().map(|module| format!("<module name=\"{module}\">\n")).collect();
     format!(

@@ -13,6 +13,8 @@
 mod expect;
 #[path = "llm/gemini.rs"]
 mod gemini;
+#[path = "local_model.rs"]
+mod local_model;
 #[path = "llm/odd.rs"]
 mod odd;
 #[path = "llm/render.rs"]
@@ -23,8 +25,6 @@ mod responses;
 mod say;
 #[path = "llm/script.rs"]
 pub mod script;
-#[path = "llm/stand_in.rs"]
-mod stand_in;
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -38,9 +38,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use spacebot::thread::{lock, spawn};
 
+pub use local_model::stand_in;
 pub use render::{CACHED_TOKENS, INPUT_TOKENS, OUTPUT_TOKENS};
 pub use say::{Answer, At, Body, Odd, Request, Say, ToolCall, WireFormat};
-pub use stand_in::stand_in;
 
 use expect::mismatch;
 use render::render;

@@ -43,6 +43,13 @@ pub fn faulty_model(
     Model::new(Local, Decided(Arc::new(decide))).erase()
 }
 
+/// A model that answers with the text that `answer` returns, or fails with it.
+pub fn stand_in(
+    answer: impl Fn(&CompletionRequest) -> Result<String, String> + Send + Sync + 'static,
+) -> DynModel<Completion> {
+    local_model(move |request| answer(request).map(|text| vec![Say::Text(text)]))
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Local;
 

@@ -7,7 +7,7 @@ use super::super::AgentParts;
 use super::super::company::profile;
 use super::super::job::Job;
 use crate::clock::Timestamp;
-use crate::config::{HumanConfig, MemoryMode};
+use crate::config::{HumanConfig, MemoryMode, ParticipantContextConfig};
 use crate::conversation::Participant;
 use crate::error::Fault;
 use crate::event::Received;
@@ -16,10 +16,6 @@ use crate::prompts::{self, Template};
 use crate::text;
 use crate::working_memory::Event;
 
-/// People that are listed, those who spoke last.
-const PEOPLE_MAX: usize = 5;
-/// Those of whom lines are read: some of them are one person under two names.
-const SENDERS_MAX: usize = 2 * PEOPLE_MAX;
 /// Events of one person.
 const EVENTS_MAX: usize = 3;
 /// Longest name, role, profile, event and place of one, in bytes. Names and roles of all people always have room.
@@ -28,8 +24,8 @@ const ROLE_BYTES: usize = 60;
 const PROFILE_BYTES: usize = 160;
 const EVENT_BYTES: usize = 120;
 const PLACE_BYTES: usize = 40;
-/// Of the whole list: 400 tokens of four bytes. Bytes, because scripts with more of them take more tokens.
-const BYTES_MAX: usize = 1600;
+/// Of a token. Bytes, because scripts with more of them take more tokens.
+const TOKEN_BYTES: usize = 4;
 /// What the template writes in front of the list, and around each line of it.
 const HEADING_BYTES: usize = 160;
 const LINE_BYTES: usize = 40;
@@ -41,7 +37,7 @@ pub(super) fn text(
     memory_mode: MemoryMode,
     messages: &[Received],
 ) -> Option<String> {
-    if job.place.direct {
+    if job.place.direct || !parts.config.participants.enabled {
         return None;
     }
     // A prompt without it is better than no answer.
@@ -58,11 +54,15 @@ fn read(
 ) -> Result<Option<String>, Box<dyn Fault>> {
     let boxed = |error| Box::new(error) as Box<dyn Fault>;
     let conversations = &parts.conversations;
-    let stored = conversations.participants(&job.place.conversation, SENDERS_MAX).map_err(boxed)?;
+    let ParticipantContextConfig { least, most, tokens, .. } = parts.config.participants;
+    let bytes = tokens * TOKEN_BYTES;
+    // Some of them are one person under two names.
+    let stored = conversations.participants(&job.place.conversation, 2 * most).map_err(boxed)?;
     let mut people = together(stored, messages, |sender| {
         parts.config.humans.iter().find(|human| human.is(&job.place.instance, sender))
     });
-    if people.is_empty() {
+    people.truncate(most);
+    if people.len() < least {
         return Ok(None);
     }
     if parts.config.working_memory.enabled && memory_mode.reads() {
@@ -75,7 +75,8 @@ fn read(
         let events = parts.working_memory().of_people(&names, EVENTS_MAX).map_err(boxed)?;
         people.iter_mut().zip(events).for_each(|(person, events)| person.events = events);
     }
-    render(&people, &job.place.conversation, conversations.now()).map(Some)
+    people.truncate(with_room(bytes));
+    render(&people, bytes, &job.place.conversation, conversations.now()).map(Some)
 }
 
 struct Person<'a> {
@@ -84,6 +85,11 @@ struct Person<'a> {
     human: Option<&'a HumanConfig>,
     /// The latest first.
     events: Vec<Event>,
+}
+
+/// How many people always have room for their names and roles.
+fn with_room(bytes: usize) -> usize {
+    (bytes.saturating_sub(HEADING_BYTES) / (LINE_BYTES + NAME_BYTES + ROLE_BYTES)).max(1)
 }
 
 /// Those of the history and those who have just written, the latest first, each once.
@@ -108,7 +114,6 @@ fn together<'a>(
             people.push(Person { sender, human, events: Vec::new() });
         }
     }
-    people.truncate(PEOPLE_MAX);
     people
 }
 
@@ -133,10 +138,15 @@ struct EventLine {
 
 /// Names and roles of all; of the rest what has room: first the latest event of each, then what the operator
 /// says of each, then earlier events.
-fn render(people: &[Person<'_>], here: &ConversationId, now: Timestamp) -> Result<String, Box<dyn Fault>> {
+fn render(
+    people: &[Person<'_>],
+    bytes: usize,
+    here: &ConversationId,
+    now: Timestamp,
+) -> Result<String, Box<dyn Fault>> {
     let minutes = |at: Timestamp| now.since(at).as_secs() / 60;
     let mut lines: Vec<Lines> = Vec::with_capacity(people.len());
-    let mut left = BYTES_MAX - HEADING_BYTES;
+    let mut left = bytes.saturating_sub(HEADING_BYTES);
     for Person { sender, human, .. } in people {
         let name = human.map_or(sender.name.as_str(), |human| human.name.as_str());
         // It may come from anywhere, and must not look like a name with a role.

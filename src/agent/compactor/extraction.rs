@@ -66,7 +66,7 @@ fn read_archive(parts: &AgentParts, job: &Job, link: &Link<'_>) -> Result<How, E
     };
     let through = lines.last().map_or(0, |line| line.id);
     let remembered = parts.conversations.remembered(conversation)?;
-    lines.retain(|line| !remembered.holds(line.id));
+    lines.retain(|line| !remembered.holds(line.id) && is_of_it(line));
     if lines.is_empty() {
         parts.conversations.end_reading(archive, true, Vec::new())?;
         return Ok(How::Compacted { again: false, unread: is_unread(parts, &job.place)? });
@@ -101,8 +101,9 @@ fn read_on(parts: &AgentParts, job: &Job, link: &Link<'_>) -> Result<How, Extrac
     if !remembers(parts, &job.place)? {
         return Ok(How::Remembered { next: None });
     }
-    let lines = parts.conversations.unremembered_lines(conversation, LINES_MAX)?;
+    let mut lines = parts.conversations.unremembered_lines(conversation, LINES_MAX)?;
     let through = lines.last().map_or(0, |line| line.id);
+    lines.retain(is_of_it);
     if lines.iter().all(|line| line.role != Role::User) {
         return Ok(How::Remembered { next: due_in(parts, &job.place)? });
     }
@@ -124,6 +125,11 @@ fn read_on(parts: &AgentParts, job: &Job, link: &Link<'_>) -> Result<How, Extrac
             Ok(How::Failed(kind, reason))
         }
     }
+}
+
+/// What was said before the conversation began is nobody's word, and nobody has asked the agent to keep it.
+fn is_of_it(line: &Line) -> bool {
+    line.role != Role::Earlier
 }
 
 /// Why nothing was stored.

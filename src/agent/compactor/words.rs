@@ -32,7 +32,7 @@ fn part(line: &Line, agent: &str, most: usize) -> Vec<Part> {
     let content = text::shorten(&line.content, most);
     let sender = match line.role {
         // Its fences are its own; one that was cut open becomes plain words.
-        Role::Event => return turn::read(&content),
+        Role::Event | Role::Earlier => return turn::read(&content),
         Role::Assistant => format!("{agent} (you)"),
         Role::User => line.sender_name.clone(),
     };

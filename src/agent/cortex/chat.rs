@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::agent::compactor::Silent;
 use crate::agent::driver::{Conduct, Counts, Driver, Ended};
-use crate::agent::job::{Chat, Job};
+use crate::agent::job::{Chat, Job, Running};
 use crate::agent::journal::RunJournal;
 use crate::agent::link::{Link, ProcessDesk};
 use crate::agent::outside::Answers;
@@ -30,6 +30,7 @@ use crate::message::Saying;
 use crate::prompts::{self, Template};
 use crate::text;
 use crate::thread::Cancel;
+use crate::tools::cancel::CancelProcess;
 use crate::tools::{Tool, memory_proposals, set_status, spawn_worker};
 use crate::turn::{self, Part};
 
@@ -39,6 +40,8 @@ const THREAD_TOKENS: usize = 24_000;
 const THREAD_SHARE: usize = 4;
 /// Model calls for one message.
 const MODEL_CALLS: usize = 50;
+/// Longest task and longest status of a process that runs, in bytes.
+const RUNNING_BYTES: usize = 160;
 /// Results that one answer tells; the rest waits for the next one.
 const RESULTS_MAX: usize = 16;
 
@@ -183,7 +186,7 @@ fn answer(
     }
     let lines = history.first().zip(history.last()).map(|(first, last)| (first.id, last.id));
     let history = as_read(&history);
-    let words = words(chat, &about, told, &status(parts));
+    let words = words(chat, &about, told, &status(parts, chat));
     let start = json!({ "kind": "cortex", "thread": thread, "prompt": words });
     driver.begin(start, &Past { lines, ..Past::default() }, &history);
     let (words, by_model) = conclude(&mut driver, &words, history, &mut Silent);
@@ -192,9 +195,16 @@ fn answer(
     Ok(Given { words, tools: driver.counts.called, started: driver.desk.runs, by_model })
 }
 
-/// The time, and what waits for somebody's decision.
-fn status(parts: &AgentParts) -> String {
-    let now = parts.conversations.now().to_rfc3339();
+/// The time, what runs in the whole agent, and what waits for somebody's decision.
+fn status(parts: &AgentParts, chat: &Chat) -> String {
+    let mut now = parts.conversations.now().to_rfc3339();
+    for (place, Running { process, what, status, seconds, .. }) in &chat.running {
+        let what = text::one_line(what, RUNNING_BYTES);
+        now = format!("{now}\n{process}, {place}, {seconds} s: {what}");
+        if !status.is_empty() {
+            now = format!("{now} ({})", text::one_line(status, RUNNING_BYTES));
+        }
+    }
     // An answer without it is better than none.
     let open = parts.memory.proposals_open().unwrap_or_default();
     match open {
@@ -355,6 +365,7 @@ fn tools(parts: &AgentParts, job: &Job) -> Vec<Box<dyn Tool>> {
     let known: Vec<_> = tools.iter().map(|tool| tool.name()).chain([set_status::SetStatus.name()]).collect();
     tools.extend(acting.into_iter().filter(|tool| !known.contains(&tool.name())));
     tools.push(Box::new(spawn_worker::SpawnDetached));
+    tools.push(Box::new(CancelProcess));
     tools.push(Box::new(memory_proposals::MemoryProposals::new(parts.memory.clone())));
     tools.push(Box::new(memory_proposals::MemoryDecide::new(parts.memory.clone())));
     tools

@@ -9,7 +9,7 @@ use crate::llm::{Delta, LlmError, Reply};
 use crate::message::Saying;
 
 /// What the cortex hears of tools that do not exist: a model may make up any name.
-const UNKNOWN_TOOL: &str = "unknown";
+const UNKNOWN_TOOL: &str = "unknown tools";
 
 impl Driver<'_> {
     /// What was out of the ordinary is noted here too: the hub writes nothing.

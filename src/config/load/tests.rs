@@ -29,12 +29,14 @@ const EVERY_TABLE: &str = r#"
 "#;
 
 /// Keys that stand in the document as tables of their own, not as rows.
-const TABLES: [&str; 30] = [
+const TABLES: [&str; 32] = [
     "models",
     "budget",
     "prices",
     "offline",
     "memory_persistence",
+    "memory_upkeep",
+    "participant_context",
     "channel",
     "cortex",
     "schedule",

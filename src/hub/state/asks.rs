@@ -15,6 +15,16 @@ impl Hub {
         let answer = match ask {
             _ if self.stage != Stage::Running => refused(Refusal::Stopping),
             Ask::SpawnWorker { .. } if self.is_chat(key) => self.spawn_for_thread(key, ask, origin, now),
+            // The operator may stop what runs anywhere.
+            Ask::Cancel { process, reason } if self.is_chat(key) => {
+                let target = (key.0.clone(), process);
+                if process.kind.is_told_of() && self.processes.contains_key(&target) {
+                    self.cancel(&target, StopReason::Asked(reason), now);
+                    Answer::Done(process.to_string())
+                } else {
+                    refused(Refusal::Unknown(process))
+                }
+            }
             _ if key.1.kind != ProcessKind::Channel => refused(Refusal::Forbidden),
             Ask::Branch { description } => self.spawn_branch(key, description, origin, now),
             Ask::SpawnWorker { task, interactive, task_type } => {

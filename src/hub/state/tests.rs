@@ -222,7 +222,14 @@ fn results_within_the_debounce_share_a_turn() {
 
 #[test]
 fn a_chain_of_results_stops_after_three_turns_and_is_kept() {
-    let mut bench = bench(LimitsConfig::default());
+    a_chain_stops(3, LimitsConfig::default());
+    let retrigger_debounce = Duration::from_millis(20);
+    a_chain_stops(1, LimitsConfig { max_retriggers: 1, retrigger_debounce, ..LimitsConfig::default() });
+}
+
+fn a_chain_stops(most: u32, limits: LimitsConfig) {
+    let debounce = u64::try_from(limits.retrigger_debounce.as_millis()).unwrap_or(u64::MAX);
+    let mut bench = bench(limits);
     let mut turn = bench.message("c", 1).one();
     for round in 0..5 {
         bench
@@ -232,8 +239,9 @@ fn a_chain_of_results_stops_after_three_turns_and_is_kept() {
         let branch = bench.one();
         bench.exit(turn.process, How::Turned { covered: None, more: false, outbox: vec![] });
         bench.exit(branch.process, How::Finished);
-        turn = bench.wait(500).one();
-        assert_eq!(turn_of(&turn).absorb, round >= 3, "round {round}");
+        assert!(bench.wait(debounce - 1).started().is_empty());
+        turn = bench.wait(1).one();
+        assert_eq!(turn_of(&turn).absorb, round >= most, "round {round}");
     }
     bench.exit(turn.process, How::Turned { covered: None, more: false, outbox: vec![] });
     let next = bench.message("c", 2).one();

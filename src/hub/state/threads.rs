@@ -4,9 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{
-    Begin, Hub, MAX_RETRIGGERS, ProcessKey, RETRIGGER_DEBOUNCE, RETRIGGER_MAX_WAIT, Stage, TimerKey,
-};
+use super::{Begin, Hub, ProcessKey, RETRIGGER_MAX_WAIT, Stage, TimerKey};
 use crate::agent::{Chat, Work};
 use crate::conversation::Place;
 use crate::effect::{Answer, Refusal};
@@ -66,11 +64,14 @@ impl Hub {
         if let Some(waiting) = agent.threads.waiting.get_mut(&thread) {
             waiting.retriggers = 0;
         }
-        let chat = Chat { thread, channel, message: Some(message), absorb: false };
+        let chat = Chat { thread, channel, message: Some(message), ..Chat::default() };
         self.answer_thread(id, chat, now).map_or(Answer::Refused(Refusal::Stopping), Answer::Started)
     }
 
-    fn answer_thread(&mut self, id: &AgentId, chat: Chat, now: Duration) -> Option<ProcessId> {
+    fn answer_thread(&mut self, id: &AgentId, mut chat: Chat, now: Duration) -> Option<ProcessId> {
+        chat.running = self.running_of(id, now);
+        chat.running.retain(|(_, running)| running.process.kind.is_told_of());
+        chat.running.truncate(Chat::RUNNING_MAX);
         let agent = self.agents.get_mut(id)?;
         // It reads all results that wait.
         if let Some(waiting) = agent.threads.waiting.get_mut(&chat.thread) {
@@ -89,7 +90,8 @@ impl Hub {
         let Some(agent) = self.agents.get_mut(id) else { return };
         let waiting = agent.threads.waiting.entry(thread.to_owned()).or_default();
         let since = *waiting.since.get_or_insert(now);
-        waiting.due = Some((now + RETRIGGER_DEBOUNCE).min(since + RETRIGGER_MAX_WAIT));
+        let debounce = agent.limits.retrigger_debounce;
+        waiting.due = Some((now + debounce).min(since + RETRIGGER_MAX_WAIT.max(debounce)));
         self.arm_threads(id);
     }
 
@@ -104,7 +106,7 @@ impl Hub {
     /// A time may have come.
     pub(super) fn threads_due(&mut self, id: &AgentId, now: Duration) {
         let Some(agent) = self.agents.get_mut(id).filter(|_| self.stage == Stage::Running) else { return };
-        let threads = &mut agent.threads;
+        let (threads, most) = (&mut agent.threads, agent.limits.max_retriggers);
         if threads.busy().is_some() {
             return;
         }
@@ -112,7 +114,7 @@ impl Hub {
         let Some(thread) = due else { return self.arm_threads(id) };
         let mut absorb = false;
         if let Some(waiting) = threads.waiting.get_mut(&thread) {
-            absorb = waiting.retriggers >= MAX_RETRIGGERS;
+            absorb = waiting.retriggers >= most;
             waiting.retriggers += 1;
         }
         self.answer_thread(id, Chat { thread, absorb, ..Chat::default() }, now);

@@ -150,6 +150,7 @@ impl Hub {
         let commands = key.2 == Lane::Commands;
         let all = if commands { self.running_of(&key.0, now) } else { Vec::new() };
         let troubles = if commands { self.troubles_of(&key.0, now) } else { Troubles::default() };
+        let max_retriggers = self.agents.get(&key.0).map_or(0, |agent| agent.limits.max_retriggers);
         let Some(conversation) = self.conversations.get_mut(key) else { return };
         conversation.queued = false;
         if conversation.run.as_ref().is_some_and(JobRun::is_over) {
@@ -171,7 +172,7 @@ impl Hub {
             apology if commands => Work::Commands { running: all, troubles, apology },
             Some(kind) => Work::Apology { kind, single },
             None => {
-                let most = if conversation.run.is_some() { MAX_RUN_RETRIGGERS } else { MAX_RETRIGGERS };
+                let most = if conversation.run.is_some() { MAX_RUN_RETRIGGERS } else { max_retriggers };
                 let execution = conversation.run.as_ref().map(|run| run.execution);
                 Work::Turn(Turn { single, absorb: conversation.retriggers > most, running, execution })
             }
@@ -245,11 +246,13 @@ impl Hub {
         if let Some(thread) = Place::thread_of(&key.1) {
             return self.thread_results(&key.0, thread, now);
         }
+        let Some(agent) = self.agents.get(&key.0) else { return };
+        let debounce = agent.limits.retrigger_debounce;
         let Some(conversation) = self.conversations.get_mut(key) else { return };
         let since = *conversation.results_since.get_or_insert(now);
         // A person who waits for others to write does not wait for them and a result.
         conversation.flush(now);
-        conversation.results_due = Some((now + RETRIGGER_DEBOUNCE).min(since + RETRIGGER_MAX_WAIT));
+        conversation.results_due = Some((now + debounce).min(since + RETRIGGER_MAX_WAIT.max(debounce)));
         self.consider(key, now);
     }
 

@@ -222,6 +222,7 @@ impl<'a> Plan<'a> {
                 | Part::Summary { .. }
                 | Part::Note(_)
                 | Part::People(_)
+                | Part::Earlier(_)
                 | Part::Recent(_)
                 | Part::Status(_) => {}
             }

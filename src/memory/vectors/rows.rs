@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
+use super::BATCH;
 use super::blob;
 use super::source::{self, unsigned};
-use super::{ALIKE, BATCH, SAME};
+use crate::config::MemoryUpkeepConfig;
 use crate::db::DbError;
 use crate::db::rusqlite::{Connection, OptionalExtension, params};
 use crate::memory::record::{Memory, MemoryType};
@@ -39,7 +40,8 @@ pub(super) fn keys_of(connection: &Connection, memory_type: MemoryType) -> Resul
 /// other is proposed. The weight goes from 0.5 to 1 with the cosine.
 pub(super) fn tie(
     connection: &Connection,
-    (one, other, cosine): &(String, String, f32),
+    upkeep: &MemoryUpkeepConfig,
+    (one, other, cosine): &(String, String, f64),
 ) -> Result<(), DbError> {
     let (Some(one), Some(other)) = (store::get(connection, one)?, store::get(connection, other)?) else {
         return Ok(());
@@ -48,18 +50,26 @@ pub(super) fn tie(
     let (newer, older) = if order(&one) >= order(&other) { (one, other) } else { (other, one) };
     let disagree = proposals::disagree(&newer, &older);
     if disagree {
-        proposals::propose(connection, &newer, &older, f64::from(*cosine))?;
+        proposals::propose(connection, &newer, &older, *cosine)?;
     }
     // What came from outside does not take the place of somebody's word.
     let may = newer.is_trusted() || !older.is_trusted();
-    let same = *cosine >= SAME && newer.memory_type == older.memory_type && !disagree && may;
+    let same =
+        *cosine >= upkeep.merge_similarity && newer.memory_type == older.memory_type && !disagree && may;
     let relation = if same { "updates" } else { "related_to" };
-    let weight = 0.5 + 0.5 * f64::from((cosine - ALIKE) / (1.0 - ALIKE)).clamp(0.0, 1.0);
+    let alike = upkeep.tie_similarity;
+    // Where only the same is tied, there is nothing between.
+    let weight =
+        if alike < 1.0 { 0.5 + 0.5 * ((cosine - alike) / (1.0 - alike)).clamp(0.0, 1.0) } else { 1.0 };
     store::tie(connection, &newer.id, &older.id, relation, weight, newer.updated_at)
 }
 
 /// A tie alone does not say so: somebody may have written that one memory takes the place of another.
-pub(super) fn duplicates(connection: &Connection, limit: usize) -> Result<Vec<(String, String)>, DbError> {
+pub(super) fn duplicates(
+    connection: &Connection,
+    least: f64,
+    limit: usize,
+) -> Result<Vec<(String, String)>, DbError> {
     let sql = "SELECT a.source_id, a.target_id, v.vector, w.vector FROM associations a
                    JOIN memories s ON s.id = a.source_id AND s.forgotten = 0
                    JOIN memories t ON t.id = a.target_id AND t.forgotten = 0
@@ -75,7 +85,7 @@ pub(super) fn duplicates(connection: &Connection, limit: usize) -> Result<Vec<(S
         blob::decode(row.get_ref(2)?.as_blob()?, &mut one);
         blob::decode(row.get_ref(3)?.as_blob()?, &mut other);
         let cosine: f32 = one.iter().zip(&other).map(|(one, other)| one * other).sum();
-        if cosine >= SAME {
+        if f64::from(cosine) >= least {
             found.push((row.get(0)?, row.get(1)?));
         }
     }

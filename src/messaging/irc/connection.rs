@@ -14,7 +14,7 @@ use super::{Bell, State};
 use crate::clock::SharedClock;
 use crate::error::{Fault, log_line};
 use crate::id::{ConversationId, OutboxId};
-use crate::message::{Accepted, Delivery, Intake, IntakeError, Outbox};
+use crate::message::{Accepted, Beginning, Delivery, Intake, IntakeError, Lane, Outbox};
 use crate::thread::Cancel;
 use talk::Talk;
 
@@ -52,6 +52,14 @@ pub(super) struct ConnectionParts {
     pub(super) cancel: Cancel,
     pub(super) bell: Bell,
     pub(super) state: State,
+}
+
+/// What became of a message that somebody has to hear of: the channel or nick that it came from.
+enum After {
+    /// It is on disk.
+    Kept(String),
+    /// It is not kept.
+    Lost(String),
 }
 
 /// The one message that could not be stored yet. Nothing is read from the server meanwhile.
@@ -164,26 +172,34 @@ impl Connection {
         }
     }
 
-    /// Gives a message to the intake, or holds it. Returns whom to tell that it is not kept.
-    fn receive(&mut self, arrival: Arrival) -> Option<String> {
+    /// Whether the conversation of a channel has begun.
+    fn beginning(&self, conversation: &ConversationId) -> Option<Beginning> {
+        self.parts.intake.beginning(self.instance(), conversation)
+    }
+
+    /// Gives a message to the intake, or holds it.
+    fn receive(&mut self, arrival: Arrival) -> Option<After> {
         let tries = if self.storage_is_down { 1 } else { STORE_TRIES };
         self.store(Held { arrival, tries, wait: FIRST_STORE_WAIT, next: Duration::ZERO })
     }
 
     /// Tries the held message again when it is time.
-    fn store_held(&mut self, now: Moment) -> Option<String> {
+    fn store_held(&mut self, now: Moment) -> Option<After> {
         let held = self.held.take_if(|held| held.next <= now.steady)?;
         self.store(held)
     }
 
-    fn store(&mut self, held: Held) -> Option<String> {
-        match self.parts.intake.accept(held.arrival.inbound.clone()) {
+    fn store(&mut self, held: Held) -> Option<After> {
+        let Arrival { inbound, earlier, .. } = held.arrival.clone();
+        let talks = inbound.lane() == Lane::Talk;
+        match self.parts.intake.accept_after(inbound, earlier) {
             Ok(accepted) => {
+                self.storage_is_down = false;
                 if let Accepted::Refused(reason) = accepted {
                     log::debug!("{}: a message was not taken: {reason}", self.instance());
+                    return None;
                 }
-                self.storage_is_down = false;
-                None
+                talks.then_some(After::Kept(held.arrival.reply_to))
             }
             Err(error) if held.tries > 1 && error.kind().is_retryable() => {
                 log::warn!("{}: a message waits to be stored: {}", self.instance(), log_line(&error));
@@ -196,7 +212,7 @@ impl Connection {
                 let sender = &held.arrival.inbound.sender_name;
                 log::error!("{}: a message of {sender} is lost: {}", self.instance(), log_line(&error));
                 self.storage_is_down = matches!(error, IntakeError::Storage(..));
-                Some(held.arrival.reply_to)
+                Some(After::Lost(held.arrival.reply_to))
             }
         }
     }

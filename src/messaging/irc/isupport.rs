@@ -16,6 +16,8 @@ pub(super) struct Server {
     pub(super) nick_length: Option<usize>,
     /// Bytes of a line with its end.
     pub(super) line_length: usize,
+    /// Most messages of a history that one line may ask for; 0: no limit. None: there is no history.
+    pub(super) history: Option<usize>,
     channel_types: String,
     status_prefixes: String,
 }
@@ -26,6 +28,7 @@ impl Default for Server {
             casemapping: CaseMapping::default(),
             nick_length: None,
             line_length: DEFAULT_LINE,
+            history: None,
             channel_types: "#&".to_owned(),
             status_prefixes: String::new(),
         }
@@ -53,6 +56,8 @@ impl Server {
                 self.line_length = length.unwrap_or(default.line_length);
             }
             "-LINELEN" => self.line_length = default.line_length,
+            "CHATHISTORY" => self.history = value.parse().ok(),
+            "-CHATHISTORY" => self.history = None,
             "CHANTYPES" => self.channel_types = value.chars().take(MAX_SIGNS).collect(),
             "-CHANTYPES" => self.channel_types = default.channel_types,
             "STATUSMSG" => self.status_prefixes = value.chars().take(MAX_SIGNS).collect(),
@@ -93,6 +98,8 @@ mod tests {
 
     #[test]
     fn tokens_are_taken_and_taken_back() {
+        assert_eq!(learned("CHATHISTORY=50").history, Some(50));
+        assert_eq!(learned("CHATHISTORY=50 -CHATHISTORY").history, None);
         let server = learned("CASEMAPPING=ascii NICKLEN=30 LINELEN=2048 CHANTYPES=#+ STATUSMSG=@+ EXCEPTS");
         assert_eq!(server.casemapping, CaseMapping::Ascii);
         assert_eq!((server.nick_length, server.line_length), (Some(30), 2048));

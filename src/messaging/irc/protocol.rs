@@ -2,6 +2,7 @@
 //! [`Action`]s come out.
 
 mod batches;
+mod history;
 mod incoming;
 mod outgoing;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use super::channels::Channels;
 use super::delivery::Deliveries;
+use super::earlier::Beginnings;
 use super::grammar::{Message, Source, line};
 use super::isupport::Server;
 use super::people::People;
@@ -18,7 +20,7 @@ use super::registration::Registration;
 use super::settings::Settings;
 use crate::clock::Timestamp;
 use crate::id::{ConversationId, OutboxId};
-use crate::message::{Delivery, Inbound};
+use crate::message::{Delivery, Earlier, Inbound};
 use crate::text;
 use batches::Batches;
 
@@ -66,6 +68,8 @@ pub(super) struct Arrival {
     pub(super) inbound: Inbound,
     /// Where its writer reads what we have to say about it: the channel or the nick.
     pub(super) reply_to: String,
+    /// What was said there before, if the conversation may begin with this message.
+    pub(super) earlier: Vec<Earlier>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,6 +141,8 @@ pub(super) struct Session {
     deliveries: Deliveries,
     people: People,
     batches: Batches,
+    beginnings: Beginnings,
+    histories: usize,
     last_heard: Duration,
     asked_alive: Option<Duration>,
     /// When to ask for the configured nick again; none while we have it.
@@ -164,6 +170,8 @@ impl Session {
             deliveries: Deliveries::new(now.steady),
             people: People::default(),
             batches: Batches::default(),
+            beginnings: Beginnings::default(),
+            histories: 0,
             last_heard: now.steady,
             asked_alive: None,
             regain_at: None,
@@ -318,6 +326,10 @@ impl Session {
             "432" | "433" | "436" | "437" if !self.registered => self.nick_taken(reason),
             "433" | "436" => {}
             "463" | "464" | "465" | "466" if !self.registered => self.close(Closing::Rejected(reason)),
+            // Without a history it goes on as well.
+            "FAIL" if message.param(0) == "CHATHISTORY" => {
+                self.report(Report::Warning { text: format!("no history: {reason}") });
+            }
             "FAIL" => {
                 let target = message.params.get(2).map_or("", String::as_str).to_owned();
                 self.line_refused(message, &target, &reason);

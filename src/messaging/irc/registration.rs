@@ -13,9 +13,19 @@ use crate::text;
 
 /// What we can use, in the order in which it is asked for; `labeled-response` builds on `batch`.
 /// Each is asked for in a line of its own: a server refuses a list whole for one word in it.
-const WANTED: [&str; 7] =
-    ["message-tags", "batch", "server-time", "account-tag", "echo-message", "labeled-response", SASL];
+const WANTED: [&str; 8] = [
+    "message-tags",
+    "batch",
+    "server-time",
+    HISTORY,
+    "account-tag",
+    "echo-message",
+    "labeled-response",
+    SASL,
+];
 const SASL: &str = "sasl";
+/// We may ask for what was said; the server then plays back nothing by itself.
+pub(super) const HISTORY: &str = "draft/chathistory";
 /// Bytes of base64 in one AUTHENTICATE line; a full one says that another follows.
 const SASL_CHUNK: usize = 400;
 /// Nicks with underscores that are tried when the configured one is taken, and after them nicks

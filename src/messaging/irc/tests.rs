@@ -2,7 +2,9 @@
 //! each of these, everything that it does about it. `UPDATE=1` writes anew what it does.
 //!
 //! What happens: `connect`, `registered CAPABILITIES` (connects and registers, without showing it),
-//! `< LINE` from the server (`\xNN` is a byte), `say ID CONVERSATION TEXT`, `wait SECONDS`, `goodbye`.
+//! `< LINE` from the server (`\xNN` is a byte), `say ID CONVERSATION TEXT`, `wait SECONDS`, `goodbye`,
+//! `enter CHANNEL LINES` (its conversation has not begun) or `enter CHANNEL TIME` (it has), `kept CHANNEL` (a message
+//! of it is on disk).
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -14,7 +16,7 @@ use super::settings::Settings;
 use crate::clock::Timestamp;
 use crate::config::{IrcConfig, Secret};
 use crate::id::{ConversationId, InstanceId, OutboxId};
-use crate::message::{Content, Delivery, Outbound};
+use crate::message::{Beginning, Content, Delivery, Outbound};
 
 /// 2026-11-21T10:00:00Z.
 const START: Moment = Moment { wall: Timestamp(1_795_255_200_000), steady: Duration::from_secs(1000) };
@@ -63,6 +65,20 @@ impl Run {
             "<" => Some(self.hear(rest)),
             "say" => Some(self.say(rest)),
             "wait" => Some(self.wait(Duration::from_secs(rest.parse().expect("seconds")))),
+            "enter" => {
+                let (channel, state) = rest.split_once(' ').expect("enter CHANNEL LINES or a time");
+                let beginning = match Timestamp::parse_rfc3339(state) {
+                    Some(since) => Beginning::Known { since },
+                    None => Beginning::New { lines: state.parse().expect("lines") },
+                };
+                let now = self.now;
+                Some(self.session().enter(channel, Some(beginning), now))
+            }
+            "kept" => {
+                let now = self.now;
+                self.session().begun(rest, now);
+                None
+            }
             "goodbye" => Some(self.session().goodbye((!rest.is_empty()).then_some(rest))),
             _ => panic!("unknown line {line:?}"),
         }
@@ -196,8 +212,15 @@ fn shown(action: &Action) -> String {
             let kind = if message.direct { "direct" } else { "company" };
             let addressed = if message.addressed { ", addressed" } else { "" };
             let at = message.sent_at.to_rfc3339();
+            let mut earlier = String::new();
+            for line in &arrival.earlier {
+                let at = line.at.map_or_else(|| "?".to_owned(), Timestamp::to_rfc3339);
+                let own = if line.own { ", own" } else { "" };
+                write!(earlier, "\n        after {at} {}{own}: {}", line.sender_name, line.text)
+                    .expect("string");
+            }
             format!(
-                "deliver {} from {} ({}) in {}, {kind}{addressed}, id {}, at {at}: {}",
+                "deliver {} from {} ({}) in {}, {kind}{addressed}, id {}, at {at}: {}{earlier}",
                 message.conversation,
                 message.sender_name,
                 message.sender_id,

@@ -34,8 +34,11 @@ fn event(id: i64, text: &str, place: &str) -> Event {
     }
 }
 
+/// The room of the defaults.
+const BYTES: usize = 400 * TOKEN_BYTES;
+
 fn rendered(people: &[Person<'_>], now: i64) -> String {
-    render(people, &ConversationId::new("here"), Timestamp(now)).expect("renders")
+    render(people, BYTES, &ConversationId::new("here"), Timestamp(now)).expect("renders")
 }
 
 #[test]
@@ -47,13 +50,30 @@ fn the_longest_list_stays_within_its_tokens() {
         human: (number.is_multiple_of(2)).then_some(&human),
         events: (0..3).map(|id| event(id, &long, &long)).collect(),
     };
-    let people: Vec<_> = (0..PEOPLE_MAX).map(person).collect();
+    let people: Vec<_> = (0..5).map(person).collect();
     for now in [i64::MAX, 0] {
         let text = rendered(&people, now);
-        assert!(text.len() <= BYTES_MAX, "{}: {text}", text.len());
-        assert!(text.len() > BYTES_MAX * 3 / 4, "the room is used, {}: {text}", text.len());
+        assert!(text.len() <= BYTES, "{}: {text}", text.len());
+        assert!(text.len() > BYTES * 3 / 4, "the room is used, {}: {text}", text.len());
         let people = text.lines().skip(1).filter(|line| !line.starts_with(' ')).count();
-        assert_eq!(people, PEOPLE_MAX, "everybody has a line: {text}");
+        assert_eq!(people, 5, "everybody has a line: {text}");
+    }
+}
+
+#[test]
+fn as_many_as_have_room_are_listed_and_never_more_bytes_than_that() {
+    let long = "x".repeat(500);
+    let person = |number: usize| Person {
+        sender: sender(number, format!("{number}{long}")),
+        human: None,
+        events: vec![event(1, &long, &long)],
+    };
+    for (tokens, people) in [(100, 1), (200, 4), (400, 9), (4000, 20)] {
+        let bytes = tokens * TOKEN_BYTES;
+        assert!(with_room(bytes) >= people && (with_room(bytes) == people || people == 20), "{tokens}");
+        let people: Vec<_> = (0..people).map(person).collect();
+        let text = render(&people, bytes, &ConversationId::new("here"), Timestamp(0)).expect("renders");
+        assert!(text.len() <= bytes, "{} of {bytes}: {text}", text.len());
     }
 }
 

@@ -39,7 +39,7 @@ fn written(parts: &AgentParts, line: &Line) -> String {
         Role::User => line.sender_name.clone(),
         Role::Assistant => parts.config.display_name.clone(),
         // It stands in a fence of its own.
-        Role::Event => return text::shorten(&line.content, LINE_BYTES).into_owned(),
+        Role::Event | Role::Earlier => return text::shorten(&line.content, LINE_BYTES).into_owned(),
     };
     let text = text::shorten(&line.content, LINE_BYTES).into_owned();
     turn::write(&[Part::Said { sender, at: line.at, text }])

@@ -38,7 +38,7 @@ fn results_that_nobody_has_seen_use_up_no_turn() {
     let place = place("a", true);
     let agent = AgentId::new(MAIN);
     bench.event(Event::Unfinished { agent, place, lane: Lane::Talk, newest: None, results: true });
-    for _ in 0..=MAX_RETRIGGERS {
+    for _ in 0..=LimitsConfig::default().max_retriggers {
         let turn = bench.one();
         assert!(matches!(&turn.work, Work::Turn(turn) if !turn.absorb), "{turn:?}");
         bench.exit(turn.process, deferred(Vec::new())).wait(30_000);
@@ -51,7 +51,7 @@ fn results_whose_turn_could_not_be_stored_are_told_however_often_that_fails() {
     let place = place("a", true);
     let agent = AgentId::new(MAIN);
     bench.event(Event::Unfinished { agent, place, lane: Lane::Talk, newest: None, results: true });
-    for _ in 0..MAX_RETRIGGERS + 3 {
+    for _ in 0..LimitsConfig::default().max_retriggers + 3 {
         let turn = bench.one();
         assert!(matches!(&turn.work, Work::Turn(turn) if !turn.absorb), "{turn:?}");
         let full = How::Failed(Kind::Full, "no room".to_owned());

@@ -124,3 +124,21 @@ fn what_could_not_be_stored_or_was_found_at_the_start_is_told_later() {
     answered(&mut bench, fourth, false);
     assert_eq!(bench.hub.next_deadline(), None, "idle means idle");
 }
+
+#[test]
+fn an_answer_knows_what_runs_anywhere_and_may_stop_it() {
+    let mut bench = bench(LimitsConfig::default());
+    let chat = begun(&mut bench, "t");
+    let worker = worker_of(&mut bench, chat, "one");
+    answered(&mut bench, chat, false);
+    assert!(matches!(send(&mut bench, "u"), Answer::Started(_)));
+    let (other, chat) = told(&mut bench);
+    let running: Vec<_> = chat.running.iter().map(|(place, line)| (place.as_str(), line.process)).collect();
+    assert_eq!(running, [("cortex:t", worker)]);
+    let ask = |process| Ask::Cancel { process, reason: "enough".to_owned() };
+    let unknown = ProcessId { number: worker.number + 100, ..worker };
+    assert_eq!(bench.ask(other, ask(unknown)).recv(), Ok(Answer::Refused(Refusal::Unknown(unknown))));
+    assert_eq!(bench.ask(other, ask(other)).recv(), Ok(Answer::Refused(Refusal::Unknown(other))));
+    assert_eq!(bench.ask(other, ask(worker)).recv(), Ok(Answer::Done(worker.to_string())));
+    assert_eq!(bench.cancelled(), [(worker, StopReason::Asked("enough".to_owned()))]);
+}

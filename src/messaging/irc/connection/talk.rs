@@ -6,7 +6,7 @@ use super::super::dial::wait;
 use super::super::grammar::Framer;
 use super::super::protocol::{Action, Closing, Moment, Report, Session};
 use super::super::socket::{Behind, Socket};
-use super::{Connection, OUTBOX_WAIT};
+use super::{After, Connection, OUTBOX_WAIT};
 use crate::error::{Fault, log_line};
 use crate::id::{ConversationId, OutboxId};
 use crate::message::{Delivery, Outbound};
@@ -75,9 +75,8 @@ impl Talk {
     fn turn(&mut self, connection: &mut Connection) -> Result<(), Closing> {
         let now = connection.now();
         connection.catch_up(now);
-        if let Some(reply_to) = connection.store_held(now) {
-            let actions = self.session.apologise(&reply_to, now);
-            self.perform(actions, connection)?;
+        if let Some(after) = connection.store_held(now) {
+            self.after(&after, connection)?;
         }
         if connection.held.is_some() {
             self.session.heard(now);
@@ -133,13 +132,19 @@ impl Talk {
                     self.socket.push(&line).map_err(|error| Closing::Lost(error.to_string()))?;
                 }
                 Action::Deliver(arrival) => {
-                    if let Some(reply_to) = connection.receive(arrival) {
-                        let more = self.session.apologise(&reply_to, connection.now());
-                        self.perform(more, connection)?;
+                    if let Some(after) = connection.receive(arrival) {
+                        self.after(&after, connection)?;
                     }
                 }
                 Action::Progress(progress) => connection.conclude(progress),
-                Action::Report(report) => self.report(&report, connection),
+                Action::Report(report) => {
+                    self.report(&report, connection);
+                    if let Report::Joined { channel } = &report {
+                        let beginning = connection.beginning(&self.session.conversation(channel));
+                        let more = self.session.enter(channel, beginning, connection.now());
+                        self.perform(more, connection)?;
+                    }
+                }
                 Action::Close(closing) => {
                     // Best effort: the last lines say why, and the connection is over either way.
                     self.socket.flush().ok();
@@ -148,6 +153,21 @@ impl Talk {
             }
         }
         self.flush()
+    }
+
+    /// What follows from a message that was given to the intake.
+    fn after(&mut self, after: &After, connection: &mut Connection) -> Result<(), Closing> {
+        let now = connection.now();
+        match after {
+            After::Kept(channel) => {
+                self.session.begun(channel, now);
+                Ok(())
+            }
+            After::Lost(reply_to) => {
+                let actions = self.session.apologise(reply_to, now);
+                self.perform(actions, connection)
+            }
+        }
     }
 
     fn flush(&mut self) -> Result<(), Closing> {

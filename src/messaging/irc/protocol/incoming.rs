@@ -7,14 +7,14 @@ use super::super::grammar::{Message, Source};
 use super::{ACCOUNT, Action, Arrival, Moment, NICK, Report, Session};
 use crate::clock::Timestamp;
 use crate::id::ConversationId;
-use crate::message::Inbound;
+use crate::message::{Inbound, Lane};
 
 /// How old a replayed message may be when we connect, to be taken as missed and not as history.
 const REPLAY_WINDOW: Duration = Duration::from_secs(15 * 60);
 /// How far before our first line a message may be stamped without being a replay.
 const STAMP_SLACK: Duration = Duration::from_secs(5);
 /// How far ahead of our clock a stamp is believed.
-const AHEAD: Duration = Duration::from_secs(120);
+pub(super) const AHEAD: Duration = Duration::from_secs(120);
 /// How far behind our clock a stamp is believed: the replay window and a slow line.
 const BEHIND: Duration = Duration::from_secs(20 * 60);
 /// Longest message id that is taken from a server.
@@ -26,9 +26,16 @@ impl Session {
         let (target, said) = (message.param(0), message.param(1));
         let history = self.batches.is_history(message.tag("batch"));
         if self.is_me(&source.nick) {
-            if !history {
+            if history {
+                self.keep(message, &source, now);
+            } else {
                 self.own_echo(message, &source);
             }
+            return;
+        }
+        if self.is_replay(message, history) && self.beginnings.is_new(&self.server.fold(target)) {
+            // Said before the conversation began: nobody waits for an answer.
+            self.keep(message, &source, now);
             return;
         }
         if source.user.is_empty() || source.host.is_empty() || !self.is_wanted_now(message, history) {
@@ -58,12 +65,19 @@ impl Session {
         }
         let (content, addressed) = self.content(said, &source.nick);
         if self.settings.config.require_mention && !addressed {
+            self.keep(message, source, now);
             return;
         }
         let channel = self.server.fold(target);
         let inbound =
             self.inbound(message, source, Said { content, addressed, direct: false }, &channel, now);
-        self.actions.push(Action::Deliver(Arrival { inbound, reply_to: target.to_owned() }));
+        let (mut earlier, talks) = (Vec::new(), inbound.lane() == Lane::Talk);
+        if talks {
+            earlier = self.beginnings.lines(&channel);
+            // It may be refused, and then it was said before the conversation as well.
+            self.keep(message, source, now);
+        }
+        self.actions.push(Action::Deliver(Arrival { inbound, reply_to: target.to_owned(), earlier }));
     }
 
     fn direct_message(&mut self, message: &Message, source: &Source, said: Spoken, now: Moment) {
@@ -85,7 +99,8 @@ impl Session {
         let (content, _) = self.content(said, &source.nick);
         let said = Said { content, addressed: true, direct: true };
         let inbound = self.inbound(message, source, said, &key, now);
-        self.actions.push(Action::Deliver(Arrival { inbound, reply_to: source.nick.clone() }));
+        let reply_to = source.nick.clone();
+        self.actions.push(Action::Deliver(Arrival { inbound, reply_to, earlier: Vec::new() }));
     }
 
     /// The text without our name in front, and whether it names us.
@@ -130,24 +145,38 @@ impl Session {
 
     /// The server's stamp where it can be true, else now.
     fn sent_at(&self, message: &Message, now: Moment) -> Timestamp {
-        let stamp = message.tag("time").and_then(Timestamp::parse_rfc3339);
         let believed = |time: &Timestamp| time.since(now.wall) <= AHEAD && now.wall.since(*time) <= BEHIND;
-        stamp.filter(believed).unwrap_or(now.wall)
+        stamp(message).filter(believed).unwrap_or(now.wall)
+    }
+
+    /// When it was said, by our clock.
+    fn said_at(&self, message: &Message) -> Option<Timestamp> {
+        stamp(message).map(|time| Timestamp(time.0.saturating_sub(self.skew)))
+    }
+
+    /// From before this connection.
+    fn is_replay(&self, message: &Message, history: bool) -> bool {
+        history || self.said_at(message).is_some_and(|time| self.started.wall.since(time) > STAMP_SLACK)
     }
 
     /// False for history. A message from before this connection is taken only when the intake can
-    /// tell whether it has it already, and when it is fresh enough to be worth an answer.
+    /// tell whether it has it already, when it is fresh enough to be worth an answer, and when it belongs to
+    /// a conversation that was going on by then.
     fn is_wanted_now(&self, message: &Message, history: bool) -> bool {
-        let stamp = message.tag("time").and_then(Timestamp::parse_rfc3339);
-        let age = stamp.map(|time| self.started.wall.since(Timestamp(time.0.saturating_sub(self.skew))));
-        match age {
-            Some(age) if history || age > STAMP_SLACK => {
-                message.tag("msgid").is_some() && age <= REPLAY_WINDOW
-            }
-            Some(_) => true,
-            None => !history,
+        if !self.is_replay(message, history) {
+            return true;
         }
+        let since = self.beginnings.since(&self.server.fold(message.param(0)));
+        message.tag("msgid").is_some()
+            && self.said_at(message).is_some_and(|time| {
+                self.started.wall.since(time) <= REPLAY_WINDOW && since.is_none_or(|since| time >= since)
+            })
     }
+}
+
+/// When it was said, by the server's clock.
+pub(super) fn stamp(message: &Message) -> Option<Timestamp> {
+    message.tag("time").and_then(Timestamp::parse_rfc3339)
 }
 
 struct Said {

@@ -370,11 +370,13 @@ fn a_cheaper_model_that_is_lost_rests_as_any_other() {
 
 /// Replies at once, and bills what it was asked.
 fn billing_double(billed: Arc<AtomicUsize>, wait: Duration) -> Double {
-    Double::recording(move |request: &Request| {
-        billed.fetch_add(request.body.len() / 4 + 10, Ordering::SeqCst);
-        assert_eq!(request.json["max_tokens"], 256, "the limit that was reckoned with");
-        Say { pause: Some(wait), ..calls(&[("reply", json!({ "content": "here you are" }))]) }
-    })
+    Double::recording(move |request: &Request| billed_call(&billed, request, wait))
+}
+
+fn billed_call(billed: &AtomicUsize, request: &Request, wait: Duration) -> Say {
+    billed.fetch_add(request.body.len() / 4 + 10, Ordering::SeqCst);
+    assert_eq!(request.json["max_tokens"], 256, "the limit that was reckoned with");
+    Say { pause: Some(wait), ..calls(&[("reply", json!({ "content": "here you are" }))]) }
 }
 
 fn with_budget(double: &Double, budget: &str) -> String {
@@ -478,8 +480,15 @@ fn a_call_that_was_out_when_the_daemon_was_killed_is_charged_in_full() {
 
 #[test]
 fn a_daemon_that_is_killed_again_and_again_stays_below_its_ceiling() {
-    let billed = Arc::new(AtomicUsize::new(0));
-    let double = billing_double(billed.clone(), Duration::from_millis(20));
+    let (billed, asked) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
+    let bill = billed.clone();
+    let double = Double::recording(move |request: &Request| {
+        let mut say = billed_call(&bill, request, Duration::from_millis(20));
+        // Nor is anything true of what it says about it.
+        let lies = [None, Some("missing"), Some("negative"), Some("text"), Some("huge")];
+        say.odd.usage = lies[asked.fetch_add(1, Ordering::SeqCst) % lies.len()].map(str::to_owned);
+        say
+    });
     let ceiling = 400_000;
     let home = Home::new(&with_budget(&double, &format!("day_tokens = {ceiling}")));
     let mut random = Random(7);

@@ -26,6 +26,9 @@ use crate::watch::Running;
 /// No tokenizer puts so many characters into one token; a report that says so is not believed.
 const CHARACTERS_MOST: u64 = 16;
 
+/// The output of a request that carries no limit.
+const ENDLESS: u64 = 1 << 40;
+
 /// What stands in the row of a call afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expected {
@@ -137,8 +140,8 @@ impl Accounts {
         let day = ceilings::day(self.clock.now());
         let booked = read(&state, |connection| newest(connection, &agent, number));
         let bytes = serde_json::to_vec(request).expect("json").len() as u64;
-        let (price, limit) = (Price::of(model), request.max_tokens.unwrap_or(u64::MAX));
-        let most = price.amount(bytes, limit.min(1 << 40));
+        let (price, limit) = (Price::of(model), request.max_tokens.unwrap_or(ENDLESS));
+        let most = price.amount(bytes, limit);
         let wrong = match &booked {
             Some((row, "open", of, amount)) if state.rows.insert(*row) && *of == day => amount
                 .less_than(most)

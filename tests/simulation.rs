@@ -4,7 +4,8 @@
 //! tools and panic. After
 //! every step and at the end the promises P1 to P6 are checked, and every run is replayed.
 //!
-//! A failing seed is printed; `SPACEBOT_SIM_SEED=<n> cargo test --test simulation` replays it.
+//! A failing seed is printed; `SPACEBOT_SIM_SEED=<n> cargo test --test simulation` replays it. `SPACEBOT_SIM_SEEDS` is
+//! the last seed, `SPACEBOT_SIM_FROM` the first.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -180,7 +181,10 @@ fn the_promises_hold_for_every_seed() {
     }));
     let seeds: Vec<u64> = match wanted("SPACEBOT_SIM_SEED") {
         Some(seed) => vec![seed],
-        None => (1..=wanted("SPACEBOT_SIM_SEEDS").unwrap_or(SEEDS)).collect(),
+        None => {
+            let first = wanted("SPACEBOT_SIM_FROM").unwrap_or(1);
+            (first..=wanted("SPACEBOT_SIM_SEEDS").unwrap_or(SEEDS)).collect()
+        }
     };
     let begun = Instant::now();
     let Told { counts, time } = play_all(&seeds).unwrap_or_else(|(seed, error)| {

@@ -1,20 +1,28 @@
 //! The hub, the processes and a real SQLite file under a simulated clock, model, platform and disk,
 //! all driven by one seed on one thread. The daemon crashes between any two commits; inbound is
-//! doubled, lost and reordered, and comes while turns run; models fail, call wrong tools and panic. After
-//! every step and at the end the promises P1, P2, P3 and P5 are checked, and every run is replayed.
+//! doubled, lost and reordered, and comes while turns run; models fail, limit, refuse, bill what they like, call wrong
+//! tools and panic. After
+//! every step and at the end the promises P1 to P6 are checked, and every run is replayed.
 //!
-//! A failing seed is printed; `SPACEBOT_SIM_SEED=<n> cargo test --test simulation` replays it.
+//! A failing seed is printed; `SPACEBOT_SIM_SEED=<n> cargo test --test simulation` replays it. `SPACEBOT_SIM_SEEDS` is
+//! the last seed, `SPACEBOT_SIM_FROM` the first.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "simulation/accounts.rs"]
+mod accounts;
 #[path = "simulation/breaker.rs"]
 mod breaker;
+#[path = "simulation/ceilings.rs"]
+mod ceilings;
 #[path = "simulation/cortex.rs"]
 mod cortex;
 #[path = "simulation/deferral.rs"]
 mod deferral;
 #[path = "simulation/disk.rs"]
 mod disk;
+#[path = "simulation/fault.rs"]
+mod fault;
 #[path = "simulation/idle.rs"]
 mod idle;
 #[path = "simulation/life.rs"]
@@ -101,6 +109,7 @@ fn told(world: &World, time: Duration) -> Told {
     let [summaries, markers, archives] = world.compacted();
     world.ground.watch.begin();
     let mut counts = world.ground.watch.counts();
+    counts.extend(world.ground.accounts.counts());
     counts.extend([
         ("messages", world.platform.sent.len()),
         ("crashes", world.crashes),
@@ -172,7 +181,10 @@ fn the_promises_hold_for_every_seed() {
     }));
     let seeds: Vec<u64> = match wanted("SPACEBOT_SIM_SEED") {
         Some(seed) => vec![seed],
-        None => (1..=wanted("SPACEBOT_SIM_SEEDS").unwrap_or(SEEDS)).collect(),
+        None => {
+            let first = wanted("SPACEBOT_SIM_FROM").unwrap_or(1);
+            (first..=wanted("SPACEBOT_SIM_SEEDS").unwrap_or(SEEDS)).collect()
+        }
     };
     let begun = Instant::now();
     let Told { counts, time } = play_all(&seeds).unwrap_or_else(|(seed, error)| {
@@ -189,9 +201,15 @@ fn the_promises_hold_for_every_seed() {
         ("summaries", 100),
         ("archives read", 100),
         ("crashes", 25),
+        ("turns over the retrigger limit", 1),
+        ("rests that providers want", 5),
+        ("rests of what is to be mended", 3),
+        ("calls in the accounts", 100),
+        ("calls over the budget", 50),
     ];
     for (what, least) in lively {
-        let enough = seeds.len() < 100 || counts[what] * 100 > seeds.len() * least;
+        let enough =
+            seeds.len() < 100 || counts.get(what).copied().unwrap_or_default() * 100 > seeds.len() * least;
         assert!(enough, "{what}: {} times is hardly ever", counts[what]);
     }
 }

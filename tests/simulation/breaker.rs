@@ -8,11 +8,32 @@ use std::time::Duration;
 
 /// A call asks a model so often before it gives it up.
 const TRIES: u32 = 4;
+/// A call waits no longer for a model that says how long to leave it alone.
+const PATIENCE: Duration = Duration::from_secs(60);
 const REST: Duration = Duration::from_secs(10);
+/// Of one that somebody has to mend.
+const REST_REFUSED: Duration = Duration::from_secs(60);
 const REST_MAX: Duration = Duration::from_secs(600);
+/// Of one that limits us and does not say for how long; as configured.
+pub const COOLDOWN: Duration = Duration::from_secs(90);
 
 /// One process of one agent.
 pub type Caller = String;
+
+/// What the end of a request says about the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    Well,
+    Lost,
+    /// To be left alone for so long.
+    Wants(Duration),
+    Limited,
+    Refused,
+    /// What is wrong with the request says nothing about the next one.
+    Odd,
+    /// It came to no end.
+    Nothing,
+}
 
 #[derive(Default)]
 pub struct Breaker {
@@ -22,6 +43,9 @@ pub struct Breaker {
     /// Calls that were let through while all was well, with their failures.
     under_way: BTreeMap<Caller, u32>,
     pub probes: usize,
+    /// Rests because its provider said so, and because somebody has to mend it.
+    pub limited: usize,
+    pub refused: usize,
 }
 
 impl Breaker {
@@ -44,26 +68,41 @@ impl Breaker {
         }
     }
 
-    /// `well`: it has answered; none when that reached nobody.
-    pub fn told(&mut self, caller: &Caller, well: Option<bool>, now: Duration) {
+    pub fn told(&mut self, caller: &Caller, said: Said, now: Duration) {
         let probed = self.probe.take_if(|probe| probe == caller).is_some();
-        let failures = self.under_way.remove(caller);
-        match (well, self.open) {
-            (None, _) => {}
-            (Some(true), _) => self.open = None,
-            (Some(false), Some((_, rests))) if probed => {
-                let rest = (REST * 2_u32.pow(rests.min(16))).min(REST_MAX);
-                self.open = Some((now + rest, rests + 1));
+        let failures = self.under_way.remove(caller).unwrap_or_default() + 1;
+        let tries_again = match said {
+            Said::Nothing | Said::Odd => return,
+            Said::Well => {
+                self.open = None;
+                return;
             }
-            (Some(false), open) => {
-                let failures = failures.unwrap_or_default() + 1;
-                if failures < TRIES {
-                    self.under_way.insert(caller.clone(), failures);
-                } else if open.is_none() {
-                    self.open = Some((now + REST, 1));
-                }
-            }
+            Said::Lost => true,
+            Said::Wants(wait) => wait <= PATIENCE,
+            Said::Limited | Said::Refused => false,
+        };
+        if tries_again && !probed && failures < TRIES {
+            self.under_way.insert(caller.clone(), failures);
+        } else {
+            self.rests(said, now);
         }
+    }
+
+    /// Calls that fail together count once; what a provider says last holds.
+    fn rests(&mut self, said: Said, now: Duration) {
+        let (until, rests) = self.open.unwrap_or((now, 0));
+        let together = until > now;
+        let doubled = |rest: Duration| (rest * 2_u32.pow(rests.min(16))).min(REST_MAX);
+        let wait = match said {
+            Said::Wants(wait) => wait,
+            Said::Limited => COOLDOWN,
+            _ if together => return,
+            Said::Refused => doubled(REST_REFUSED),
+            _ => doubled(REST),
+        };
+        self.limited += usize::from(matches!(said, Said::Wants(_) | Said::Limited));
+        self.refused += usize::from(said == Said::Refused);
+        self.open = Some((now + wait, if together { rests } else { rests + 1 }));
     }
 
     pub fn is_open(&self) -> bool {

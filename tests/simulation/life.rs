@@ -225,5 +225,10 @@ fn of_job(agent: &AgentId, parts: &AgentParts, job: &Job, cancel: &Cancel) -> Ru
     let about = errand.and_then(|_| parts.cortex().bulletin().expect("read"));
     let about = about.map_or_else(String::new, |bulletin| bulletin.changed_at.0.to_string());
     let (agent, process, cancel) = (agent.clone(), job.process, cancel.clone());
-    Running { agent, process, cancel, errand, about, asked: None }
+    let found = (process.kind == ProcessKind::Compactor).then(|| {
+        let (conversations, conversation) = (parts.conversations.clone(), job.place.conversation.clone());
+        let window = conversations.window(&conversation).expect("read");
+        (conversations, conversation, window)
+    });
+    Running { agent, process, cancel, errand, about, asked: None, found }
 }

@@ -3,54 +3,60 @@
 #![allow(unreachable_pub)] // one of the parts of one test
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use rig_core::completion::{CompletionRequest, Message};
+use rig_core::error::ProviderError;
 use rig_core::message::{ToolResultContent, UserContent};
 use serde_json::json;
-use spacebot::clock::Clock;
+use spacebot::clock::{Clock, SimulatedClock};
 use spacebot::config::OFFLINE_MODEL;
 use spacebot::event::Errand;
 use spacebot::id::ProcessKind;
 use spacebot::prompts;
 use spacebot::turn::{self, Part};
 
+use crate::accounts::Bill;
+use crate::breaker::Said;
+use crate::fault::Fault;
 use crate::local_model::Say;
 use crate::random::Random;
 use crate::start::{Ground, main_agent, other_agent};
 use crate::watch::{RUNNING, Running, Watch};
 
-/// Which models are away.
+/// What is wrong with which models.
 #[derive(Default)]
-pub struct Models(Mutex<BTreeSet<String>>);
+pub struct Models(Mutex<BTreeMap<String, Fault>>);
 
 /// A model that is asked right now; who does not say what it says has broken off.
 pub struct Asked {
     watch: Arc<Watch>,
     model: String,
     running: Option<Running>,
-    now: Duration,
+    bill: Option<Bill>,
+    clock: Arc<SimulatedClock>,
 }
 
 impl Models {
-    pub fn is_away(&self, name: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
+    pub fn fault(&self, name: &str) -> Option<Fault> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied()
     }
 
-    pub fn set_away(&self, name: &str, away: bool) {
+    pub fn set(&self, name: &str, fault: Option<Fault>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if away {
-            all.insert(name.to_owned())
-        } else {
-            all.remove(name)
+        match fault {
+            Some(fault) => all.insert(name.to_owned(), fault),
+            None => all.remove(name),
         };
     }
 
     pub fn asked(&self, ground: &Ground, name: &str, request: &CompletionRequest) -> Asked {
         let now = ground.clock.monotonic();
+        if let Some(running) = Running::now() {
+            ground.watch.compacts(&running);
+        }
         // What stands behind all models never rests.
         let running = Running::now().filter(|_| name != OFFLINE_MODEL);
         if let Some(running) = &running {
@@ -65,29 +71,42 @@ impl Models {
                 }
             });
         }
-        Asked { watch: ground.watch.clone(), model: name.to_owned(), running, now }
+        let bill = running.as_ref().filter(|_| ground.variant.budget);
+        let bill = bill.and_then(|running| ground.accounts.asked(name, running, request));
+        Asked {
+            watch: ground.watch.clone(),
+            model: name.to_owned(),
+            running,
+            bill,
+            clock: ground.clock.clone(),
+        }
     }
 }
 
 impl Asked {
-    pub fn says(mut self, said: Result<Vec<Say>, String>) -> Result<Vec<Say>, String> {
+    pub fn says(mut self, said: Result<Vec<Say>, Fault>) -> Result<Vec<Say>, ProviderError> {
         if let Some(running) = self.running.take() {
-            self.watch.told(&self.model, &running, Some(said.is_ok()), self.now);
+            let about = said.as_ref().map_or_else(|fault| fault.said(), |_| Said::Well);
+            self.watch.told(&self.model, &running, about, self.clock.monotonic());
         }
-        said
+        match self.bill.take() {
+            Some(bill) => bill.answers(said),
+            None => said,
+        }
+        .or_else(Fault::happens)
     }
 }
 
 impl Drop for Asked {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
-            self.watch.told(&self.model, &running, None, self.now);
+            self.watch.told(&self.model, &running, Said::Nothing, self.clock.monotonic());
         }
     }
 }
 
 /// What the simulated model does for a request, from a random number.
-pub fn decide(request: &CompletionRequest, random: &mut Random, calm: bool) -> Result<Vec<Say>, String> {
+pub fn decide(request: &CompletionRequest, random: &mut Random, calm: bool) -> Result<Vec<Say>, Fault> {
     let call = |tool: &str, arguments: serde_json::Value| {
         Say::Call("c1".to_owned(), tool.to_owned(), arguments.to_string())
     };
@@ -95,7 +114,7 @@ pub fn decide(request: &CompletionRequest, random: &mut Random, calm: bool) -> R
     let (text, after_tools) = last_words(request);
     let roll = if calm { 99 } else { random.below(100) };
     match roll {
-        0..=3 => return Err("the simulated provider failed".to_owned()),
+        0..=3 => return Err(Fault::passing(random)),
         4 => return Ok(vec![call("no_such_tool", json!({}))]),
         5 => return Ok(vec![Say::Call("c1".to_owned(), "reply".to_owned(), "{\"content\": ".to_owned())]),
         6 => panic!("simulated panic"),
@@ -115,6 +134,14 @@ pub fn decide(request: &CompletionRequest, random: &mut Random, calm: bool) -> R
     }
     if has("reply") {
         let words = said(&text);
+        // A result leads to the next question, again and again.
+        if words.is_empty() && !after_tools && !calm && random.chance(80) {
+            let description = format!("think on {}", random.next());
+            return Ok(vec![
+                call("branch", json!({ "description": description })),
+                call("reply", json!({ "content": "result" })),
+            ]);
+        }
         if after_tools || words.is_empty() {
             return Ok(vec![call("reply", json!({ "content": "result" }))]);
         }
@@ -123,7 +150,7 @@ pub fn decide(request: &CompletionRequest, random: &mut Random, calm: bool) -> R
             json!({ "content": words.iter().map(|word| format!("re:{word}")).collect::<Vec<_>>().join(" ") }),
         );
         // A worker that runs here gets words of its own, some that are there only once.
-        if let Some(worker) = running_worker(&text).filter(|_| !calm && random.chance(50)) {
+        if let Some(worker) = running_worker(&text).filter(|_| !calm && random.chance(80)) {
             let mut says: Vec<Say> = (0..1 + random.below(2))
                 .map(|_| {
                     let message = format!("more {}", random.next());

@@ -40,6 +40,7 @@ impl World {
             }
         }
         self.ground.watch.check()?;
+        self.ground.accounts.check()?;
         self.check_never_blocked()?;
         self.check_waits()?;
         self.check_windows()
@@ -139,7 +140,16 @@ impl World {
                 return Err(format!("events and {what} differ: {found:?}"));
             }
         }
-        let kinds = [Kind::Transient, Kind::RateLimited, Kind::Full, Kind::Bug, Kind::Invalid];
+        let kinds = [
+            Kind::Transient,
+            Kind::RateLimited,
+            Kind::Auth,
+            Kind::NotFound,
+            Kind::Budget,
+            Kind::Full,
+            Kind::Bug,
+            Kind::Invalid,
+        ];
         let sorry = |said: &&String| kinds.iter().any(|kind| *said == prompts::notice(kind.notice()));
         let texts = read("SELECT coalesce(json_extract(content, '$.text'), '') FROM outbox");
         let apologies = texts.iter().filter(sorry).count();
@@ -175,6 +185,7 @@ impl World {
         }
         self.check_links()?;
         self.check_breakers()?;
+        self.ground.accounts.check_end(self.crashes)?;
         if !self.life.status(self.now()).busy.is_empty() {
             return Err("P4: the hub still holds conversations".to_owned());
         }
@@ -237,6 +248,15 @@ impl World {
         );
         if !runs.is_empty() {
             return Err(format!("P1: results that nobody heard of: {runs:?}"));
+        }
+        let told = read(
+            "SELECT run || ' told ' || times FROM (SELECT 'branch:' || id AS run, (SELECT count(*) FROM conversation_messages m
+                 WHERE m.role = 'event' AND m.channel_id = b.channel_id
+                     AND instr(content, 'process=\"branch:' || b.id || '\"') > 0) AS times FROM branch_runs b)
+             WHERE times <> 1",
+        );
+        if !told.is_empty() {
+            return Err(format!("P2: results that were not told once: {told:?}"));
         }
         let vanished = read(
             "SELECT started FROM (

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rig_core::DynModel;
@@ -18,7 +18,7 @@ use spacebot::config::{
     Relation, RoutingConfig,
 };
 use spacebot::conversation::{Conversations, Place};
-use spacebot::db::Db;
+use spacebot::db::{Db, Schema};
 use spacebot::exec::Sandbox;
 use spacebot::hub;
 use spacebot::hub::state::{Event, Hub};
@@ -28,9 +28,11 @@ use spacebot::llm::{LlmManager, Tuning};
 use spacebot::memory::MemoryStore;
 use spacebot::tools::workspace::Workspace;
 
+use crate::accounts::Accounts;
+use crate::breaker::COOLDOWN;
 use crate::disk::Disk;
 use crate::life::Life;
-use crate::local_model::local_model;
+use crate::local_model::faulty_model;
 use crate::model::{Models, decide, meanwhile};
 use crate::random::Random;
 use crate::variant::Variant;
@@ -46,6 +48,7 @@ pub struct Ground {
     pub calm: Arc<AtomicBool>,
     pub model_random: Arc<Mutex<Random>>,
     pub models: Arc<Models>,
+    pub accounts: Arc<Accounts>,
     pub variant: Variant,
     pub watch: Arc<Watch>,
 }
@@ -91,7 +94,7 @@ fn config_of(id: &AgentId, variant: Variant) -> AgentConfig {
     if variant.chained {
         let model = || "sim/a".to_owned();
         let fallbacks = vec!["sim/b".to_owned()];
-        let base = RoutingConfig::default();
+        let base = RoutingConfig { rate_limit_cooldown: COOLDOWN, ..RoutingConfig::default() };
         config.routing =
             RoutingConfig { channel: model(), branch: model(), worker: model(), fallbacks, ..base };
     }
@@ -113,7 +116,7 @@ fn config_of(id: &AgentId, variant: Variant) -> AgentConfig {
 
 impl Ground {
     /// Language models, and what stands behind them; each says what the simulation decides.
-    fn llm(&self) -> LlmManager {
+    fn llm(&self, disk: &Arc<Disk>) -> LlmManager {
         let clock: SharedClock = self.clock.clone();
         let providers = vec![ProviderConfig::new("sim", ApiType::OpenAi)];
         let config = LlmConfig { providers, ..LlmConfig::default() };
@@ -124,18 +127,19 @@ impl Ground {
             ..Tuning::default()
         };
         let ground = self.clone();
-        LlmManager::simulated(&config, clock, self.model(OFFLINE_MODEL), tuning, move |name| {
+        let llm = LlmManager::simulated(&config, clock, self.model(OFFLINE_MODEL), tuning, move |name| {
             ground.model(name)
-        })
+        });
+        if self.variant.budget { llm.metered(self.accounts.begin(self, disk)) } else { llm }
     }
 
     fn model(&self, name: &str) -> DynModel<Completion> {
         let (ground, name) = (self.clone(), name.to_owned());
-        local_model(move |request| {
+        faulty_model(move |request| {
             let asked = ground.models.asked(&ground, &name, request);
             meanwhile();
-            if ground.models.is_away(&name) {
-                return asked.says(Err("the simulated provider is away".to_owned()));
+            if let Some(fault) = ground.models.fault(&name) {
+                return asked.says(Err(fault));
             }
             let mut random = ground.model_random.lock().unwrap_or_else(PoisonError::into_inner);
             // Rules do not fail.
@@ -150,9 +154,22 @@ impl Ground {
         std::iter::once(main_agent()).chain(other).collect()
     }
 
+    /// The databases of a daemon that has never run, which are the same in all worlds: to make them anew takes an eighth
+    /// of the time of a world.
+    pub fn furnish(&self) {
+        static EMPTY: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
+        let [agent, instance] = EMPTY.get_or_init(|| [Schema::Agent, Schema::Instance].map(empty));
+        for id in self.agents() {
+            let folder = self.folder.join(id.as_str());
+            make(&folder);
+            std::fs::write(folder.join("spacebot.db"), agent).expect("a database");
+        }
+        std::fs::write(self.folder.join("global.db"), instance).expect("a database");
+    }
+
     pub fn begin(&self, disk: &Arc<Disk>) -> Rc<Life> {
         self.watch.begin();
-        let llm = Arc::new(self.llm());
+        let llm = Arc::new(self.llm(disk));
         let (mut agents, mut found, mut limits_of) = (hub::Agents::new(), Vec::new(), Vec::new());
         for id in self.agents() {
             let parts = self.add(&id, disk, &llm, &mut found);
@@ -215,6 +232,14 @@ impl Ground {
         found.extend(hub::post_waits(id, &parts).expect("links"));
         parts
     }
+}
+
+fn empty(schema: Schema) -> Vec<u8> {
+    let folder = crate::folder();
+    let file = folder.path().join("empty.db");
+    drop(Db::open_inline_as(&file, schema, None).expect("a database"));
+    assert!(!folder.path().join("empty.db-wal").exists(), "all of it is in the file");
+    std::fs::read(file).expect("a database")
 }
 
 fn make(folder: &Path) {

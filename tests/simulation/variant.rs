@@ -14,13 +14,16 @@ pub struct Variant {
     pub defers: bool,
     /// Two models of a provider, and the offline responder behind them.
     pub chained: bool,
+    /// What they may bill has ceilings.
+    pub budget: bool,
 }
 
 impl Variant {
     pub fn of(seed: u64) -> Self {
         let mut random = Random(seed ^ 0xaaaa);
         let mut chance = |percent| random.chance(percent);
-        Self { linked: chance(40), cortex: chance(40), defers: chance(35), chained: chance(40) }
+        let [linked, cortex, defers, chained, budget] = [40, 40, 35, 40, 60].map(&mut chance);
+        Self { linked, cortex, defers, chained, budget: chained && budget }
     }
 
     /// Models go away for a time, and come back.

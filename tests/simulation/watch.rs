@@ -9,12 +9,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use spacebot::agent::{Job, Work};
+use spacebot::conversation::{Conversations, Window};
 use spacebot::event::{Errand, How};
 use spacebot::hub::state::CORTEX_REST;
-use spacebot::id::{AgentId, ProcessId};
+use spacebot::id::{AgentId, ConversationId, ProcessId};
 use spacebot::thread::Cancel;
 
-use crate::breaker::{Breaker, Caller};
+use crate::breaker::{Breaker, Caller, Said};
+use crate::start::limits;
 
 const BACKOFF: Duration = Duration::from_secs(30);
 /// Failures in a row after which an errand rests.
@@ -31,6 +33,8 @@ pub struct Running {
     pub about: String,
     /// What a model was asked for an errand.
     pub asked: Option<String>,
+    /// Of a compactor that has asked no model yet: the window that it found.
+    pub found: Option<(Conversations, ConversationId, Window)>,
 }
 
 thread_local! {
@@ -76,9 +80,14 @@ impl Watch {
     /// A new life of the daemon knows nothing of rests.
     pub fn begin(&self) {
         let mut state = self.state();
-        let probes: usize = state.breakers.values().map(|breaker| breaker.probes).sum();
-        *state.counts.entry("probes of models").or_default() += probes;
-        state.breakers.clear();
+        for breaker in std::mem::take(&mut state.breakers).values() {
+            let counts = [
+                ("probes of models", breaker.probes),
+                ("rests that providers want", breaker.limited),
+                ("rests of what is to be mended", breaker.refused),
+            ];
+            counts.into_iter().for_each(|(what, more)| *state.counts.entry(what).or_default() += more);
+        }
         state.errands.clear();
         state.chats.clear();
         state.failures.clear();
@@ -114,10 +123,10 @@ impl Watch {
         }
     }
 
-    pub fn told(&self, model: &str, running: &Running, well: Option<bool>, now: Duration) {
-        let well = well.filter(|_| !running.cancel.is_cancelled());
+    pub fn told(&self, model: &str, running: &Running, said: Said, now: Duration) {
+        let said = if running.cancel.is_cancelled() { Said::Nothing } else { said };
         let mut state = self.state();
-        state.breakers.entry(model.to_owned()).or_default().told(&running.caller(), well, now);
+        state.breakers.entry(model.to_owned()).or_default().told(&running.caller(), said, now);
     }
 
     /// A model is asked these words for an errand.
@@ -130,9 +139,26 @@ impl Watch {
         }
     }
 
+    /// A compactor asks for a summary of lines: they have not left. (Without a summary they do so only where the window
+    /// is full.)
+    pub fn compacts(&self, running: &Running) {
+        let found =
+            RUNNING.with_borrow_mut(|running| running.as_mut().and_then(|running| running.found.take()));
+        let Some((conversations, conversation, found)) = found else { return };
+        let now = conversations.window(&conversation).expect("read");
+        let is_full = found.lines.len() * 100 >= limits().history_messages * 95;
+        if !is_full && found.summaries.len() != now.summaries.len() {
+            let error = format!("{} swaps before it has a summary", running.caller());
+            self.state().broken.push(error);
+        }
+    }
+
     /// The hub starts something.
     pub fn starts(&self, agent: &AgentId, job: &Job, now: Duration) {
         let mut state = self.state();
+        if matches!(&job.work, Work::Turn(turn) if turn.absorb) {
+            *state.counts.entry("turns over the retrigger limit").or_default() += 1;
+        }
         let error = match &job.work {
             Work::Cortex { errand, .. } => {
                 let not_before =

@@ -21,11 +21,14 @@ use spacebot::id::{AgentId, ConversationId, InstanceId, OutboxId, ProcessId, Pro
 use spacebot::message::{Content, Delivery, Inbound, Outbox};
 use spacebot::tasks::{self, NewTask};
 
+use crate::accounts::Accounts;
+use crate::ceilings::CHEAPER;
 use crate::disk::Disk;
+use crate::fault::Fault;
 use crate::life::Life;
 use crate::model::{MEANWHILE, Models};
 use crate::random::Random;
-use crate::start::{Ground, place_of};
+use crate::start::{Ground, limits, place_of};
 use crate::variant::Variant;
 use crate::watch::Watch;
 use crate::{CONVERSATIONS, INSTANCE, STEPS, TASKS};
@@ -35,6 +38,13 @@ use crate::{CONVERSATIONS, INSTANCE, STEPS, TASKS};
 const JUMP: u64 = 4_500_000;
 /// The same for the next try of what has failed.
 const NAP: u64 = 120_000;
+/// Where there are ceilings, a day and a month end soon: 2026-10-01T00:00:00Z, and how long before it at most, in
+/// milliseconds.
+const MONTH_END: Timestamp = Timestamp(1_790_812_800_000);
+const LAST_HOURS: u64 = 7_200_000;
+
+/// Jobs that run in a time in which nobody writes.
+const QUIET_JOBS: usize = 24;
 
 /// How the platform behaves; the broken one exists to show that the checks notice.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,7 +76,11 @@ pub struct World {
 }
 impl World {
     pub fn new(seed: u64, folder: PathBuf, order: Order, variant: Variant) -> Self {
-        let clock = SimulatedClock::starting_at(Timestamp(1_790_000_000_000));
+        let start = match variant.budget {
+            true => MONTH_END.minus(Duration::from_millis(Random(seed).below(LAST_HOURS))),
+            false => Timestamp(1_790_000_000_000),
+        };
+        let clock = SimulatedClock::starting_at(start);
         let disk = Disk::new();
         let ground = Ground {
             folder,
@@ -74,9 +88,11 @@ impl World {
             calm: Arc::new(AtomicBool::new(false)),
             model_random: Arc::new(Mutex::new(Random(seed ^ 0x5555))),
             models: Arc::new(Models::default()),
+            accounts: Accounts::new(seed, clock.clone()),
             variant,
             watch: Arc::new(Watch::default()),
         };
+        ground.furnish();
         let life = ground.begin(&disk);
         for number in 0..TASKS {
             let new = NewTask::new(format!("chore {number}"), tasks::Actor::Operator);
@@ -96,7 +112,8 @@ impl World {
             17..=20 => self.send_command(),
             21..=28 => self.send_again(),
             29..=60 => self.run_one(),
-            61..=74 => self.deliver(),
+            61..=73 => self.deliver(),
+            74 => self.quiet_spell(),
             75..=85 => self.pass_time(),
             86..=91 => self.something_else(),
             92..=94 => self.cancel_something(),
@@ -136,24 +153,49 @@ impl World {
         self.life.handle(Event::Timer, self.now());
     }
 
+    /// Nobody writes for a while, and what runs leads to the next.
+    fn quiet_spell(&mut self) {
+        // Branches and workers would wait for space in real time.
+        let full = self.disk.full.swap(false, Ordering::SeqCst);
+        for _ in 0..QUIET_JOBS {
+            if self.life.jobs.borrow().is_empty() {
+                self.clock.advance(limits().retrigger_debounce);
+                self.life.handle(Event::Timer, self.now());
+            }
+            if self.life.jobs.borrow().is_empty() || self.disk.crashed.load(Ordering::SeqCst) {
+                break;
+            }
+            self.life.run_job(0, &self.clock);
+        }
+        self.disk.full.store(full, Ordering::SeqCst);
+    }
+
     /// What there is beside people and time.
     fn something_else(&mut self) {
         let variant = self.ground.variant;
         match (variant.loses_models(), variant.cortex) {
+            _ if variant.budget && self.random.chance(10) => self.ground.accounts.raise(),
             (true, true) if self.random.chance(35) => self.ask_cortex(),
             (true, _) => {
                 let names = self.model_names();
                 let name = names[usize::try_from(self.random.below(names.len() as u64)).expect("index")];
                 let models = &self.ground.models;
-                let stays_away = models.is_away(name) && self.random.chance(75);
-                models.set_away(name, stays_away || !models.is_away(name));
+                match models.fault(name) {
+                    Some(_) if self.random.chance(75) => {}
+                    Some(_) => models.set(name, None),
+                    None => models.set(name, Some(Fault::lasting(&mut self.random))),
+                }
             }
             (false, _) => self.send_new(None),
         }
     }
 
     fn model_names(&self) -> &'static [&'static str] {
-        if self.ground.variant.chained { &["sim/a", "sim/b"] } else { &[OFFLINE_MODEL] }
+        match self.ground.variant {
+            Variant { budget: true, .. } => &["sim/a", "sim/b", CHEAPER],
+            Variant { chained: true, .. } => &["sim/a", "sim/b"],
+            _ => &[OFFLINE_MODEL],
+        }
     }
 
     fn agents(&self) -> Vec<AgentId> {
@@ -351,7 +393,7 @@ impl World {
     /// The same, where what is to come later than that does not count.
     pub fn settle_within(&mut self, limit: Duration) -> Result<(), String> {
         self.ground.calm.store(true, Ordering::SeqCst);
-        self.model_names().iter().for_each(|name| self.ground.models.set_away(name, false));
+        self.model_names().iter().for_each(|name| self.ground.models.set(name, None));
         self.disk.full.store(false, Ordering::SeqCst);
         self.disk.commits_to_crash.store(i64::MAX, Ordering::SeqCst);
         let again: VecDeque<_> = self

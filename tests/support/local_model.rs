@@ -21,13 +21,24 @@ pub enum Say {
     Text(String),
     /// Id, tool, raw arguments.
     Call(String, String, String),
+    /// The tokens that the provider reports, of input and of output; otherwise one of each.
+    Took(Option<u64>, Option<u64>),
+    /// Nothing comes behind this.
+    BreaksOff,
 }
 
-type Decide = Arc<dyn Fn(&CompletionRequest) -> Result<Vec<Say>, String> + Send + Sync>;
+type Decide = Arc<dyn Fn(&CompletionRequest) -> Result<Vec<Say>, ProviderError> + Send + Sync>;
 
-/// A model that says what `decide` returns; an error is the provider's.
+/// A model that says what `decide` returns; an error is one that nobody can read.
 pub fn local_model(
     decide: impl Fn(&CompletionRequest) -> Result<Vec<Say>, String> + Send + Sync + 'static,
+) -> DynModel<Completion> {
+    faulty_model(move |request| decide(request).map_err(ProviderError::Response))
+}
+
+/// The same with errors of any kind.
+pub fn faulty_model(
+    decide: impl Fn(&CompletionRequest) -> Result<Vec<Say>, ProviderError> + Send + Sync + 'static,
 ) -> DynModel<Completion> {
     Model::new(Local, Decided(Arc::new(decide))).erase()
 }
@@ -48,7 +59,7 @@ struct Decided(Decide);
 #[derive(Debug, Clone)]
 enum Frame {
     Say(Say),
-    End(FinishReason),
+    End(FinishReason, Usage),
 }
 
 impl Transport<Local> for Decided {
@@ -57,10 +68,21 @@ impl Transport<Local> for Decided {
             Ok(said) => {
                 let calls = said.iter().any(|say| matches!(say, Say::Call(..)));
                 let reason = if calls { FinishReason::ToolCalls } else { FinishReason::Stop };
-                let frames = said.into_iter().map(Frame::Say).chain([Frame::End(reason)]).map(Ok);
+                let took = said.iter().rev().find_map(|say| match say {
+                    Say::Took(input, output) => Some((*input, *output)),
+                    _ => None,
+                });
+                let (input_tokens, output_tokens) = took.unwrap_or((Some(1), Some(1)));
+                let mut usage = Usage::new();
+                (usage.input_tokens, usage.output_tokens) = (input_tokens, output_tokens);
+                let frames = said.into_iter().map(|say| match say {
+                    Say::BreaksOff => Err(ProviderError::Truncated),
+                    say => Ok(Frame::Say(say)),
+                });
+                let frames = frames.chain([Ok(Frame::End(reason, usage))]);
                 Opening::ready(Opened::new(futures::stream::iter(frames.collect::<Vec<_>>())))
             }
-            Err(reason) => Opening::ready(Opened::failed(ProviderError::Response(reason))),
+            Err(error) => Opening::ready(Opened::failed(error)),
         }
     }
 }
@@ -83,9 +105,9 @@ impl<'id> Decoder<'id, Completion, Frame> for FrameDecoder {
                 let index = out.fresh_index();
                 out.whole(index, Block::Call { id: CallId::from_wire(id), name }, Value::Null, &arguments)?;
             }
-            Frame::End(reason) => {
+            Frame::Say(Say::Took(..) | Say::BreaksOff) => {}
+            Frame::End(reason, usage) => {
                 out.end_run()?;
-                let usage = Usage::new().input_tokens(1).output_tokens(1);
                 return Ok(out.end(Finish { usage, reason: Some(reason), ..Finish::default() }));
             }
         }

@@ -207,6 +207,9 @@ impl Hub {
                     conversation.batch = None;
                     // Results were left, or a message that we have not heard of yet.
                     conversation.results_due = conversation.results_due.or(more.then_some(now));
+                } else if conversation.covered < turn.newest {
+                    // What the turn has left has waited for its turn, and does not wait for what came later.
+                    conversation.flush(now);
                 }
                 self.ring(key, outbox);
                 if turn.apology.is_some() {

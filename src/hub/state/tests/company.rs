@@ -98,6 +98,20 @@ fn nothing_waits_that_need_not() {
 }
 
 #[test]
+fn what_a_turn_has_left_does_not_wait_for_what_came_later() {
+    let mut bench = bench(LimitsConfig::default());
+    let turn = bench.in_company("c", 1, false).in_company("c", 2, false).wait(1_500).one();
+    bench.in_company("c", 3, false).rung();
+    let left = How::Turned { covered: Some(InboxId(1)), more: true, outbox: vec![] };
+    let rest = bench.exit(turn.process, left).one();
+    // What came while all was taken waits for others as usual.
+    bench.in_company("c", 4, false).rung();
+    let left = How::Turned { covered: Some(InboxId(3)), more: true, outbox: vec![] };
+    assert!(bench.exit(rest.process, left).wait(1_499).started().is_empty());
+    bench.wait(1).one();
+}
+
+#[test]
 fn a_result_ends_the_wait_and_shares_the_turn() {
     let mut bench = bench(LimitsConfig::default());
     let turn = bench.in_company("c", 1, true).wait(1_500).one();

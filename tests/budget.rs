@@ -318,6 +318,10 @@ fn where_a_ceiling_leaves_no_room_the_chain_and_then_the_config_decide() {
         let asked = usize::from(answers.is_some_and(|who| who != "the responder"));
         assert_eq!(double.requests().len() - before, asked, "nobody else was asked: {open:?}");
         assert!(manager.lost().is_empty(), "what is too dear is not lost");
+        // A job is done as far as that can be without a model, whatever the config says to those who write.
+        let job = manager.model_for(&routing, ProcessKind::Channel).offline_only_while_away();
+        let reply = job.call(&CompletionRequest::new("hello"), &Cancel::new(), &mut |_| {}).unwrap();
+        assert_eq!(reply.response.text(), answers.unwrap_or("the responder"), "{open:?} {then:?}");
     }
 }
 

@@ -157,7 +157,11 @@ fn read_share(line: &Line) -> Option<i64> {
 
 fn standing_line(standing: &Standing) -> String {
     let Standing { owner, period, unit, spent, ceiling, percent, strained } = standing;
-    let warning = if *strained { ": little is left" } else { "" };
+    let warning = match strained {
+        true if spent >= ceiling => ": nothing is left",
+        true => ": little is left",
+        false => "",
+    };
     let (spent, ceiling) = (unit.shown(*spent), unit.shown(*ceiling));
     format!("budget of {owner}, {period}: {spent} of {ceiling}, {percent} %{warning}")
 }

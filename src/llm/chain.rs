@@ -233,7 +233,12 @@ impl SpacebotModel {
             return done;
         }
         match first_failure {
-            Some(error @ LlmError::OverBudget(_)) if call.exhausted == Some(Exhausted::Refuse) => Err(error),
+            // Nobody is there to read the refusal of what runs by itself, and a reminder costs nothing.
+            Some(error @ LlmError::OverBudget(_))
+                if call.exhausted == Some(Exhausted::Refuse) && !self.only_while_away =>
+            {
+                Err(error)
+            }
             Some(error) if error.is_for_the_caller() || !self.ends_offline => Err(error),
             Some(error) if self.only_while_away && !error.is_passing() => Err(error),
             None if !self.ends_offline => {

@@ -22,7 +22,8 @@ fn home(double: &Double, more: &str) -> Home {
     Home::new(&format!(
         "{}\n[[agents]]\nid = \"main\"\ndefault = true\ndisplay_name = \"Main\"\n[[agents]]\nid = \"den\"\ndisplay_name = \"Den\"\n\
          [[agents]]\nid = \"hut\"\n[[bindings]]\nagent_id = \"den\"\nchannel = \"webhook\"\nchannel_ids = [\"d\"]\n{more}",
-        config(double, "")
+        // A worker that a kill finds at work is tried again at once.
+        config(double, "task_retry_secs = 0")
     ))
 }
 

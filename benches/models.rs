@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use daemon::Home;
+use daemon::{DEADLINE, Home, eventually};
 use nix::sys::resource::{UsageWho, getrusage};
 use rig_core::completion::{CompletionRequest, ToolDefinition};
 use rig_core::message::{Message, ToolName};
@@ -26,6 +26,7 @@ use spacebot::config::{ApiType, LlmConfig, ProviderConfig, RoutingConfig, Secret
 use spacebot::db::{Db, Schema};
 use spacebot::id::ProcessKind;
 use spacebot::llm::{Delta, LlmManager, SpacebotModel, Tuning};
+use spacebot::onlookers::ONLOOKERS_MAX;
 use spacebot::thread::Cancel;
 use spacebot::usage::{Ledger, Rules};
 
@@ -43,6 +44,9 @@ const PIECE: usize = 32;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    if arguments.first().is_some_and(|figure| figure == "onlookers") {
+        return cost_of_deltas_in_the_daemon();
+    }
     if let ["streams", port] = arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         return streams(port.parse().unwrap());
     }
@@ -82,7 +86,7 @@ fn provider(port: u16) -> ProviderConfig {
 }
 
 fn manager(port: u16, streamed: bool) -> LlmManager {
-    let config = LlmConfig { providers: vec![provider(port)], read_timeout: None };
+    let config = LlmConfig { providers: vec![provider(port)], ..LlmConfig::default() };
     let tuning = Tuning { streamed, ..Tuning::default() };
     let offline = local_model::stand_in(|_| Ok("offline stand-in".to_owned()));
     LlmManager::tuned(&config, SystemClock::shared(), offline, tuning)
@@ -259,16 +263,69 @@ fn cpu_of(pid: nix::unistd::Pid) -> Duration {
     Duration::from_millis((fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()) * 10)
 }
 
+/// With nobody who looks on, with one and with as many as may, in turn in one daemon.
 fn cost_of_deltas_in_the_daemon() {
     let server = Words::new(DELTAS, "word ", false);
     let home = Home::new(&config(server.port));
     let daemon = home.start();
     let mut client = daemon.client("c");
     client.ask("warm", "hello");
-    let before = cpu_of(daemon.pid());
-    (0..ROUNDS).for_each(|number| drop(client.ask(&format!("m{number}"), "hello")));
-    let spent = each(cpu_of(daemon.pid()) - before, ROUNDS * DELTAS);
-    line("CPU of the daemon per delta, all at once, turn included, µs", format!("{spent:.1}"));
+    let looks = [0, 1, ONLOOKERS_MAX];
+    let (mut spent, mut got) = ([Duration::ZERO; 3], [0; 3]);
+    for round in 0..ROUNDS {
+        for (index, count) in looks.into_iter().enumerate() {
+            let onlookers: Vec<_> = (0..count).map(|_| Onlooker::start(home.api)).collect();
+            eventually("onlookers", DEADLINE, || daemon.status()["onlookers"] == count);
+            let before = cpu_of(daemon.pid());
+            client.ask(&format!("m{round}-{count}"), "hello");
+            // What they have not read yet is part of what they cost.
+            got[index] += onlookers.into_iter().map(Onlooker::until_the_end).sum::<usize>();
+            spent[index] += cpu_of(daemon.pid()) - before;
+            eventually("that they are gone", DEADLINE, || daemon.status()["onlookers"] == 0);
+        }
+    }
+    let alone = each(spent[0], ROUNDS * DELTAS);
+    line("CPU of the daemon per delta, all at once, turn included, µs", format!("{alone:.1}"));
+    for (index, count) in looks.into_iter().enumerate().skip(1) {
+        let each = each(spent[index], ROUNDS * DELTAS);
+        let events = got[index] / (count * ROUNDS);
+        line(
+            &format!("the same with {count} onlookers, µs"),
+            format!("{each:.1}, {:.2} times; each saw {events} events of a turn", each / alone),
+        );
+    }
+}
+
+/// `GET /api/events`, read as fast as it comes by a thread of its own.
+struct Onlooker {
+    stream: TcpStream,
+    reading: std::thread::JoinHandle<usize>,
+}
+
+impl Onlooker {
+    fn start(port: u16) -> Self {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.write_all(b"GET /api/events HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n").unwrap();
+        let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        let reading = std::thread::spawn(move || {
+            let mut count = 0;
+            for line in lines.map_while(Result::ok) {
+                count += usize::from(line.starts_with("data: "));
+                if line.contains("\"ended\"") {
+                    break;
+                }
+            }
+            count
+        });
+        Self { stream, reading }
+    }
+
+    /// Events until the turn was over.
+    fn until_the_end(self) -> usize {
+        let count = self.reading.join().unwrap();
+        self.stream.shutdown(std::net::Shutdown::Both).ok(); // the daemon may have been faster
+        count
+    }
 }
 
 /// One small answer, whole and streamed, against a bare POST of the same bytes.

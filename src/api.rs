@@ -15,6 +15,7 @@ pub use board::Boards;
 pub use cortex::Cortexes;
 pub use events::Gallery;
 
+use crate::billing::Strained;
 use crate::command::{Command, StatusReport};
 use crate::config::Secret;
 use crate::error::Kind;
@@ -39,6 +40,8 @@ pub struct Facts {
     pub models: Vec<String>,
     /// Models that cannot be asked at the moment.
     pub lost: Arc<dyn Fn() -> Vec<Lost> + Send + Sync>,
+    /// Ceilings of which little is left.
+    pub strained: Arc<dyn Fn() -> Vec<Strained> + Send + Sync>,
     pub config: ConfigFacts,
 }
 
@@ -166,6 +169,7 @@ impl Api {
             200,
             &json!({
                 "version": facts.version, "agents": facts.agents, "models": facts.models, "lost_models": (facts.lost)(),
+                "budget": (facts.strained)(),
                 "config": facts.config, "adapters": adapters, "conversations": conversations, "waiting_turns": waiting_turns,
                 "processes": processes, "stopping": stopping, "busy": busy, "cortex": self.about_cortexes(cortex),
                 "onlookers": self.gallery.onlookers.count(),

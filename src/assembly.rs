@@ -254,11 +254,11 @@ impl Ground {
             // What is wrong with them the thread `reload` tells: it reads everything again at its start.
             skills: Shelf::default().read_again(&Place::instance(&config.data_folder)).0,
             databases: vec![accounts],
+            onlookers: accounts::onlookers(&ledger),
             ledger,
             places,
             found: Vec::new(),
             search,
-            onlookers: Arc::default(),
         };
         config.agents.iter().try_for_each(|agent| ground.add_agent(config, agent, &llm))?;
         Ok(ground)
@@ -446,7 +446,9 @@ fn facts(config: &Config, about: ConfigFacts, agents: &hub::Agents) -> Facts {
     let file = config.file.as_ref().map(|file| file.display().to_string());
     // All agents have the same.
     let llm = agents.values().next().map(|agent| agent.llm.clone());
+    let accounts = llm.clone();
     Facts {
+        strained: Arc::new(move || accounts.as_ref().map(|llm| llm.strained(None)).unwrap_or_default()),
         lost: Arc::new(move || llm.as_ref().map(|llm| llm.lost()).unwrap_or_default()),
         config: ConfigFacts { file, ..about },
         version: env!("CARGO_PKG_VERSION"),

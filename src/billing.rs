@@ -80,6 +80,19 @@ pub struct Refused {
     pub then: Exhausted,
 }
 
+/// A ceiling of which the operator should know, because little of it is left.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Strained {
+    /// `the daemon` or `agent main`.
+    pub owner: String,
+    /// `day` or `month`.
+    pub period: &'static str,
+    /// `tokens` or `USD`.
+    pub unit: &'static str,
+    /// Of it that are spent or reserved.
+    pub percent: u64,
+}
+
 /// Leave to send one request.
 pub trait Permit: Send {
     /// The output tokens that the request has to carry as its limit; none: whatever it carries.
@@ -93,4 +106,9 @@ pub trait Meter: Send + Sync {
     /// # Errors
     /// A ceiling leaves no room for the most that the request may come to, or nobody can tell.
     fn authorise(&self, wanted: &Wanted<'_>) -> Result<Box<dyn Permit>, Refused>;
+
+    /// The ceilings for calls of this agent, or of all, of which so much is used that the operator is warned.
+    fn strained(&self, _agent: Option<&AgentId>) -> Vec<Strained> {
+        Vec::new()
+    }
 }

@@ -15,6 +15,7 @@ mod ingestion;
 mod links;
 mod load;
 mod loop_guard;
+mod media;
 mod memory;
 mod memory_persistence;
 mod memory_upkeep;
@@ -23,6 +24,7 @@ mod offline;
 mod participants;
 mod provider;
 mod schedule;
+mod secrets;
 mod section;
 mod skills;
 mod thinking;
@@ -41,6 +43,7 @@ pub use ingestion::IngestionConfig;
 pub use links::{LinkConfig, LinkDirection, LinkKind, LinkedAgent, Relation};
 pub use load::{Environment, Loaded, ProcessEnvironment, load, places};
 pub use loop_guard::{LoopGuardConfig, LoopLimits};
+pub use media::ModelConfig;
 pub use memory::{EmbeddingConfig, Language, MemoryConfig, VectorIndexKind};
 pub use memory_persistence::MemoryPersistenceConfig;
 pub use memory_upkeep::MemoryUpkeepConfig;
@@ -51,6 +54,7 @@ pub use provider::{
     ApiType, KeyPlace, Media, PROVIDERS, ProviderConfig, ProviderHeader, ProviderKind, ProviderWire,
 };
 pub use schedule::{MissedSlots, ScheduleConfig};
+pub use secrets::Secrets;
 pub use skills::SkillsConfig;
 pub use thinking::{ThinkingConfig, ThinkingEffort};
 pub use worker::{WorkerContext, WorkerLogMode};
@@ -141,6 +145,8 @@ pub struct Config {
     /// Of the whole daemon.
     pub budget: BudgetConfig,
     pub prices: Vec<PriceConfig>,
+    /// All that must be seen nowhere.
+    pub secrets: Secrets,
 }
 
 impl Config {
@@ -164,6 +170,8 @@ pub struct LlmConfig {
     pub providers: Vec<ProviderConfig>,
     /// Longest silence of a provider within one answer (`llm.read_timeout_secs`, 10 to 600).
     pub read_timeout: Option<Duration>,
+    /// What the config says of single models (`[llm.models."provider/model"]`).
+    pub models: Vec<ModelConfig>,
 }
 
 /// `[[agents]]`, each value resolved over `[defaults]`.

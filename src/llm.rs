@@ -5,6 +5,7 @@
 //! whose one method [`SpacebotModel::call`] walks the chain: the model of the process, the fallbacks,
 //! and last the offline responder.
 
+mod again;
 pub mod attached;
 mod attempt;
 mod cache_marks;
@@ -15,12 +16,15 @@ mod error;
 mod gates;
 mod health;
 mod lines;
+mod link;
+pub mod media;
 mod metered;
 pub mod offline;
 mod provider;
 pub mod reach;
 pub mod repair;
 mod reported;
+mod sessions;
 mod thinking;
 pub mod tokens;
 
@@ -31,25 +35,28 @@ use std::time::Duration;
 use rig_core::DynModel;
 use rig_core::operation::Completion;
 
-use crate::billing::{Meter, Payer};
+use crate::billing::{Meter, Payer, Strained};
 use crate::clock::SharedClock;
-use crate::config::{LlmConfig, OFFLINE_MODEL, ProviderConfig, RoutingConfig};
+use crate::config::{Config, LlmConfig, OFFLINE_MODEL, ProviderConfig, RoutingConfig};
 use crate::http::transport::Network;
 use crate::id::{AgentId, ConversationId, ProcessKind};
 
-pub use chain::{RETRIES_MAX, RETRY_AFTER_MAX, Reply, SpacebotModel};
+pub use again::{RETRIES_MAX, RETRY_AFTER_MAX};
+pub use chain::{Reply, SpacebotModel};
 pub use delta::Delta;
 pub use error::{Failure, LlmError};
 pub use health::Lost;
 
 use crate::secrets::Scrubber;
 use crate::thread::lock;
-use chain::{Link, Shared};
+use chain::Shared;
 use gates::Gates;
 use health::Health;
 use lines::{Cast, Lines};
+use link::Link;
 use metered::Account;
 use provider::Providers;
+use sessions::Sessions;
 use tokens::Calibration;
 
 /// First wait before the same model is asked again; each further wait is twice as long.
@@ -95,7 +102,13 @@ impl LlmManager {
         offline: DynModel<Completion>,
         tuning: Tuning,
     ) -> Self {
-        Self::cast(config, clock, offline, tuning, None)
+        Self::cast(config, clock, offline, tuning, (None, Scrubber::new(keys(config))))
+    }
+
+    /// Of a whole config, all of whose secrets are hidden wherever a key is.
+    pub fn of(config: &Config, clock: SharedClock, offline: DynModel<Completion>) -> Self {
+        let scrubber = Scrubber::new(config.secrets.iter().chain(keys(&config.llm)));
+        Self::cast(&config.llm, clock, offline, Tuning::default(), (None, scrubber))
     }
 
     /// As [`LlmManager::tuned`], where no provider is asked: what `cast` gives for `provider/model` answers in the
@@ -107,7 +120,8 @@ impl LlmManager {
         tuning: Tuning,
         cast: impl Fn(&str) -> DynModel<Completion> + Send + Sync + 'static,
     ) -> Self {
-        Self::cast(config, clock, offline, tuning, Some(Box::new(cast)))
+        let cast: Cast = Box::new(cast);
+        Self::cast(config, clock, offline, tuning, (Some(cast), Scrubber::new(keys(config))))
     }
 
     fn cast(
@@ -115,16 +129,16 @@ impl LlmManager {
         clock: SharedClock,
         offline: DynModel<Completion>,
         tuning: Tuning,
-        cast: Option<Cast>,
+        (cast, scrubber): (Option<Cast>, Scrubber),
     ) -> Self {
         let network = Network::new(clock.clone());
-        let secrets = config.providers.iter().flat_map(ProviderConfig::secrets);
         let shared = Shared {
-            providers: Providers::new(&config.providers),
+            providers: Providers::new(config),
             lines: Lines::new(network, config.read_timeout.unwrap_or(READ_WAIT_MAX), cast),
             gates: Gates::new(&config.providers, clock.clone()),
             health: Health::new(clock.clone(), tuning.jitter),
-            scrubber: Arc::new(Scrubber::new(secrets)),
+            sessions: Sessions::new(&config.providers, clock.clone()),
+            scrubber: Arc::new(scrubber),
             clock,
             offline,
             tuning,
@@ -153,7 +167,7 @@ impl LlmManager {
         model.thinking(routing.thinking.of(kind))
     }
 
-    /// Knows the keys of the providers.
+    /// Knows the keys of the providers, and of a manager of a whole config all of its secrets.
     pub fn scrubber(&self) -> &Arc<Scrubber> {
         &self.shared.scrubber
     }
@@ -161,6 +175,11 @@ impl LlmManager {
     /// Models that cannot be asked at the moment.
     pub fn lost(&self) -> Vec<Lost> {
         self.shared.health.lost()
+    }
+
+    /// The ceilings for calls of this agent, or of all, of which little is left.
+    pub fn strained(&self, agent: Option<&AgentId>) -> Vec<Strained> {
+        self.meter.as_ref().map(|meter| meter.strained(agent)).unwrap_or_default()
     }
 
     /// For how long no model of this kind of process may be asked; none: one may, or there is none.
@@ -193,6 +212,10 @@ impl LlmManager {
     pub fn token_factor(&self, routing: &RoutingConfig, kind: ProcessKind) -> f64 {
         self.shared.calibration.factor(routing.model(kind))
     }
+}
+
+fn keys(config: &LlmConfig) -> impl Iterator<Item = &str> {
+    config.providers.iter().flat_map(ProviderConfig::secrets)
 }
 
 /// The models that a process of this kind asks, in their order; behind them stands the offline responder.

@@ -170,6 +170,7 @@ fn run(config: &Config, file: Option<PathBuf>, no_chat: bool) -> ExitCode {
         !no_chat && config.api.enabled && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     // In a chat the log would stand between the lines.
     logger::install(if chat { config.log_level.min(log::LevelFilter::Warn) } else { config.log_level });
+    logger::hide(&config.secrets);
     // Before any thread exists, so that all of them inherit the mask and only `main` sees signals.
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
     if let Err(error) = signals.thread_block() {

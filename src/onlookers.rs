@@ -79,8 +79,28 @@ impl Deed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
     Sight(Arc<Sight>),
+    /// What concerns the operator wherever they look.
+    Notice(Arc<Notice>),
     /// So many were dropped here.
     Lost(u64),
+}
+
+/// News of the whole daemon.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// In a word, such as `budget`.
+    pub about: &'static str,
+    pub text: String,
+}
+
+impl Seen {
+    fn bytes(&self) -> usize {
+        match self {
+            Seen::Sight(sight) => sight.what.bytes(),
+            Seen::Notice(notice) => EVENT_BYTES + notice.text.len(),
+            Seen::Lost(_) => 0,
+        }
+    }
 }
 
 /// Of what an onlooker wants to see something; none: of everything.
@@ -124,9 +144,17 @@ impl Onlookers {
         if wanted.peek().is_none() {
             return;
         }
-        let sight = Arc::new(Sight { who: who.clone(), what });
+        let sight = Seen::Sight(Arc::new(Sight { who: who.clone(), what }));
         for queue in wanted {
             queue.add(&sight);
+        }
+    }
+
+    /// For everybody, whatever they want to see. Never waits either.
+    pub fn announce(&self, notice: Notice) {
+        let notice = Seen::Notice(Arc::new(notice));
+        for queue in lock(&self.queues).iter() {
+            queue.add(&notice);
         }
     }
 
@@ -158,16 +186,16 @@ struct Waiting {
 }
 
 impl Queue {
-    fn add(&self, sight: &Arc<Sight>) {
+    fn add(&self, seen: &Seen) {
         let mut waiting = lock(&self.waiting);
         let was_empty = waiting.seen.is_empty() && waiting.lost == 0;
-        let bytes = sight.what.bytes();
+        let bytes = seen.bytes();
         if waiting.bytes + bytes > QUEUE_BYTES_MAX {
             waiting.lost += 1;
         } else {
             waiting.say_lost();
             waiting.bytes += bytes;
-            waiting.seen.push_back(Seen::Sight(sight.clone()));
+            waiting.seen.push_back(seen.clone());
         }
         drop(waiting);
         if was_empty && let Some(ring) = self.ring.get() {
@@ -203,11 +231,9 @@ impl Onlooker {
         let (mut taken, mut bytes) = (Vec::new(), 0);
         while bytes < bytes_max {
             let Some(seen) = waiting.seen.pop_front() else { break };
-            if let Seen::Sight(sight) = &seen {
-                let weight = sight.what.bytes();
-                waiting.bytes -= weight;
-                bytes += weight;
-            }
+            let weight = seen.bytes();
+            waiting.bytes -= weight;
+            bytes += weight;
             taken.push(seen);
         }
         if waiting.seen.is_empty() && waiting.lost > 0 {
@@ -247,6 +273,7 @@ mod tests {
     fn shown(seen: &[Seen]) -> Vec<String> {
         let show = |seen: &Seen| match seen {
             Seen::Lost(count) => count.to_string(),
+            Seen::Notice(notice) => format!("{}: {}", notice.about, notice.text),
             Seen::Sight(sight) => match &sight.what {
                 Deed::Text(words) => words.clone(),
                 other => format!("{other:?}"),
@@ -314,7 +341,11 @@ mod tests {
         assert_eq!(shown(&all.look(usize::MAX)), ["in a", "in b"]);
         assert_eq!(shown(&one.look(usize::MAX)), ["in a"]);
         assert_eq!(other.look(usize::MAX), []);
-        assert_eq!(shown(&fourth.look(usize::MAX)), ["in b"]);
+        onlookers.announce(Notice { about: "budget", text: "low".to_owned() });
+        for everybody in [&all, &one, &other] {
+            assert_eq!(shown(&everybody.look(usize::MAX)), ["budget: low"]);
+        }
+        assert_eq!(shown(&fourth.look(usize::MAX)), ["in b", "budget: low"]);
         drop(other);
         assert!(of(None, None).is_some());
     }

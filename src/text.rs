@@ -27,6 +27,12 @@ pub fn one_line(text: &str, max_bytes: usize) -> String {
     shorten(&joined, max_bytes).into_owned()
 }
 
+/// Whether a model's name may end in this and still mean the same model: `20250929`, `2024-08-06` or `latest`.
+pub fn is_snapshot(text: &str) -> bool {
+    let shape: String = text.chars().map(|sign| if sign.is_ascii_digit() { '0' } else { sign }).collect();
+    text == "latest" || shape == "00000000" || shape == "0000-00-00"
+}
+
 /// What a token is taken for; `llm::tokens` corrects it by what the providers count.
 pub const CHARACTERS_PER_TOKEN: usize = 4;
 

@@ -13,14 +13,15 @@ mod report;
 mod slip;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use crate::billing::{Exhausted, Meter, Permit, Refused, Wanted};
+use crate::billing::{Exhausted, Meter, Permit, Refused, Strained, Wanted};
 use crate::clock::{SharedClock, Timestamp};
 use crate::config::{BudgetConfig, Config};
 use crate::db::{Db, DbError};
 use crate::error::log_line;
 use crate::id::AgentId;
+use crate::onlookers::{Notice, Onlookers};
 use crate::thread::Current;
 
 pub use ceiling::Unit;
@@ -29,6 +30,7 @@ pub use report::{By, Line, Standing, report, standings};
 
 use ceiling::{Budget, Refusal};
 use prices::Prices;
+use report::standings_of;
 use slip::{Entry, Slip};
 
 /// How long rows are kept, in days: a year and what is needed to compare it with the one before. At most
@@ -54,6 +56,20 @@ impl Rules {
         }
     }
 
+    /// The ceilings that hold for calls of this agent, or of any.
+    fn of_agents(&self, agent: Option<&AgentId>) -> Vec<Budget> {
+        let Some(agent) = agent else {
+            let mut all = Vec::new();
+            for budget in self.agents.keys().flat_map(|agent| self.budgets(agent)) {
+                if !all.iter().any(|known: &Budget| known.owner == budget.owner) {
+                    all.push(budget);
+                }
+            }
+            return all;
+        };
+        self.budgets(agent)
+    }
+
     /// The ceilings that hold for calls of this agent.
     fn budgets(&self, agent: &AgentId) -> Vec<Budget> {
         let daemon = Budget { owner: None, config: self.daemon.clone() };
@@ -73,6 +89,8 @@ struct Inner {
     db: Db,
     clock: SharedClock,
     rules: Current<Rules>,
+    /// Who hears of ceilings besides the log.
+    onlookers: OnceLock<Arc<Onlookers>>,
 }
 
 impl Ledger {
@@ -87,7 +105,14 @@ impl Ledger {
                 "{cut_off} model calls were under way when the daemon stopped; they are charged in full"
             );
         }
-        Ok(Self(Arc::new(Inner { db, clock, rules: Current::new(rules) })))
+        let (rules, onlookers) = (Current::new(rules), OnceLock::new());
+        Ok(Self(Arc::new(Inner { db, clock, rules, onlookers })))
+    }
+
+    /// Who looks on hears from now on what the operator is to know about ceilings.
+    pub fn tell_to(&self, onlookers: Arc<Onlookers>) {
+        // The first ones stay.
+        self.0.onlookers.set(onlookers).ok();
     }
 
     /// For the calls that begin from now on.
@@ -124,6 +149,10 @@ impl Meter for Ledger {
         }
         let (booked, now) = (entry.clone(), self.0.clock.now());
         let reserved = self.0.db.write(move |connection| ledger::reserve(connection, &booked, &budgets, now));
+        let reserved = reserved.map(|booked| {
+            booked.news.into_iter().for_each(|(refuses, text)| self.0.tell(refuses, text));
+            booked.row
+        });
         match reserved {
             Ok(Ok(row)) => Ok(Box::new(Slip::reserved(self.0.clone(), entry, row, output_most))),
             Ok(Err(Refusal { reason, then })) => Err(Refused { reason, then }),
@@ -134,9 +163,42 @@ impl Meter for Ledger {
             }),
         }
     }
+
+    fn strained(&self, agent: Option<&AgentId>) -> Vec<Strained> {
+        let budgets = self.0.rules.get().of_agents(agent);
+        if budgets.is_empty() {
+            return Vec::new();
+        }
+        let now = self.0.clock.now();
+        let standings = self.0.db.read(|connection| {
+            let day = period::day(booking_time(now, ledger::ahead(connection, now)?));
+            standings_of(connection, budgets, day)
+        });
+        let standings = standings.unwrap_or_else(|error| {
+            log::error!("what is left of ceilings cannot be read: {}", log_line(&error));
+            Vec::new()
+        });
+        let strained = standings.into_iter().filter(|standing| standing.strained);
+        let told = |Standing { owner, period, unit, percent, .. }| Strained {
+            owner,
+            period,
+            unit: unit.name(),
+            percent,
+        };
+        strained.map(told).collect()
+    }
 }
 
 impl Inner {
+    /// After the commit that says that it was told.
+    fn tell(&self, refuses: bool, text: String) {
+        let level = if refuses { log::Level::Error } else { log::Level::Warn };
+        log::log!(level, "budget: {text}");
+        if let Some(onlookers) = self.onlookers.get() {
+            onlookers.announce(Notice { about: "budget", text });
+        }
+    }
+
     /// May be lost with the power; a reservation that it would have made smaller then stands in full.
     fn write_lazily(&self, slip: slip::Settled) {
         let now = self.clock.now();

@@ -166,6 +166,34 @@ fn each_model_of_a_chain_gets_what_it_takes() {
     assert!(asked.contains(LINE) && asked.contains("[document a.pdf, 10 bytes]"), "{asked}");
 }
 
+/// The same chain both ways round: what a model is shown is decided when it is asked.
+#[test]
+fn models_of_one_provider_get_each_what_it_takes() {
+    for (first, second) in [("seeing", "blind"), ("blind", "seeing")] {
+        let double = Double::recording(move |request| match request.json["model"] == first {
+            true => Say::error(429, "rate_limit_error", "later"),
+            false => reply(second),
+        });
+        let url = double.base_url("p", WireFormat::OpenAi);
+        let home = Home::new(&format!(
+            "[llm.provider.p]\napi_type = \"openai_chat_completions\"\nbase_url = \"{url}\"\n\
+             [llm.models.\"p/seeing\"]\nimages = true\n\
+             [defaults.routing]\nchannel = \"p/{first}\"\nfallbacks = [\"p/{second}\"]\n"
+        ));
+        let daemon = home.start();
+        assert_eq!(send(&daemon, "1", "look", &[file("cat.png", PICTURE)]).0, 202);
+        assert_eq!(daemon.client("c").answer("1"), second);
+        let requests = double.requests();
+        let asked: Vec<_> = requests.iter().map(|request| request.json["model"].as_str().unwrap()).collect();
+        assert_eq!(asked, [first, second]);
+        for request in requests.iter() {
+            let (model, shown) = (&request.json["model"], last_message(request));
+            assert_eq!(shown.contains("image_url"), model == "seeing", "{model}: {shown}");
+            assert_eq!(shown.contains(NOT_TAKEN), model == "blind", "{model}: {shown}");
+        }
+    }
+}
+
 #[test]
 fn what_is_too_much_is_refused_and_nothing_of_it_is_kept() {
     let home = Home::new("");

@@ -11,7 +11,9 @@ mod llm_double;
 mod random;
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
@@ -200,7 +202,11 @@ impl Life<'_> {
             ..ProviderConfig::new("p", ApiType::OpenAiCompatible)
         };
         // A model that has failed would rest; a fresh manager knows nothing of it.
-        let llm = LlmConfig { providers: vec![provider], read_timeout: Some(Duration::from_millis(100)) };
+        let llm = LlmConfig {
+            providers: vec![provider],
+            read_timeout: Some(Duration::from_millis(100)),
+            ..LlmConfig::default()
+        };
         let tuning = Tuning { retry_delay: Duration::from_millis(1), streamed: false, ..Tuning::default() };
         let manager = LlmManager::tuned(&llm, self.clock.clone(), stand_in(|_| Ok(String::new())), tuning);
         let manager = manager.metered(Arc::new(ledger.clone()));
@@ -312,6 +318,10 @@ fn where_a_ceiling_leaves_no_room_the_chain_and_then_the_config_decide() {
         let asked = usize::from(answers.is_some_and(|who| who != "the responder"));
         assert_eq!(double.requests().len() - before, asked, "nobody else was asked: {open:?}");
         assert!(manager.lost().is_empty(), "what is too dear is not lost");
+        // A job is done as far as that can be without a model, whatever the config says to those who write.
+        let job = manager.model_for(&routing, ProcessKind::Channel).offline_only_while_away();
+        let reply = job.call(&CompletionRequest::new("hello"), &Cancel::new(), &mut |_| {}).unwrap();
+        assert_eq!(reply.response.text(), answers.unwrap_or("the responder"), "{open:?} {then:?}");
     }
 }
 
@@ -442,6 +452,55 @@ fn at_the_ceiling_who_writes_gets_a_plain_sentence_until_it_is_raised() {
     assert_eq!(report["lines"][0]["unpriced_calls"], calls, "and no price is guessed");
     // The double says that it has read 7 of 10 from its cache.
     assert_eq!(report["lines"][0]["cache_read_percent"], 70, "{report}");
+}
+
+/// More of a ceiling is used than `warn_at` says: that is seen on `watch`, in `/status`, in `usage` and over the API.
+#[test]
+fn a_ceiling_of_which_little_is_left_is_seen_where_the_operator_looks_and_announced_once() {
+    let double = billing_double(Arc::default(), Duration::ZERO);
+    let mut home = Home::new(&with_budget(&double, "day_tokens = 10000000"));
+    let first = {
+        let daemon = home.start();
+        daemon.client("c").ask("0", "hello");
+        assert!(daemon.stop().0.success());
+        spent(&home)
+    };
+    // Room for the next calls, which are booked with their most, and yet more used than nothing is said of.
+    let ceiling = first * 40;
+    home.configure(&with_budget(&double, &format!("day_tokens = {ceiling}\nwarn_at = 0.02")));
+    let mut announced = Vec::new();
+    for round in ["a", "b"] {
+        let daemon = home.start();
+        let mut watch = home.command(&["watch"]).stdout(Stdio::piped()).spawn().unwrap();
+        eventually("an onlooker", DEADLINE, || daemon.status()["onlookers"] == 1);
+        let mut client = daemon.client("c");
+        for number in 0..2 {
+            client.ask(&format!("{round}{number}"), "hello");
+        }
+        let told = client.ask(&format!("{round}-status"), "/status");
+        assert!(told.contains("Of the tokens that the daemon may use in a day, "), "{told}");
+        assert!(told.contains(" % are used."), "{told}");
+        let budget = &daemon.status()["budget"];
+        assert_eq!(budget[0]["owner"], "the daemon", "{budget}");
+        assert_eq!((&budget[0]["period"], &budget[0]["unit"]), (&json!("day"), &json!("tokens")), "{budget}");
+        let (status, log) = daemon.stop();
+        assert!(status.success());
+        let mut seen = String::new();
+        watch.stdout.take().unwrap().read_to_string(&mut seen).unwrap();
+        assert!(watch.wait().unwrap().success());
+        let lines = |text: &str| text.lines().filter(|line| line.contains("budget: ")).count();
+        announced.push((lines(&seen), lines(&log)));
+        let sight = seen.lines().filter(|line| line.starts_with("budget: ")).collect::<Vec<_>>();
+        assert!(
+            sight.iter().all(|line| line.ends_with("that the daemon may use in a day are used")),
+            "{sight:?}"
+        );
+    }
+    assert_eq!(announced, [(1, 1), (0, 0)], "once, also over a restart");
+    assert_eq!(usage(&home)["ceilings"][0]["warned"], true);
+    let output = home.command(&["usage"]).output().unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(printed.contains(" %: little is left"), "{printed}");
 }
 
 #[test]

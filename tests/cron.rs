@@ -206,6 +206,31 @@ fn a_slot_runs_once_across_a_kill_in_the_middle_of_it_and_restarts() {
 }
 
 #[test]
+fn a_job_that_the_budget_leaves_no_model_reminds_and_is_not_switched_off() {
+    let double = Double::recording(make);
+    let home = home(&double, "");
+    let daemon = home.start();
+    let mut client = daemon.client("c");
+    made(&mut client);
+    daemon.kill();
+    let asked = double.requests().len();
+    let config = std::fs::read_to_string(home.config()).unwrap();
+    std::fs::write(home.config(), format!("{config}\n[budget]\nday_tokens = 10\n")).unwrap();
+    let mut expected = Vec::new();
+    for late in [9_000, 8_000, 7_000, 6_000] {
+        make_due(&home, late);
+        let daemon = home.start();
+        expected.push("succeeded");
+        until_states(&home, &expected);
+        let told = unasked(&mut client, expected.len());
+        assert!(told.iter().all(|text| text.ends_with("Report the hour.")), "{told:?}");
+        daemon.kill();
+    }
+    assert_eq!(double.requests().len(), asked, "nobody was asked");
+    assert_eq!(cron(&home, "list")[0]["state"], "on");
+}
+
+#[test]
 fn three_failures_in_a_row_switch_the_job_off_and_say_so() {
     let tries = Arc::new(AtomicUsize::new(0));
     let counted = tries.clone();

@@ -54,7 +54,7 @@ fn provider(id: &str, base_url: String, wire: WireFormat, key: &str) -> Provider
 fn config(double: &Double, wire: WireFormat, read_timeout: Duration) -> LlmConfig {
     let providers = [("primary", PRIMARY_KEY), ("spare", SPARE_KEY)]
         .map(|(id, key)| provider(id, double.base_url(id, wire), wire, key));
-    LlmConfig { providers: providers.to_vec(), read_timeout: Some(read_timeout) }
+    LlmConfig { providers: providers.to_vec(), read_timeout: Some(read_timeout), ..LlmConfig::default() }
 }
 
 fn routing(chain: &[&str]) -> RoutingConfig {
@@ -524,7 +524,7 @@ fn an_unreachable_provider_leaves_the_offline_responder() {
     // Not one that was free a moment ago: the double of another test may have got it.
     for (base_url, attempts) in [("http://127.0.0.1:1/v1", 5), ("not an address", 2)] {
         let provider = provider("primary", base_url.to_owned(), WireFormat::OpenAi, PRIMARY_KEY);
-        let config = LlmConfig { providers: vec![provider], read_timeout: None };
+        let config = LlmConfig { providers: vec![provider], ..LlmConfig::default() };
         let manager = manager(&config, SystemClock::shared(), true);
         let reply = ask(&manager.model_for(&routing(&["primary/m"]), ProcessKind::Channel)).unwrap();
         assert_eq!((reply.model.as_str(), reply.attempts), ("offline/responder", attempts));
@@ -606,7 +606,8 @@ fn each_type_of_provider_is_asked_in_its_own_way() {
                 api_key: key.map(Secret::new),
                 ..ProviderConfig::new("primary", api)
             };
-            let config = LlmConfig { providers: vec![provider], read_timeout: Some(PATIENT) };
+            let config =
+                LlmConfig { providers: vec![provider], read_timeout: Some(PATIENT), ..LlmConfig::default() };
             let model = manager(&config, SystemClock::shared(), streamed)
                 .model_for(&routing(&["primary/some-model"]), ProcessKind::Channel);
             let mut request = request();

@@ -47,6 +47,7 @@ fn answer(mut stream: TcpStream, heads: &Mutex<Vec<String>>) {
             json!({"error": {"code": 400, "status": "INVALID_ARGUMENT", "message": "API key not valid",
             "details": [{"reason": "API_KEY_INVALID"}]}}),
         ),
+        "github" => (200, json!({"token": "tid=1", "refresh_in": 1500})),
         "moved" => (302, json!({})),
         "broken" => (503, json!({"error": "later"})),
         _ => (404, json!({"message": "no list"})),
@@ -89,7 +90,8 @@ fn what_is_configured_is_listed_and_nobody_is_asked() {
     let providers = Providers::start();
     let config = format!(
         "[llm]\ngroq_key = \"env:KEY\"\n[llm.provider.local]\napi_type = \"llama.cpp\"\n{}\
-         [defaults.routing]\nchannel = \"p/a\"\nworker = \"groq/b\"\nfallbacks = [\"local/c\", \"p/a\"]\n",
+         [defaults.routing]\nchannel = \"p/a\"\nworker = \"groq/b\"\nfallbacks = [\"local/c\", \"p/a\"]\n\
+         [llm.models.\"local/c\"]\nimages = true\n",
         provider("p", "anthropic", &format!("http://user:{KEY}@{}/well", providers.address))
     );
     let (output, said) = models(&config, &[]);
@@ -98,6 +100,9 @@ fn what_is_configured_is_listed_and_nobody_is_asked() {
         "  channel      p/a, then local/c, then offline/responder",
         "  branch       offline/responder",
         "  worker       groq/b, then local/c, then p/a, then offline/responder",
+        "  groq/b                           text only    says most models of its provider",
+        "  local/c                          images       says the config",
+        "  p/a                              images, PDF  says most models of its provider",
     ] {
         assert!(said.contains(line), "{line}\nis not in\n{said}");
     }
@@ -118,6 +123,7 @@ fn what_is_configured_is_listed_and_nobody_is_asked() {
             [null, null, null]
         ])
     );
+    assert_eq!(told["shown"]["local/c"], json!({"images": true, "documents": false, "source": "the config"}));
     assert_eq!(lock(&providers.heads).len(), 0);
 }
 
@@ -163,6 +169,27 @@ fn a_check_tells_who_answers_who_refuses_the_key_and_who_is_away() {
     let open = format!("[llm.provider.j]\napi_type = \"llama.cpp\"\nbase_url = \"{}\"\n", at("refused/v1"));
     let (_, said) = models(&format!("{config}{open}{routing}"), &["--check"]);
     assert_eq!(said.matches("key refused: HTTP 401: bad key [hidden]").count(), 2, "{said}");
+}
+
+#[test]
+fn a_check_of_copilot_asks_for_a_session_and_shows_the_token_to_nobody_else() {
+    let providers = Providers::start();
+    for (github, reach) in [("github", "reachable"), ("refused", "key refused")] {
+        let config = format!(
+            "{}github_url = \"http://{}/{github}\"\n",
+            provider("p", "github-copilot", &format!("http://{}/well", providers.address))
+                .replace("api_key = \"env:KEY\"", "api_key = \"ghu_0123456789\""),
+            providers.address
+        );
+        let (_, said) = models(&config, &["--check", "--json"]);
+        let told: Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(told["providers"][0]["reach"], reach, "{said}");
+        let heads = std::mem::take(&mut *lock(&providers.heads));
+        assert_eq!(heads.len(), 1, "{heads:#?}");
+        assert!(heads[0].starts_with(&format!("GET /{github}/copilot_internal/v2/token ")), "{heads:#?}");
+        assert!(heads[0].contains("authorization: token ghu_0123456789"), "{heads:#?}");
+        assert!(!heads[0].contains("x-tenant"), "that is for Copilot: {heads:#?}");
+    }
 }
 
 #[test]

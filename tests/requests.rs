@@ -71,7 +71,7 @@ fn round_trip(provider: &ProviderConfig, model: &str, streamed: bool) -> Request
     let path = own.splitn(4, '/').nth(3).map_or(String::new(), |path| format!("/{path}"));
     let provider =
         ProviderConfig { base_url: Some(format!("{}{path}", double.origin())), ..provider.clone() };
-    let config = LlmConfig { providers: vec![provider], read_timeout: None };
+    let config = LlmConfig { providers: vec![provider], ..LlmConfig::default() };
     let offline = stand_in(|_| Err("not to be asked".to_owned()));
     let tuning = Tuning { streamed, ..Tuning::default() };
     let manager = LlmManager::tuned(&config, SystemClock::shared(), offline, tuning);
@@ -138,7 +138,7 @@ fn files_over(api: ApiType, streamed: bool) -> Request {
         api_key: Some(Secret::new(KEY)),
         ..ProviderConfig::new("p", api)
     };
-    let config = LlmConfig { providers: vec![provider], read_timeout: None };
+    let config = LlmConfig { providers: vec![provider], ..LlmConfig::default() };
     let tuning = Tuning { streamed, ..Tuning::default() };
     let offline = stand_in(|_| Err("not to be asked".to_owned()));
     let manager = LlmManager::tuned(&config, SystemClock::shared(), offline, tuning);
@@ -228,6 +228,33 @@ fn check_key(request: &Request, provider: &ProviderConfig) {
     assert_eq!(request.header("x-tenant"), Some(HEADER));
 }
 
+/// The limit that a budget reckons with reaches every provider: nowhere does it get lost on the way.
+#[test]
+fn a_limit_of_output_stands_in_every_request() {
+    const LIMIT: u64 = 321;
+    let places =
+        ["/max_tokens", "/max_completion_tokens", "/max_output_tokens", "/generationConfig/maxOutputTokens"];
+    for (name, provider, model) in cases() {
+        for streamed in [true, false] {
+            let double = Double::recording(|_| Say::text("well"));
+            let provider = ProviderConfig { base_url: Some(double.origin()), ..provider.clone() };
+            let config = LlmConfig { providers: vec![provider], ..LlmConfig::default() };
+            let tuning = Tuning { streamed, ..Tuning::default() };
+            let offline = stand_in(|_| Err("not to be asked".to_owned()));
+            let manager = LlmManager::tuned(&config, SystemClock::shared(), offline, tuning);
+            let routing = RoutingConfig { channel: format!("p/{model}"), ..RoutingConfig::default() };
+            let mut request = CompletionRequest::new("Good day.");
+            request.max_tokens = Some(LIMIT);
+            let model = manager.model_for(&routing, ProcessKind::Channel);
+            model.call(&request, &Cancel::new(), &mut |_| {}).unwrap();
+            let sent = double.requests().pop().unwrap().json;
+            let found: Vec<_> = places.iter().filter_map(|place| sent.pointer(place)?.as_u64()).collect();
+            assert_eq!(found, [LIMIT], "{name}, streamed: {streamed}: {sent}");
+            double.finish();
+        }
+    }
+}
+
 #[test]
 fn a_broken_history_goes_out_so_that_a_provider_takes_it() {
     const LOST: &str = "What became of this call is not known";
@@ -243,7 +270,7 @@ fn a_broken_history_goes_out_so_that_a_provider_takes_it() {
             }],
             ..ProviderConfig::new("p", api)
         };
-        let config = LlmConfig { providers: vec![provider], read_timeout: None };
+        let config = LlmConfig { providers: vec![provider], ..LlmConfig::default() };
         let manager = LlmManager::new(&config, SystemClock::shared(), stand_in(|_| Err("no".to_owned())));
         let told = manager.scrubber().scrub(&format!("{HEADER} and {KEY}"));
         assert_eq!(told, "[hidden] and [hidden]");

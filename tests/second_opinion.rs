@@ -74,7 +74,11 @@ impl Aimock {
             api_key: Some(Secret::new("k-123456789")),
             ..ProviderConfig::new("p", api)
         };
-        let config = LlmConfig { providers: vec![provider], read_timeout: Some(Duration::from_secs(10)) };
+        let config = LlmConfig {
+            providers: vec![provider],
+            read_timeout: Some(Duration::from_secs(10)),
+            ..LlmConfig::default()
+        };
         let tuning = Tuning { retry_delay: Duration::from_millis(1), streamed, ..Tuning::default() };
         let offline = stand_in(|_| Ok("offline stand-in".to_owned()));
         let routing = RoutingConfig { channel: format!("p/{name}"), ..RoutingConfig::default() };

@@ -211,6 +211,7 @@ impl Answering<'_> {
             "models": models.take(SHOWN_MAX).collect::<Vec<_>>(), "resting": resting.collect::<Vec<_>>(),
             "failing": self.troubles.failing.iter().take(SHOWN_MAX).collect::<Vec<_>>(),
             "jobs": jobs.take(SHOWN_MAX).collect::<Vec<_>>(),
+            "ceilings": self.parts.llm.strained(Some(&self.parts.config.id)),
         }))
     }
 

@@ -440,7 +440,7 @@ impl Driver<'_> {
         let (toolbox, desk, cancel) = (&mut self.toolbox, &mut self.desk, self.link.cancel);
         self.link.pulse.beat();
         (self.link.show)(Saying::Tool { tool: name, outcome: None });
-        let called = contained(|| toolbox.act(name, arguments, cancel, desk));
+        let called = contained(|| self.link.stage.hide(toolbox.act(name, arguments, cancel, desk)));
         (self.link.show)(Saying::Tool { tool: name, outcome: Some(matches!(called, Ok(Ok(_)))) });
         self.link.pulse.beat();
         called.unwrap_or_else(|panic| {

@@ -180,6 +180,13 @@ impl Stage {
     }
 
     /// A model may make up any name of a tool.
+    /// What may stay of what a tool has read: the model has no use for the secrets of the config, and the journal
+    /// must not hold them.
+    pub(super) fn hide(&self, called: Result<String, String>) -> Result<String, String> {
+        let hide = |result: String| self.scrubber.hide_known(&result);
+        called.map(hide).map_err(hide)
+    }
+
     fn clean(&self, tool: &str) -> Arc<str> {
         Arc::from(self.scrubber.hide_keys(&tool[..tool.floor_char_boundary(PIECE_BYTES_MAX.min(tool.len()))]))
     }
@@ -210,6 +217,7 @@ mod tests {
     fn shown(seen: Vec<Seen>) -> Vec<String> {
         let show = |seen| match seen {
             Seen::Lost(count) => format!("lost {count}"),
+            Seen::Notice(notice) => notice.text.clone(),
             Seen::Sight(sight) => match &sight.what {
                 Deed::Text(words) => format!("text {words}"),
                 Deed::Reasoning(words) => format!("reasoning {words}"),

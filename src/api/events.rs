@@ -103,6 +103,7 @@ impl Source for Watching {
 fn line(seen: &Seen) -> Value {
     match seen {
         Seen::Lost(count) => json!({ "what": "lost", "count": count }),
+        Seen::Notice(notice) => json!({ "what": notice.about, "text": notice.text }),
         Seen::Sight(sight) => of_sight(sight),
     }
 }

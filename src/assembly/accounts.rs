@@ -7,6 +7,7 @@ use spacebot::clock::SharedClock;
 use spacebot::config::Config;
 use spacebot::db::{Db, Schema};
 use spacebot::llm::{LlmManager, offline};
+use spacebot::onlookers::Onlookers;
 use spacebot::usage::{Ledger, Rules};
 
 use super::StartError;
@@ -23,8 +24,15 @@ pub(super) fn open(config: &Config, clock: SharedClock) -> Result<(Ledger, JoinH
     Ok((ledger, handle))
 }
 
+/// Who looks on, and hears of ceilings.
+pub(super) fn onlookers(ledger: &Ledger) -> Arc<Onlookers> {
+    let onlookers: Arc<Onlookers> = Arc::default();
+    ledger.tell_to(onlookers.clone());
+    onlookers
+}
+
 pub(super) fn models(config: &Config, clock: &SharedClock, ledger: &Ledger) -> Arc<LlmManager> {
     let offline = offline::model(clock.clone());
-    let manager = LlmManager::new(&config.llm, clock.clone(), offline);
+    let manager = LlmManager::of(config, clock.clone(), offline);
     Arc::new(manager.metered(Arc::new(ledger.clone())))
 }

@@ -379,6 +379,7 @@ impl Reloader {
 
     fn put_in_force(&mut self, new: InForce) {
         let level = new.config.log_level;
+        logger::hide(&new.config.secrets);
         logger::set_level(if self.options.chat { level.min(log::LevelFilter::Warn) } else { level });
         for (id, agent) in new.agents.iter().filter(|(_, agent)| agent.config.ingestion.enabled) {
             make_folder_of(id, agent.workspace.path());

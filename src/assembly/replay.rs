@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use spacebot::agent::{self, ReplayError, Replayed, Verdict};
 use spacebot::clock::{SystemClock, Timestamp};
-use spacebot::config::{Config, ProviderConfig};
+use spacebot::config::Config;
 use spacebot::conversation::{Conversations, Record, Step};
 use spacebot::db::{Db, DbError};
 use spacebot::error::{Fault, Kind};
@@ -64,8 +64,7 @@ pub(crate) fn run(
         return Err(ReplayError::NoRun(wanted.unwrap_or_default()).into());
     }
     let conversations = Conversations::new(Db::open_inline(&path, None)?, SystemClock::shared());
-    let secrets = config.llm.providers.iter().flat_map(ProviderConfig::secrets);
-    let speech = Speech::new(Arc::new(Scrubber::new(secrets)));
+    let speech = Speech::new(Arc::new(Scrubber::new(config.secrets.iter())));
     let mut out = BufWriter::new(io::stdout().lock());
     if all {
         let mut good = true;

@@ -1,6 +1,7 @@
 //! `spacebot models`: which models each kind of process asks, and the providers behind them. Nobody is asked
 //! anything without `--check`, and no key is ever shown.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufWriter, Write};
 
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use crate::config::{AgentConfig, Config, OFFLINE_MODEL, ProviderConfig};
 use crate::error::{Fault, Kind};
 use crate::id::ProcessKind;
 use crate::llm::chain_of;
+use crate::llm::media::{Taken, taken};
 use crate::llm::reach::{CHECK_WAIT_MAX, Reach, check_all};
 
 /// What asks models.
@@ -90,11 +92,12 @@ pub fn run(config: &Config, agent: Option<&str>, json: bool, check: bool) -> Res
         .zip(reached.drain(..))
         .map(|(provider, reach)| Line { provider, is_used: used(&provider.id), reach })
         .collect();
+    let shown = shown(config, agent);
     let mut out = BufWriter::new(io::stdout().lock());
     if json {
-        writeln!(out, "{}", as_json(agent, &lines))?;
+        writeln!(out, "{}", as_json(agent, &shown, &lines))?;
     } else {
-        tell(agent, &lines, &mut out)?;
+        tell(agent, &shown, &lines, &mut out)?;
     }
     out.flush()?;
     let is_well = |line: &Line<'_>| !line.is_used || line.reach.as_ref().is_none_or(Reach::is_well);
@@ -106,10 +109,33 @@ fn chain(agent: &AgentConfig, kind: ProcessKind) -> Vec<&str> {
     chain_of(&agent.routing, kind).into_iter().chain([OFFLINE_MODEL]).collect()
 }
 
-fn tell(agent: &AgentConfig, lines: &[Line<'_>], out: &mut impl Write) -> io::Result<()> {
+/// What each model of the chains is shown besides text, by its name.
+fn shown<'a>(config: &'a Config, agent: &'a AgentConfig) -> BTreeMap<&'a str, Taken> {
+    let names: BTreeSet<&str> = KINDS.iter().flat_map(|kind| chain_of(&agent.routing, *kind)).collect();
+    let one = |full_name: &'a str| {
+        let (id, model) = full_name.split_once('/')?;
+        let provider = config.llm.providers.iter().find(|provider| provider.id == id)?;
+        let said = config.llm.models.iter().find(|said| said.model == full_name);
+        Some((full_name, taken(provider, model, said)))
+    };
+    names.into_iter().filter_map(one).collect()
+}
+
+fn tell(
+    agent: &AgentConfig,
+    shown: &BTreeMap<&str, Taken>,
+    lines: &[Line<'_>],
+    out: &mut impl Write,
+) -> io::Result<()> {
     writeln!(out, "models of {}", agent.id)?;
     for kind in KINDS {
         writeln!(out, "  {:<12} {}", kind.as_str(), printable(&chain(agent, kind).join(", then ")))?;
+    }
+    if !shown.is_empty() {
+        writeln!(out, "shown to them")?;
+    }
+    for (name, taken) in shown {
+        writeln!(out, "  {:<32} {:<12} says {}", printable(name), taken.takes.as_str(), taken.source)?;
     }
     writeln!(out, "providers")?;
     for line in lines {
@@ -136,7 +162,7 @@ fn tell(agent: &AgentConfig, lines: &[Line<'_>], out: &mut impl Write) -> io::Re
     writeln!(out, "which of them rest is known to the running daemon: lost_models in GET /api/status")
 }
 
-fn as_json(agent: &AgentConfig, lines: &[Line<'_>]) -> Value {
+fn as_json(agent: &AgentConfig, shown: &BTreeMap<&str, Taken>, lines: &[Line<'_>]) -> Value {
     let chains: serde_json::Map<String, Value> =
         KINDS.iter().map(|kind| (kind.as_str().to_owned(), json!(chain(agent, *kind)))).collect();
     let provider = |line: &Line<'_>| {
@@ -155,5 +181,13 @@ fn as_json(agent: &AgentConfig, lines: &[Line<'_>]) -> Value {
         })
     };
     let providers: Vec<Value> = lines.iter().map(provider).collect();
-    json!({"agent": agent.id.as_str(), "models": chains, "providers": providers})
+    let shown = shown.iter().map(|(name, taken)| {
+        let takes = taken.takes;
+        (
+            (*name).to_owned(),
+            json!({"images": takes.images, "documents": takes.documents, "source": taken.source}),
+        )
+    });
+    let shown: serde_json::Map<String, Value> = shown.collect();
+    json!({"agent": agent.id.as_str(), "models": chains, "shown": shown, "providers": providers})
 }

@@ -156,8 +156,14 @@ fn read_share(line: &Line) -> Option<i64> {
 }
 
 fn standing_line(standing: &Standing) -> String {
-    let Standing { owner, period, unit, spent, ceiling } = standing;
-    format!("budget of {owner}, {period}: {} of {}", unit.shown(*spent), unit.shown(*ceiling))
+    let Standing { owner, period, unit, spent, ceiling, percent, strained } = standing;
+    let warning = match strained {
+        true if spent >= ceiling => ": nothing is left",
+        true => ": little is left",
+        false => "",
+    };
+    let (spent, ceiling) = (unit.shown(*spent), unit.shown(*ceiling));
+    format!("budget of {owner}, {period}: {spent} of {ceiling}, {percent} %{warning}")
 }
 
 fn line_value(line: &Line) -> Value {
@@ -176,7 +182,8 @@ fn standing_value(standing: &Standing) -> Value {
     let unit = if standing.unit == Unit::Money { "nano_usd" } else { "tokens" };
     json!({
         "owner": standing.owner, "period": standing.period, "unit": unit,
-        "spent": standing.spent, "ceiling": standing.ceiling,
+        "spent": standing.spent, "ceiling": standing.ceiling, "percent": standing.percent,
+        "warned": standing.strained,
     })
 }
 

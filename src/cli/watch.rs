@@ -89,6 +89,7 @@ impl<W: Write> Printer<W> {
                 let count = event["count"].as_u64().unwrap_or_default();
                 return self.line(&format!("({count} events were lost: this terminal is too slow)"));
             }
+            "budget" => return self.line(&escaped(&format!("budget: {}", text("text")))),
             other => (other.to_owned(), None),
         };
         let head = escaped(&format!("{who}  {title}"));
@@ -159,14 +160,16 @@ mod tests {
             &event("\"what\":\"arguments\",\"call\":1,\"tool\":\"shell\",\"text\":\"{\\\"a\\\":\""),
             &event("\"what\":\"arguments\",\"call\":1,\"tool\":\"shell\",\"text\":\"1}\""),
             "data: {\"what\":\"lost\",\"count\":3}\n\n",
+            "data: {\"what\":\"budget\",\"text\":\"low\\u001b\"}\n\n",
             &event("\"what\":\"tool_finished\",\"tool\":\"shell\",\"failed\":true"),
             &event("\"what\":\"text\",\"text\":\"end\""),
         ]
         .concat();
         let expected = "main channel:7 c  started\nmain channel:7 c  thinks: hm yes\\n\\u{1b}[31m\n\
             main channel:7 c  calls shell: {\"a\":1}\n(3 events were lost: this terminal is too slow)\n\
+            budget: low\\u{1b}\n\
             main channel:7 c  shell failed\nmain channel:7 c  says: end\n";
         assert_eq!(shown(&events, false), expected);
-        assert_eq!(shown(&events, true).lines().count(), 9);
+        assert_eq!(shown(&events, true).lines().count(), 10);
     }
 }

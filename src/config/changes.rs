@@ -40,6 +40,7 @@ pub fn in_force(running: &Config, new: &Config) -> Config {
         memory: running.memory.clone(),
         budget: new.budget.clone(),
         prices: new.prices.clone(),
+        secrets: new.secrets.and(&running.secrets),
     }
     .bound()
 }
@@ -246,7 +247,7 @@ mod tests {
                 ["agents", ..] => "[[agents]]".to_owned(),
                 ["messaging", platform, ..] => format!("[messaging.{platform}]"),
                 ["memory", "embedding", ..] => "[memory.embedding]".to_owned(),
-                ["llm", "prices", ..] => "[llm.prices]".to_owned(),
+                ["llm", table @ ("prices" | "models"), ..] => format!("[llm.{table}]"),
                 ["bindings" | "links" | "humans", ..] => format!("[[{}]]", key.split('.').next().unwrap()),
                 [table, ..] if key.contains('.') => format!("[{table}]"),
                 _ => key.to_owned(),

@@ -62,6 +62,7 @@ fn write_all(out: &mut String, config: &Config, shown: Shown) -> std::fmt::Resul
         writeln!(out, "\n[llm.provider.{}]", name(&provider.id))?;
         provider.write(out, text, shown)?;
     }
+    config.llm.models.iter().try_for_each(|model| model.write(out))?;
     config.prices.iter().try_for_each(|price| price.write(out))?;
     writeln!(out)?;
     config.budget.write(out, "budget")?;

@@ -19,9 +19,9 @@ use super::section::{Section, Source};
 use super::{
     AgentConfig, ApiConfig, BindingConfig, BudgetConfig, ChannelConfig, CoalescingConfig, Config,
     ConfigError, CortexConfig, DAY, HumanConfig, IngestionConfig, IrcConfig, LimitsConfig, LinkConfig,
-    LlmConfig, LoopGuardConfig, MemoryPersistenceConfig, MemoryUpkeepConfig, OfflineConfig,
-    ParticipantContextConfig, PriceConfig, ProviderConfig, SandboxConfig, SandboxMode, Secret, SkillsConfig,
-    WebhookConfig, WorkerContext, WorkerLogMode,
+    LlmConfig, LoopGuardConfig, MemoryPersistenceConfig, MemoryUpkeepConfig, ModelConfig, OfflineConfig,
+    ParticipantContextConfig, PriceConfig, ProviderConfig, SandboxConfig, SandboxMode, Secret, Secrets,
+    SkillsConfig, WebhookConfig, WorkerContext, WorkerLogMode,
 };
 use crate::clock::Zone;
 use crate::id::{AgentId, InstanceId};
@@ -123,6 +123,7 @@ pub(super) fn parse(
     let root = Section::root(&source, table.get_ref());
     let config = resolve(&root, file, data_folder, environment);
     root.finish();
+    let config = Config { secrets: Secrets::new(source.take_secrets()), ..config };
     let errors = source.take_errors();
     if !errors.is_empty() {
         return Err(errors);
@@ -176,6 +177,7 @@ fn resolve(
         memory,
         budget,
         prices,
+        secrets: Secrets::default(),
     }
     .bound()
 }
@@ -187,8 +189,9 @@ fn seconds(section: &Section<'_, '_>, key: &'static str, least: u64, most: u64) 
 fn llm(section: &Section<'_, '_>, environment: &dyn Environment) -> LlmConfig {
     let providers = ProviderConfig::read_all(section, environment);
     let read_timeout = seconds(section, "read_timeout_secs", 1, 600);
+    let models = ModelConfig::read_all(&section.table("models"));
     section.finish();
-    LlmConfig { providers, read_timeout }
+    LlmConfig { providers, read_timeout, models }
 }
 
 fn agents(root: &Section<'_, '_>, llm: &LlmConfig, zone: Zone) -> Vec<AgentConfig> {

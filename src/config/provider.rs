@@ -65,11 +65,13 @@ pub struct ProviderConfig {
     pub api_version: Option<String>,
     /// What Azure's address names instead of the model.
     pub deployment: Option<String>,
+    /// Where Copilot's sessions come from (`github_url`); None: GitHub itself.
+    pub github_url: Option<String>,
     /// Requests at once (`max_concurrent`, 1 to 64).
     pub max_concurrent: usize,
     /// Requests that begin within any minute (`requests_per_minute`, 1 to 100,000); None: no limit of ours.
     pub requests_per_minute: Option<usize>,
-    /// Whether its models take images and documents; None: as the table says.
+    /// Whether its models take images and documents; None: as is known of each of them.
     pub images: Option<bool>,
     pub documents: Option<bool>,
 }
@@ -89,19 +91,12 @@ impl ProviderConfig {
             headers,
             api_version: None,
             deployment: None,
+            github_url: None,
             max_concurrent: MAX_CONCURRENT,
             requests_per_minute: None,
             images: None,
             documents: None,
         }
-    }
-
-    pub fn takes_images(&self) -> bool {
-        self.images.unwrap_or(self.api.kind().media != Media::Text)
-    }
-
-    pub fn takes_documents(&self) -> bool {
-        self.documents.unwrap_or(self.api.kind().media == Media::Documents)
     }
 
     /// What must not be read in a log.
@@ -124,14 +119,13 @@ impl ProviderConfig {
         let is_named = |id: &str| named.iter().any(|(name, _)| name == id);
         for kind in &PROVIDERS {
             let Some((key, variable)) = kind.short else { continue };
-            let key = section.secret(key).or_else(|| environment.variable(variable).map(Secret::new));
+            let key = section.secret_or(key, variable);
             if key.is_some() && !is_named(kind.name) {
                 providers.push(Self { api_key: key, ..Self::new(kind.name, kind.api) });
             }
         }
         let ollama = section.text("ollama_base_url").or_else(|| environment.variable("OLLAMA_BASE_URL"));
-        let key =
-            section.secret("ollama_key").or_else(|| environment.variable("OLLAMA_API_KEY").map(Secret::new));
+        let key = section.secret_or("ollama_key", "OLLAMA_API_KEY");
         if ollama.is_some() && !is_named("ollama") {
             let new = Self::new("ollama", ApiType::Ollama);
             providers.push(Self { base_url: ollama, api_key: key, ..new });
@@ -148,9 +142,18 @@ impl ProviderConfig {
         if api.is_none() {
             section.refuse("api_type", "is needed");
         }
-        if base_url.as_deref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://"))
-        {
-            section.refuse("base_url", "must begin with http:// or https://");
+        let github_url = section.name("github_url");
+        for address in base_url.iter().chain(&github_url) {
+            password_in(address).map(|password| section.keep(password.to_owned()));
+        }
+        for (key, value) in [("base_url", &base_url), ("github_url", &github_url)] {
+            let begins = |url: &str| url.starts_with("http://") || url.starts_with("https://");
+            if value.as_deref().is_some_and(|url| !begins(url)) {
+                section.refuse(key, "must begin with http:// or https://");
+            }
+        }
+        if github_url.is_some() && api != Some(ApiType::Copilot) {
+            section.refuse("github_url", "is for api_type \"github-copilot\" only");
         }
         if api.is_some_and(|api| api.kind().base_url.is_none()) && base_url.is_none() {
             section.refuse("base_url", "is needed for this api_type");
@@ -178,6 +181,7 @@ impl ProviderConfig {
             headers,
             api_version,
             deployment,
+            github_url,
             max_concurrent,
             requests_per_minute,
             images,
@@ -193,15 +197,20 @@ impl ProviderConfig {
         shown: fn(&Secret) -> String,
     ) -> std::fmt::Result {
         writeln!(out, "api_type = {}", text(self.api.kind().name))?;
-        let base_url = self.base_url.as_deref().map(|url| match login(url) {
+        let hiding = |url: &String| match login(url) {
             Some(place) => {
                 let hidden = shown(&Secret::new(&url[place.clone()]));
                 format!("{}{hidden}{}", &url[..place.start], &url[place.end..])
             }
-            None => url.to_owned(),
-        });
-        let plain =
-            [("base_url", &base_url), ("api_version", &self.api_version), ("deployment", &self.deployment)];
+            None => url.clone(),
+        };
+        let [base_url, github_url] = [&self.base_url, &self.github_url].map(|url| url.as_ref().map(hiding));
+        let plain = [
+            ("base_url", &base_url),
+            ("api_version", &self.api_version),
+            ("deployment", &self.deployment),
+            ("github_url", &github_url),
+        ];
         for (key, value) in plain {
             if let Some(value) = value {
                 writeln!(out, "{key} = {}", text(value))?;
@@ -232,6 +241,12 @@ impl ProviderConfig {
     }
 }
 
+/// Of `scheme://user:password@host`.
+fn password_in(address: &str) -> Option<&str> {
+    let authority = address.split_once("://")?.1.split(['/', '?', '#']).next()?;
+    Some(authority.rsplit_once('@')?.0.split_once(':')?.1)
+}
+
 /// Where user and password stand in an address that has them; they go with every request.
 fn login(address: &str) -> Option<Range<usize>> {
     let start = address.find("://")? + "://".len();
@@ -260,7 +275,8 @@ fn headers(section: &Section<'_, '_>) -> Vec<ProviderHeader> {
                 section.literal_secret(&name);
             }
             let is_secret = from_environment || names_a_key;
-            headers.push(ProviderHeader { name, value: Secret::new(value), is_secret });
+            let value = if is_secret { section.keep(value) } else { Secret::new(value) };
+            headers.push(ProviderHeader { name, value, is_secret });
             continue;
         };
         section.refuse_named(&name, problem);

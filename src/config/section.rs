@@ -26,6 +26,11 @@ pub(super) struct Source<'a> {
     errors: RefCell<Vec<ConfigError>>,
     /// Paths of literal secrets.
     literal_secrets: RefCell<Vec<String>>,
+    /// All that was read, also where it is not in use.
+    secrets: RefCell<Vec<Secret>>,
+    /// Paths of the secrets that were asked for, and whether they were there.
+    #[cfg(test)]
+    pub(super) asked_secrets: RefCell<std::collections::BTreeMap<String, bool>>,
     /// Every key that was asked for, with its range if it is a number: what docs/CONFIG.md must name.
     #[cfg(test)]
     pub(super) known: RefCell<std::collections::BTreeMap<String, Option<(u64, u64)>>>,
@@ -40,6 +45,9 @@ impl<'a> Source<'a> {
             environment,
             errors: RefCell::default(),
             literal_secrets: RefCell::default(),
+            secrets: RefCell::default(),
+            #[cfg(test)]
+            asked_secrets: RefCell::default(),
             #[cfg(test)]
             known: RefCell::default(),
         })
@@ -58,6 +66,10 @@ impl<'a> Source<'a> {
         let mut said = BTreeSet::new();
         errors.retain(|error| error.path.is_empty() || said.insert((error.line, error.path.clone())));
         errors
+    }
+
+    pub(super) fn take_secrets(&self) -> Vec<Secret> {
+        self.secrets.take()
     }
 
     pub(super) fn literal_secrets(&self) -> Vec<String> {
@@ -108,6 +120,11 @@ impl<'s, 'a> Section<'s, 'a> {
     pub(super) fn refuse(&self, key: &'static str, reason: impl Into<String>) {
         let at = self.find(key).map_or(self.at, |value| value.span().start);
         self.source.error(at, &self.path_of(key), reason);
+    }
+
+    /// An error at this table itself.
+    pub(super) fn refuse_itself(&self, reason: impl Into<String>) {
+        self.source.error(self.at, &self.path, reason);
     }
 
     pub(super) fn table(&self, key: &'static str) -> Section<'s, 'a> {
@@ -206,8 +223,12 @@ impl<'s, 'a> Section<'s, 'a> {
         Some(text)
     }
 
+    /// The only way to a secret: it is known from here on.
     pub(super) fn secret(&self, key: &'static str) -> Option<Secret> {
-        let value = self.name(key)?;
+        let value = self.name(key);
+        #[cfg(test)]
+        self.source.asked_secrets.borrow_mut().insert(self.path_of(key), value.is_some());
+        let value = value?;
         if self
             .find(key)
             .and_then(|value| value.get_ref().as_str())
@@ -215,7 +236,19 @@ impl<'s, 'a> Section<'s, 'a> {
         {
             self.literal_secret(key);
         }
-        Some(Secret::new(value))
+        Some(self.keep(value))
+    }
+
+    /// The same, or else the value of this variable.
+    pub(super) fn secret_or(&self, key: &'static str, variable: &str) -> Option<Secret> {
+        self.secret(key).or_else(|| Some(self.keep(self.source.environment.variable(variable)?)))
+    }
+
+    /// A value that was read in another way, and is secret.
+    pub(super) fn keep(&self, value: String) -> Secret {
+        let secret = Secret::new(value);
+        self.source.secrets.borrow_mut().push(secret.clone());
+        secret
     }
 
     /// All texts of this table, whatever their names, and whether each is from the environment.

@@ -24,9 +24,11 @@ impl CortexHook {
         self.seen.offline = true;
     }
 
-    /// No model has.
+    /// No model has. Where a ceiling of the operator's left no room, nobody was asked.
     pub fn model_failed(&mut self, kind: Kind) {
-        self.seen.provider_error = Some(kind);
+        if kind != Kind::Budget {
+            self.seen.provider_error = Some(kind);
+        }
     }
 
     pub fn tool_called(&mut self, name: &str, failed: bool) {

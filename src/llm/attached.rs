@@ -9,6 +9,7 @@ use rig_core::message::{
     Document, DocumentMediaType, DocumentSourceKind, Image, ImageMediaType, UserContent,
 };
 
+use super::media::Takes;
 use crate::message::attachment::Files;
 use crate::message::{Attachment, FileKind};
 use crate::prompts::notice;
@@ -17,13 +18,6 @@ use crate::prompts::notice;
 pub const IMAGE_BYTES_MAX: u64 = 3_750_000;
 /// What the address of a file begins with that is kept here.
 const SCHEME: &str = "attachment:";
-
-/// What a model takes besides text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Takes {
-    pub(super) images: bool,
-    pub(super) documents: bool,
-}
 
 /// Words with files in front of them.
 pub fn message(words: &str, shown: &[Attachment]) -> Message {

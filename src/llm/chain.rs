@@ -12,46 +12,43 @@ use rig_core::DynModel;
 use rig_core::completion::{CompletionRequest, CompletionResponse, ProviderCapabilities, Reasoning};
 use rig_core::operation::Completion;
 
-use super::attached::{self, Takes};
+use super::again::{self, After, RETRIES_MAX};
+use super::attached;
 use super::attempt;
 use super::classify::{Classified, Reporter};
 use super::delta::Delta;
 use super::error::LlmError;
 use super::gates::Gates;
-use super::health::{Admission, Health, Rest};
+use super::health::{Admission, Health};
 use super::lines::Lines;
+use super::link::Link;
+use super::media::Takes;
 use super::metered::Account;
 use super::provider::Providers;
 use super::repair::repaired;
 use super::reported::tokens_in;
+use super::sessions::Sessions;
 use super::tokens::Calibration;
-use super::{Tuning, random_share, thinking};
+use super::{Tuning, thinking};
 use crate::billing::{Exhausted, Payer};
 use crate::clock::SharedClock;
-use crate::config::{OFFLINE_MODEL, ProviderConfig, ThinkingEffort};
+use crate::config::{OFFLINE_MODEL, ThinkingEffort};
 use crate::error::{Fault, Kind, log_line};
 use crate::message::attachment::Files;
 use crate::secrets::Scrubber;
 use crate::thread::{Cancel, lock};
 
-/// Further tries of one model after the first.
-pub const RETRIES_MAX: u32 = 3;
-/// A provider that wants us to wait longer is passed over and rests.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// Times that a patient caller asks the whole chain again.
 const PATIENT_RETRIES: u32 = 5;
 /// The first wait of a patient caller, in first waits of an impatient one: 5 s; it doubles.
 const PATIENCE: u32 = 10;
-/// Share of a retry's wait that is random, so that conversations which failed together do not come
-/// back together.
-const JITTER: f64 = 0.1;
-
 /// What all models of the program use together.
 pub(super) struct Shared {
     pub(super) providers: Providers,
     pub(super) lines: Lines,
     pub(super) gates: Gates,
     pub(super) health: Health,
+    pub(super) sessions: Sessions,
     pub(super) scrubber: Arc<Scrubber>,
     pub(super) clock: SharedClock,
     pub(super) offline: DynModel<Completion>,
@@ -62,37 +59,6 @@ pub(super) struct Shared {
     pub(super) calibration: Calibration,
     /// Models of conversations that nobody provides, each told once.
     pub(super) told_unknown: Mutex<HashSet<String>>,
-}
-
-/// A configured model in a chain.
-pub(super) struct Link {
-    /// `provider/model`.
-    full_name: String,
-    /// The provider's own name of the model.
-    name: String,
-    /// None: the provider is not in the configuration.
-    provider: Option<ProviderConfig>,
-}
-
-impl Link {
-    pub(super) fn new(full_name: &str, providers: &Providers) -> Self {
-        let (provider, name) = full_name.split_once('/').unwrap_or((full_name, ""));
-        Self {
-            full_name: full_name.to_owned(),
-            name: name.to_owned(),
-            provider: providers.get(provider).cloned(),
-        }
-    }
-
-    fn takes(&self) -> Takes {
-        let Some(provider) = &self.provider else { return Takes::default() };
-        Takes { images: provider.takes_images(), documents: provider.takes_documents() }
-    }
-
-    /// Whether files are in this request that the model takes.
-    fn shows_files(&self, request: &CompletionRequest) -> bool {
-        self.takes() != Takes::default() && attached::has_files(request)
-    }
 }
 
 /// A complete answer.
@@ -131,8 +97,12 @@ struct Call<'a> {
     cancel: &'a Cancel,
     on_delta: &'a mut dyn FnMut(Delta<'_>),
     attempts: u32,
+    /// No other model of the chain comes behind the one that is asked.
+    is_last: bool,
     /// The model that is asked has rejected the request with its files; it gets it without.
     without_files: bool,
+    /// The session of the latest request, if it was there before.
+    session: Option<u64>,
     /// A ceiling left no room for a model; what the config says then.
     exhausted: Option<Exhausted>,
 }
@@ -225,9 +195,19 @@ impl SpacebotModel {
         on_delta: &mut dyn FnMut(Delta<'_>),
     ) -> Result<Reply, LlmError> {
         let request = &*repaired(request);
-        let mut call = Call { request, cancel, on_delta, attempts: 0, without_files: false, exhausted: None };
+        let mut call = Call {
+            request,
+            cancel,
+            on_delta,
+            attempts: 0,
+            without_files: false,
+            is_last: true,
+            session: None,
+            exhausted: None,
+        };
         let mut first_failure = None;
         for (index, link) in self.links.iter().enumerate() {
+            call.is_last = index + 1 == self.links.len();
             match self.ask_unless_resting(link, &mut call) {
                 Ok(response) => {
                     // What files are taken for says nothing about words.
@@ -253,7 +233,12 @@ impl SpacebotModel {
             return done;
         }
         match first_failure {
-            Some(error @ LlmError::OverBudget(_)) if call.exhausted == Some(Exhausted::Refuse) => Err(error),
+            // Nobody is there to read the refusal of what runs by itself, and a reminder costs nothing.
+            Some(error @ LlmError::OverBudget(_))
+                if call.exhausted == Some(Exhausted::Refuse) && !self.only_while_away =>
+            {
+                Err(error)
+            }
             Some(error) if error.is_for_the_caller() || !self.ends_offline => Err(error),
             Some(error) if self.only_while_away && !error.is_passing() => Err(error),
             None if !self.ends_offline => {
@@ -356,7 +341,7 @@ impl SpacebotModel {
     /// One link with its retries; a probe has none.
     fn ask(&self, link: &Link, call: &mut Call<'_>, is_probe: bool) -> Result<CompletionResponse, LlmError> {
         let mut retries = if is_probe { RETRIES_MAX } else { 0 };
-        let mut is_whole = !self.streams(link);
+        let (mut is_whole, mut is_renewed) = (!self.streams(link), false);
         call.without_files = false;
         loop {
             let failed = match self.ask_once(link, call, is_whole) {
@@ -375,14 +360,19 @@ impl SpacebotModel {
             if is_no_stream {
                 continue;
             }
+            let used = link.provider.as_ref().zip(call.session.take());
+            if self.shared.sessions.is_stale(used, &failed.error, call.cancel) && !is_renewed {
+                is_renewed = true;
+                continue;
+            }
             let is_rejected = matches!(failed.error, LlmError::Rejected(_));
-            if is_rejected && !call.without_files && link.shows_files(call.request) {
+            if is_rejected && !call.without_files && link.takes(call.request) != Takes::default() {
                 log::warn!("{}; it is asked without the files of the conversation", failed.error);
                 call.without_files = true;
                 continue;
             }
-            let wait = self.wait_before(retries, &failed);
-            let Some(wait) = wait.filter(|_| failed.error.is_worth_a_retry()) else {
+            let delay = self.shared.tuning.retry_delay;
+            let Some(wait) = again::wait_before(retries, &failed, call.is_last, delay) else {
                 self.rest_if_lost(link, &failed);
                 return Err(failed.error);
             };
@@ -394,37 +384,12 @@ impl SpacebotModel {
         }
     }
 
-    /// None: no more tries.
-    fn wait_before(&self, retries: u32, failed: &Classified) -> Option<Duration> {
-        if retries >= RETRIES_MAX {
-            return None;
-        }
-        match (failed.retry_after, &failed.error) {
-            (Some(wished), _) => Some(wished).filter(|wished| *wished <= RETRY_AFTER_MAX),
-            // Without a time there is no telling; the next model answers sooner.
-            (None, LlmError::RateLimited(_)) => None,
-            (None, _) => {
-                let delay = self.shared.tuning.retry_delay * 2_u32.pow(retries);
-                Some(delay.mul_f64(1.0 + JITTER * random_share()))
-            }
-        }
-    }
-
-    /// What is wrong with the request or the answer says nothing about the next one.
     fn rest_if_lost(&self, link: &Link, failed: &Classified) {
-        let why = match &failed.error {
-            LlmError::RateLimited(_) => Rest::Wished(failed.retry_after.unwrap_or(self.rate_limit_cooldown)),
-            LlmError::Overloaded(_)
-            | LlmError::Unreachable(_)
-            | LlmError::BrokenOff(_)
-            | LlmError::Malformed(_) => failed.retry_after.map_or(Rest::Lost, Rest::Wished),
-            LlmError::Unauthorized(_) | LlmError::UnknownModel(_) => Rest::Refused,
-            LlmError::TooLong(_) | LlmError::Filtered(_) | LlmError::CutShort(_) | LlmError::Empty(_) => {
-                return self.shared.health.answered(&link.full_name);
-            }
-            _ => return,
-        };
-        self.shared.health.rest(&link.full_name, why);
+        match After::of(failed, self.rate_limit_cooldown) {
+            After::Rests(why) => self.shared.health.rest(&link.full_name, why),
+            After::Answered => self.shared.health.answered(&link.full_name),
+            After::Nothing => {}
+        }
     }
 
     fn ask_once(
@@ -440,13 +405,24 @@ impl SpacebotModel {
         // In this order: whoever waits for a provider holds no line that another could use.
         let _pass = self.shared.gates.enter(&provider.id, call.cancel).ok_or(LlmError::Cancelled)?;
         let mut lease = self.shared.lines.take(call.cancel).ok_or(LlmError::Cancelled)?;
+        let transport = lease.transport().clone();
+        let session = self.shared.sessions.of(provider, &transport, call.cancel, &reporter);
         if call.cancel.is_cancelled() {
+            transport.stop();
             return Err(LlmError::Cancelled.into());
         }
-        let model = lease.model(&link.full_name, provider, &link.name);
-        let transport = lease.transport().clone();
+        let session = session?;
+        call.session = session.as_ref().filter(|(_, is_old)| *is_old).map(|(session, _)| session.number);
+        let (model, scrubber) = match &session {
+            None => (lease.model(&link.full_name, provider, &link.name), None),
+            Some((session, _)) => {
+                let scrubber = self.shared.scrubber.and(session.token.reveal());
+                (session.model(&mut lease, link, provider), Some(scrubber))
+            }
+        };
+        let reporter = Reporter { scrubber: scrubber.as_ref().unwrap_or(reporter.scrubber), ..reporter };
         let mut request = attempt::portable(call.request, self.reasoning);
-        let takes = if call.without_files { Takes::default() } else { link.takes() };
+        let takes = if call.without_files { Takes::default() } else { link.takes(call.request) };
         attached::describe(&mut request, takes);
         let paid = self.account.authorise(&link.full_name, &mut request).map_err(|refused| {
             call.exhausted.get_or_insert(refused.then);

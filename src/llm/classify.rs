@@ -53,11 +53,13 @@ pub(super) struct Classified {
     pub(super) retry_after: Option<Duration>,
     /// The server answered a request for an event stream with something whole that may be an answer.
     pub(super) not_a_stream: bool,
+    /// Nothing came for as long as the server may be silent.
+    pub(super) silent: bool,
 }
 
 impl From<LlmError> for Classified {
     fn from(error: LlmError) -> Self {
-        Self { error, retry_after: None, not_a_stream: false }
+        Self { error, retry_after: None, not_a_stream: false, silent: false }
     }
 }
 
@@ -93,7 +95,9 @@ impl Reporter<'_> {
             return self.classify_reply(reply);
         }
         if let Some(error) = transport_error(error) {
-            return self.classify_transport(error).into();
+            // Before it the server had not even taken the connection, and that is known soon.
+            let silent = matches!(error, TransportError::TimedOut(_)) && error.may_have_been_sent();
+            return Classified { silent, ..self.classify_transport(error).into() };
         }
         let failure = self.failure(None, &error.to_string());
         let mut not_a_stream = false;
@@ -116,10 +120,10 @@ impl Reporter<'_> {
             ProviderError::Provider(_) => LlmError::Overloaded(failure),
             _ => LlmError::Malformed(failure),
         };
-        Classified { error, retry_after: None, not_a_stream }
+        Classified { not_a_stream, ..error.into() }
     }
 
-    fn classify_transport(&self, error: &TransportError) -> LlmError {
+    pub(super) fn classify_transport(&self, error: &TransportError) -> LlmError {
         let failure = self.failure(None, &log_line(error));
         match error {
             TransportError::Stopped => LlmError::Cancelled,
@@ -136,7 +140,7 @@ impl Reporter<'_> {
         }
     }
 
-    fn classify_reply(&self, reply: &ProviderResponseError) -> Classified {
+    pub(super) fn classify_reply(&self, reply: &ProviderResponseError) -> Classified {
         let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap_or_default();
         let places = ["/error/message", "/response/error/message", "/message", "/error"];
         let said = places.iter().find_map(|place| body.pointer(place)?.as_str());
@@ -169,7 +173,7 @@ impl Reporter<'_> {
             }
         };
         let retry_after = retry_after(reply, self.now).or_else(|| retry_delay(&body));
-        Classified { error, retry_after, not_a_stream: false }
+        Classified { retry_after, ..error.into() }
     }
 
     /// An answer that the agent loop can use, or the reason why it cannot.

@@ -107,7 +107,7 @@ impl LlmError {
 
     /// It may be gone by itself the next time.
     pub(super) fn is_passing(&self) -> bool {
-        matches!(self.kind(), Kind::Transient | Kind::RateLimited)
+        matches!(self.kind(), Kind::Transient | Kind::RateLimited | Kind::Budget)
     }
 
     /// The fault lies in the request, so that an answer from the offline responder would hide what

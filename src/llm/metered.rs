@@ -8,7 +8,7 @@ use rig_core::error::ProviderError;
 use rig_core::message::{ToolResultContent, UserContent};
 
 use super::attempt::Broken;
-use super::classify::{Reporter, transport_error};
+use super::classify::{Reporter, TOKENS_MAX, transport_error};
 use super::error::LlmError;
 use super::tokens;
 use crate::billing::{Meter, Outcome, Payer, Permit, Refused, Tokens, Wanted};
@@ -116,14 +116,16 @@ impl Write for Bytes {
     }
 }
 
+/// What the provider says, as far as that can be: the rest counts as not said, and so in full.
 fn reported(response: &CompletionResponse) -> Tokens {
     let usage = &response.usage;
+    let can_be = |count: Option<u64>| count.filter(|count| *count <= TOKENS_MAX);
     Tokens {
-        input: usage.input_tokens,
-        output: usage.output_tokens,
-        cache_read: usage.cached_input_tokens,
-        cache_write: usage.cache_creation_input_tokens,
-        reasoning: usage.reasoning_tokens,
+        input: can_be(usage.input_tokens),
+        output: can_be(usage.output_tokens),
+        cache_read: can_be(usage.cached_input_tokens),
+        cache_write: can_be(usage.cache_creation_input_tokens),
+        reasoning: can_be(usage.reasoning_tokens),
     }
 }
 

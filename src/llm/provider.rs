@@ -15,7 +15,7 @@ use rig_core::providers::openai::{OpenAIConfig, Route};
 use rig_core::providers::{copilot, xai};
 
 use super::cache_marks::MarksHistory;
-use crate::config::{ApiType, ProviderConfig, ProviderHeader, ProviderWire};
+use crate::config::{ApiType, LlmConfig, ModelConfig, ProviderConfig, ProviderHeader, ProviderWire};
 use crate::http::transport::HttpTransport;
 
 /// A server with `/chat/completions` that is none of the known ones: OpenAI's format, plain.
@@ -24,16 +24,27 @@ const COMPATIBLE: Dialect = Dialect::gateway("openai-compatible", "", "");
 /// how many; the format demands a number.
 const UNKNOWN_MAX_TOKENS: u64 = 8192;
 
-/// The configured providers by id.
-pub(super) struct Providers(HashMap<String, ProviderConfig>);
+/// The configured providers by id, and what the config says of single models, by `provider/model`.
+pub(super) struct Providers {
+    by_id: HashMap<String, ProviderConfig>,
+    models: HashMap<String, ModelConfig>,
+}
 
 impl Providers {
-    pub(super) fn new(providers: &[ProviderConfig]) -> Self {
-        Self(providers.iter().map(|provider| (provider.id.clone(), provider.clone())).collect())
+    pub(super) fn new(config: &LlmConfig) -> Self {
+        let (providers, models) = (config.providers.iter(), config.models.iter());
+        Self {
+            by_id: providers.map(|provider| (provider.id.clone(), provider.clone())).collect(),
+            models: models.map(|model| (model.model.clone(), model.clone())).collect(),
+        }
     }
 
     pub(super) fn get(&self, id: &str) -> Option<&ProviderConfig> {
-        self.0.get(id)
+        self.by_id.get(id)
+    }
+
+    pub(super) fn said_of(&self, full_name: &str) -> Option<&ModelConfig> {
+        self.models.get(full_name)
     }
 }
 
@@ -91,6 +102,15 @@ fn messages(
     let max_tokens = model.wire.default_max_tokens.unwrap_or(UNKNOWN_MAX_TOKENS);
     model.wire = model.wire.with_prompt_caching().with_default_max_tokens(max_tokens);
     model.erase()
+}
+
+/// Under which name Rig's catalogue has the models of a provider, if it has any.
+pub(super) fn vendor(api: ApiType) -> Option<&'static str> {
+    match api {
+        ApiType::Anthropic => Some("anthropic"),
+        ApiType::Gemini => Some("gcp.gemini"),
+        api => Some(dialect(api).name).filter(|name| *name != COMPATIBLE.name),
+    }
 }
 
 /// Rig's description of a server that speaks OpenAI's formats.

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_channel::{RecvTimeoutError, bounded};
-use http::Request;
+use http::{HeaderMap, Request};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rig_core::providers::openai::wire::AZURE_DEFAULT_API_VERSION;
 
 use super::provider::{headers, root};
+use super::sessions;
 use crate::clock::SharedClock;
 use crate::config::{ApiType, KeyPlace, ProviderConfig, ProviderWire};
 use crate::error::log_line;
@@ -106,7 +107,9 @@ fn check(provider: &ProviderConfig, line: &HttpTransport, scrubber: &Scrubber) -
         Ok(request) => request,
         Err(error) => return Reach::Unreachable(told(&error.to_string())),
     };
-    match line.with_headers(headers(provider)).fetch(request, BODY_BYTES_MAX) {
+    // What asks for a session goes to somebody else than the provider.
+    let headers = if sessions::request(provider).is_some() { HeaderMap::new() } else { headers(provider) };
+    match line.with_headers(headers).fetch(request, BODY_BYTES_MAX) {
         Err(error) => Reach::Unreachable(told(&log_line(&error))),
         Ok(response) => {
             let body = String::from_utf8_lossy(response.body()).into_owned();
@@ -131,6 +134,9 @@ fn said(body: &str) -> String {
 }
 
 fn request(provider: &ProviderConfig) -> Result<Request<Bytes>, http::Error> {
+    if let Some(request) = sessions::request(provider) {
+        return request;
+    }
     let kind = provider.api.kind();
     let path = kind.check.unwrap_or_default();
     let version = path.split('/').nth(1).filter(|part| part.starts_with('v'));

@@ -68,6 +68,12 @@ impl Scrubber {
         Self { exact }
     }
 
+    /// The same with one key more.
+    #[must_use]
+    pub fn and(&self, key: &str) -> Self {
+        Self::new(self.exact.iter().map(String::as_str).chain([key]))
+    }
+
     /// Whatever may be a key is hidden: for errors and logs, where a word too much is no loss.
     pub fn scrub(&self, text: &str) -> String {
         hide_patterns(&self.hide_known(text))

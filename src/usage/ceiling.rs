@@ -122,16 +122,20 @@ impl Budget {
         None
     }
 
+    /// So much of a ceiling is used that the operator is warned.
+    pub(super) fn strains(&self, spent: u64, ceiling: u64) -> bool {
+        spent > 0 && spent >= share(ceiling, self.config.warn_at)
+    }
+
     /// What the operator is to hear about this period, with a key that makes it once.
     pub(super) fn warnings(&self, period: Period, spent: &Spent) -> Vec<(String, String)> {
         let warning = |unit: Unit| {
             let ceiling = self.ceiling(period, unit)?;
             let spent = spent.all.of(unit).unwrap_or(0);
-            let from = share(ceiling, self.config.warn_at);
-            (spent > 0 && spent >= from).then(|| {
+            self.strains(spent, ceiling).then(|| {
                 let key = format!("{} {} of {}", self.name(), unit.name(), unit.shown(ceiling));
                 let text = format!(
-                    "budget: {} of the {} that {} may use in a {} are used",
+                    "{} of the {} that {} may use in a {} are used",
                     unit.shown(spent),
                     unit.shown(ceiling),
                     self.name(),
@@ -142,6 +146,12 @@ impl Budget {
         };
         Unit::ALL.into_iter().filter_map(warning).collect()
     }
+}
+
+/// Rounded down; more than a hundred where a ceiling was lowered.
+pub(super) fn percent(spent: u64, ceiling: u64) -> u64 {
+    let percent = (u128::from(spent) * 100).checked_div(u128::from(ceiling)).unwrap_or(100);
+    u64::try_from(percent).unwrap_or(u64::MAX)
 }
 
 /// Rounded down.
@@ -197,6 +207,8 @@ mod tests {
     fn a_share_is_rounded_down_and_exact() {
         assert_eq!(share(10, 0.25), 2);
         assert_eq!(share(1_000_000_000_000_000, 0.1), 100_000_000_000_000);
+        let percents = [(750, 1000), (1, 1000), (3, 0), (u64::MAX, 1)].map(|(spent, of)| percent(spent, of));
+        assert_eq!(percents, [75, 0, 100, u64::MAX]);
         assert_eq!((share(7, 0.0), share(7, 1.0), share(u64::MAX, 1.0)), (0, 7, u64::MAX));
     }
 

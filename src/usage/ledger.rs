@@ -12,6 +12,14 @@ use crate::db::rusqlite::Connection;
 use crate::db::{Db, DbError, rusqlite};
 use crate::id::AgentId;
 
+/// What came of asking for room.
+pub(super) struct Booked {
+    /// The row of the reservation.
+    pub(super) row: Result<i64, Refusal>,
+    /// What the operator is to hear, once it is committed that they have; whether calls are refused.
+    pub(super) news: Vec<(bool, String)>,
+}
+
 /// Compares the most that a call may come to with every ceiling, and books it if it fits. Both happen in this
 /// transaction, and the writer runs one at a time.
 pub(super) fn reserve(
@@ -19,27 +27,29 @@ pub(super) fn reserve(
     entry: &Entry,
     budgets: &[Budget],
     now: Timestamp,
-) -> Result<Result<i64, Refusal>, DbError> {
+) -> Result<Booked, DbError> {
     let at = time_for(connection, now)?;
     let (day, worst) = (period::day(at), entry.worst());
+    let mut news = Vec::new();
     for budget in budgets {
         for period in Period::ALL {
             let spent = spent(connection, period.days(day), budget.owner.as_ref())?;
             for (about, text) in budget.warnings(period, &spent) {
                 if notice(connection, period.number(day), &about)? {
-                    log::warn!("{text}");
+                    news.push((false, text));
                 }
             }
             if let Some(refusal) = budget.refuses(period, &spent, worst, entry.payer.background) {
                 let about = format!("{} refuses, background {}", budget.name(), entry.payer.background);
                 if notice(connection, period.number(day), &about)? {
-                    log::error!("budget: calls are refused from now on: {}", refusal.reason);
+                    news.push((true, format!("calls are refused from now on: {}", refusal.reason)));
                 }
-                return Ok(Err(refusal));
+                return Ok(Booked { row: Err(refusal), news });
             }
         }
     }
-    insert(connection, entry, ("open", Tokens::default(), worst), at).map(Ok)
+    let row = insert(connection, entry, ("open", Tokens::default(), worst), at)?;
+    Ok(Booked { row: Ok(row), news })
 }
 
 /// The end of a call.

@@ -6,11 +6,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::config::{PRICE_PLACES, Price, PriceConfig, decimal};
+use crate::text::is_snapshot;
 
 /// The table of the program, with the day and the source of each price.
 const TABLE: &str = include_str!("prices.toml");
-/// What a name of a snapshot may end in, besides a date.
-const LATEST: &str = "latest";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -52,12 +51,6 @@ impl Row {
         };
         rest.is_empty() || self.dated && rest.strip_prefix('-').is_some_and(is_snapshot)
     }
-}
-
-/// `20250929`, `2024-08-06` or `latest`.
-fn is_snapshot(text: &str) -> bool {
-    let shape: String = text.chars().map(|sign| if sign.is_ascii_digit() { '0' } else { sign }).collect();
-    text == LATEST || shape == "00000000" || shape == "0000-00-00"
 }
 
 /// The prices in force.

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::ceiling::{Budget, Unit};
+use super::ceiling::{Budget, Unit, percent};
 use super::period::{self, Period};
 use super::{booking_time, ledger};
 use crate::clock::Timestamp;
@@ -107,6 +107,9 @@ pub struct Standing {
     pub unit: Unit,
     pub spent: u64,
     pub ceiling: u64,
+    pub percent: u64,
+    /// The operator is warned.
+    pub strained: bool,
 }
 
 /// Every ceiling of the config, and the time of the last call if it lies ahead of the clock.
@@ -119,20 +122,30 @@ pub fn standings(
     now: Timestamp,
 ) -> Result<(Vec<Standing>, Option<Timestamp>), DbError> {
     let ahead = ledger::ahead(connection, now)?;
-    let day = period::day(booking_time(now, ahead));
     let agents = config.agents.iter();
     let own = agents.map(|agent| Budget { owner: Some(agent.id.clone()), config: agent.budget.clone() });
+    let budgets = std::iter::once(Budget { owner: None, config: config.budget.clone() }).chain(own);
+    let day = period::day(booking_time(now, ahead));
+    Ok((standings_of(connection, budgets, day)?, ahead))
+}
+
+pub(super) fn standings_of(
+    connection: &Connection,
+    budgets: impl IntoIterator<Item = Budget>,
+    day: i64,
+) -> Result<Vec<Standing>, DbError> {
     let mut standings = Vec::new();
-    for budget in std::iter::once(Budget { owner: None, config: config.budget.clone() }).chain(own) {
+    for budget in budgets {
         for period in Period::ALL {
             let spent = ledger::spent(connection, period.days(day), budget.owner.as_ref())?.all;
             for unit in Unit::ALL {
                 let Some(ceiling) = budget.ceiling(period, unit) else { continue };
                 let spent = if unit == Unit::Money { spent.nano.unwrap_or(0) } else { spent.tokens };
                 let (owner, period) = (budget.name(), period.name());
-                standings.push(Standing { owner, period, unit, spent, ceiling });
+                let (percent, strained) = (percent(spent, ceiling), budget.strains(spent, ceiling));
+                standings.push(Standing { owner, period, unit, spent, ceiling, percent, strained });
             }
         }
     }
-    Ok((standings, ahead))
+    Ok(standings)
 }

@@ -10,6 +10,7 @@ use crate::clock::{Clock, SimulatedClock};
 use crate::config::{Price, PriceConfig};
 use crate::db::Schema;
 use crate::id::ProcessKind;
+use crate::onlookers::{Interest, Onlooker, Seen};
 
 /// 2026-11-21T12:00:00Z.
 const NOON: Timestamp = Timestamp(1_795_262_400_000);
@@ -304,6 +305,67 @@ fn config() -> Config {
         }
     }
     crate::config::load(None, &Nothing).unwrap().config
+}
+
+/// What onlookers have heard since the last look.
+fn heard(onlooker: &Onlooker) -> Vec<String> {
+    let text = |seen: Seen| match seen {
+        Seen::Notice(notice) => format!("{}: {}", notice.about, notice.text),
+        other => panic!("{other:?}"),
+    };
+    onlooker.look(usize::MAX).into_iter().map(text).collect()
+}
+
+#[test]
+fn who_looks_on_hears_of_a_ceiling_once_in_a_period_also_over_a_restart() {
+    let Bench { _folder, clock, ledger } =
+        bench(rules(tokens_a_day(1_000), &[("main", tokens_a_day(100_000))]));
+    let onlookers = Arc::new(Onlookers::default());
+    ledger.tell_to(onlookers.clone());
+    let onlooker = onlookers.join(Interest::default()).unwrap();
+    let strained = |ledger: &Ledger| -> Vec<_> {
+        let told =
+            |one: Strained| format!("{}, {}: {} % of {}", one.owner, one.period, one.percent, one.unit);
+        ledger.strained(Some(&AgentId::new("main"))).into_iter().map(told).collect()
+    };
+    let ask = |ledger: &Ledger, input_most| {
+        let payer = Payer::new(AgentId::new("main"), ProcessKind::Channel);
+        let wanted = Wanted { payer: &payer, model: PRICED, input_most, input_least: 1, output_most: None };
+        ledger.authorise(&wanted).map(|permit| permit.settle(Outcome::Unknown(Tokens::default())))
+    };
+    ask(&ledger, 649).unwrap();
+    assert_eq!(strained(&ledger), [] as [&str; 0], "749 of 1000");
+    ask(&ledger, 1).unwrap();
+    assert_eq!(heard(&onlooker), [] as [&str; 0], "it is noticed with the next call");
+    assert_eq!(strained(&ledger), ["the daemon, day: 85 % of tokens"], "and seen by who asks before");
+    assert_eq!(ledger.strained(None), ledger.strained(Some(&AgentId::new("main"))));
+    ask(&ledger, 2).unwrap();
+    assert_eq!(
+        heard(&onlooker),
+        ["budget: 850 tokens of the 1000 tokens that the daemon may use in a day are used"]
+    );
+    for _ in 0..2 {
+        ask(&ledger, 900).unwrap_err();
+    }
+    let refusal = heard(&onlooker);
+    assert_eq!(refusal.len(), 1, "{refusal:?}");
+    assert!(
+        refusal[0].starts_with("budget: calls are refused from now on: the day of the daemon allows"),
+        "{refusal:?}"
+    );
+
+    let restarted =
+        Ledger::open(ledger.db().clone(), clock.clone(), rules(tokens_a_day(1_000), &[])).unwrap();
+    restarted.tell_to(onlookers.clone());
+    ask(&restarted, 900).unwrap_err();
+    assert_eq!(heard(&onlooker), [] as [&str; 0], "that was told before");
+    assert_eq!(strained(&restarted), ["the daemon, day: 95 % of tokens"]);
+    clock.advance(DAY);
+    assert_eq!(strained(&restarted), [] as [&str; 0]);
+    for _ in 0..2 {
+        ask(&restarted, 650).ok();
+    }
+    assert_eq!(heard(&onlooker).len(), 2, "the next day has its own");
 }
 
 #[test]

@@ -284,9 +284,12 @@ fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Result<R
                     () if path.ends_with("/v1/messages") => WireFormat::Anthropic,
                     () if path.ends_with("/responses") => WireFormat::Responses,
                     () if path.ends_with("enerateContent") => WireFormat::Gemini,
+                    // Where a session is asked for; it has no format.
+                    () if method == "GET" => WireFormat::OpenAi,
                     () => return Some(Err(format!("no such path: {path}"))),
                 };
                 let json: Value = match json {
+                    _ if method == "GET" => Value::Null,
                     Ok(json) => json,
                     Err(error) => return Some(Err(format!("the request's body: {error}"))),
                 };

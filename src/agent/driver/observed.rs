@@ -4,6 +4,7 @@ use rig_core::completion::CompletionRequest;
 
 use super::{Conduct, Driver, Ended};
 use crate::config::OFFLINE_MODEL;
+use crate::error::Kind;
 use crate::event::{DriveEnd, What};
 use crate::llm::{Delta, LlmError, Reply};
 use crate::message::Saying;
@@ -19,6 +20,8 @@ impl Driver<'_> {
             Ended::Limit => DriveEnd::Limit,
             Ended::Repeating => DriveEnd::Repeating,
             Ended::Cancelled => DriveEnd::Cancelled,
+            // A ceiling of the operator's own.
+            Ended::Failed(Kind::Budget, _) => DriveEnd::Cancelled,
             Ended::Failed(..) => DriveEnd::Failed,
         };
         let observation = self.counts.hook.end(end);

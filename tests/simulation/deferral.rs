@@ -80,6 +80,7 @@ fn says_when(prompt: &str, sent_at: i64) -> bool {
 }
 
 /// What no turn has dealt with has waited for too long, was told so, and stands in the history; or it has an apology.
+/// What a turn had begun for it before its model was lost is told all the same.
 fn given_up(parts: &AgentParts) -> Result<(), String> {
     let stale = prompts::notice("stale");
     let wrong = texts(
@@ -93,10 +94,12 @@ fn given_up(parts: &AgentParts) -> Result<(), String> {
                      EXISTS (SELECT 1 FROM run_journal j, json_each(j.payload, '$.messages') m
                          WHERE j.kind IN ('start', 'route') AND m.value = i.platform_id
                              AND EXISTS (SELECT 1 FROM run_journal e WHERE e.kind = 'end' AND e.id >> 16 = j.id >> 16)) AS turned,
+                     EXISTS (SELECT 1 FROM (SELECT answers FROM branch_runs UNION ALL SELECT answers FROM worker_runs) r,
+                         json_each(r.answers) WHERE value = i.platform_id) AS begun,
                      (SELECT count(*) FROM conversation_messages h WHERE h.role = 'user'
                          AND h.channel_id = i.conversation_id AND h.content = i.content) AS lines
                  FROM inbox i WHERE i.deferred_at IS NOT NULL)
-             WHERE lines <> 1 OR told > 1 OR (told > 0 AND (turned OR otherwise > 0))
+             WHERE lines <> 1 OR told > 1 OR (told > 0 AND (turned OR otherwise > 0 AND NOT begun))
                  OR (told > 0 AND answered_at - deferred_at <= {max})
                  OR (NOT turned AND told = 0 AND otherwise = 0 AND (direct OR answered_at - deferred_at <= {max}))",
             max = millis(MAX_AGE),

@@ -55,7 +55,7 @@ pub(super) fn answer(table: &Table, request: &Request<'_>, clock: &dyn Clock) ->
     if episode.own().next().is_none() && is_settled(table, episode) {
         return skip(request, &table.channel.done_reason);
     }
-    let items = Plan::of(table, request, clock, episode.prompt).items;
+    let items = Plan::of(table, request, clock, &episode.prompt).items;
     let calls: Vec<Call> = items.iter().filter_map(Item::call).cloned().collect();
     if !calls.is_empty() && episode.own().next().is_none() {
         return Answer::Calls(calls);
@@ -92,7 +92,7 @@ fn earlier(table: &Table, request: &Request<'_>, clock: &dyn Clock) -> Vec<Strin
         !episode.steps.is_empty() && (episode.own().next().is_some() || !is_settled(table, episode))
     };
     let said = before.iter().filter(open).flat_map(|episode| {
-        sentences(table, episode, &Plan::of(table, request, clock, episode.prompt).items)
+        sentences(table, episode, &Plan::of(table, request, clock, &episode.prompt).items)
     });
     said.collect()
 }
@@ -206,7 +206,7 @@ impl<'a> Plan<'a> {
     fn of(table: &'a Table, request: &'a Request<'a>, clock: &'a dyn Clock, prompt: &str) -> Self {
         let parts = turn::read(prompt);
         // A message that came during the turn has none of its own.
-        let mut turns = request.episodes.iter().rev().map(|episode| turn::read(episode.prompt));
+        let mut turns = request.episodes.iter().rev().map(|episode| turn::read(&episode.prompt));
         let status = status_of(&parts).or_else(|| turns.find_map(|parts| status_of(&parts)));
         let status = status.unwrap_or_default();
         let mut plan = Self { table, request, clock, status, items: Vec::new(), work: 0 };

@@ -24,7 +24,7 @@ pub(super) fn answer(table: &Table, request: &Request<'_>) -> Answer {
             _ => Answer::Text(table.channel.done_reason.clone()),
         };
     }
-    let parts = turn::read(episode.prompt);
+    let parts = turn::read(&episode.prompt);
     let results: Vec<_> = parts
         .iter()
         .filter_map(|part| match part {

@@ -1,6 +1,8 @@
 //! What the responder reads of a request: the tools that are offered, what was asked last, and what
 //! the calls made since then came to.
 
+use std::borrow::Cow;
+
 use rig_core::completion::{CompletionRequest, Message, ToolDefinition};
 use rig_core::message::{AssistantContent, CallId, ToolChoice, ToolResult, ToolResultContent, UserContent};
 use serde_json::{Map, Value};
@@ -44,7 +46,7 @@ pub(super) struct Request<'a> {
 /// One text of the user's side and what followed it.
 #[derive(Default)]
 pub(super) struct Episode<'a> {
-    pub(super) prompt: &'a str,
+    pub(super) prompt: Cow<'a, str>,
     pub(super) steps: Vec<Step<'a>>,
     /// The model has said something in plain text.
     pub(super) spoke: bool,
@@ -103,7 +105,8 @@ impl<'a> Request<'a> {
 
     /// The newest text and what followed it; there is always one.
     pub(super) fn newest(&self) -> &Episode<'a> {
-        const NONE: &Episode<'static> = &Episode { prompt: "", steps: Vec::new(), spoke: false };
+        const NONE: &Episode<'static> =
+            &Episode { prompt: Cow::Borrowed(""), steps: Vec::new(), spoke: false };
         self.episodes.last().unwrap_or(NONE)
     }
 }
@@ -111,7 +114,7 @@ impl<'a> Request<'a> {
 impl Episode<'_> {
     /// The prompt of a branch or worker as plain words, also when somebody has fenced it.
     pub(super) fn plain(&self) -> String {
-        let said = turn::read(self.prompt).into_iter().filter_map(|part| match part {
+        let said = turn::read(&self.prompt).into_iter().filter_map(|part| match part {
             Part::Said { text, .. } => Some(text),
             _ => None,
         });
@@ -191,7 +194,7 @@ fn episodes(history: &[Message]) -> Vec<Episode<'_>> {
             Message::System { .. } => {}
             Message::User { content } => content.iter().for_each(|item| match item {
                 UserContent::Text(text) if !text.text.trim().is_empty() => {
-                    episodes.push(Episode { prompt: &text.text, ..Episode::default() });
+                    episodes.push(Episode { prompt: Cow::Borrowed(&text.text), ..Episode::default() });
                 }
                 UserContent::ToolResult(result) => answer(&mut episodes, result),
                 _ => {}
@@ -209,7 +212,21 @@ fn episodes(history: &[Message]) -> Vec<Episode<'_>> {
             }
         }
     }
-    episodes
+    joined(episodes)
+}
+
+/// Within a turn several messages may come between two steps: they are answered together. Behind the first step
+/// there is nothing but that turn; in front of it stands the history, whose texts stay apart.
+fn joined(episodes: Vec<Episode<'_>>) -> Vec<Episode<'_>> {
+    let (mut joined, mut acted): (Vec<Episode<'_>>, bool) = (Vec::with_capacity(episodes.len()), false);
+    for mut episode in episodes {
+        if let Some(open) = joined.pop_if(|last| acted && last.steps.is_empty() && !last.spoke) {
+            episode.prompt = Cow::Owned(format!("{}\n{}", open.prompt, episode.prompt));
+        }
+        acted |= !episode.steps.is_empty();
+        joined.push(episode);
+    }
+    joined
 }
 
 fn is_text(content: &AssistantContent) -> bool {

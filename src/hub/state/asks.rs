@@ -15,15 +15,8 @@ impl Hub {
         let answer = match ask {
             _ if self.stage != Stage::Running => refused(Refusal::Stopping),
             Ask::SpawnWorker { .. } if self.is_chat(key) => self.spawn_for_thread(key, ask, origin, now),
-            // The operator may stop what runs anywhere.
             Ask::Cancel { process, reason } if self.is_chat(key) => {
-                let target = (key.0.clone(), process);
-                if process.kind.is_told_of() && self.processes.contains_key(&target) {
-                    self.cancel(&target, StopReason::Asked(reason), now);
-                    Answer::Done(process.to_string())
-                } else {
-                    refused(Refusal::Unknown(process))
-                }
+                self.stop_asked(key, (process, reason), now)
             }
             _ if key.1.kind != ProcessKind::Channel => refused(Refusal::Forbidden),
             Ask::Branch { description } => self.spawn_branch(key, description, origin, now),
@@ -35,17 +28,28 @@ impl Hub {
                 true => Answer::Done(worker.to_string()),
                 false => refused(Refusal::Unknown(worker)),
             },
-            Ask::Cancel { process, reason } => {
-                let target = (key.0.clone(), process);
-                if self.is_neighbour(key, &target) {
-                    self.cancel(&target, StopReason::Asked(reason), now);
-                    Answer::Done(process.to_string())
-                } else {
-                    refused(Refusal::Unknown(process))
-                }
-            }
+            Ask::Cancel { process, reason } => self.stop_asked(key, (process, reason), now),
         };
         self.actions.push(Action::Answer { to, answer });
+    }
+
+    /// A conversation may stop what it has started; the operator, in a thread, what runs anywhere in the agent.
+    fn stop_asked(
+        &mut self,
+        key: &ProcessKey,
+        (process, reason): (ProcessId, String),
+        now: Duration,
+    ) -> Answer {
+        let target = (key.0.clone(), process);
+        let may = match self.is_chat(key) {
+            true => process.kind.is_told_of() && self.processes.contains_key(&target),
+            false => self.is_neighbour(key, &target),
+        };
+        if !may {
+            return Answer::Refused(Refusal::Unknown(process));
+        }
+        self.cancel(&target, StopReason::Asked(reason), now);
+        Answer::Done(process.to_string())
     }
 
     pub(super) fn spawn_branch(
